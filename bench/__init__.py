@@ -1,0 +1,3 @@
+"""
+Benchmarks of uringio against its rivals; see README.md in this folder.
+"""

@@ -1,0 +1,3 @@
+"""
+Cross-process echo load: CPU that a server spends per message, throughput and latency.
+"""

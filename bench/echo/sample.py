@@ -1,0 +1,263 @@
+"""
+One sample: a fresh server, a load client, and what the server used meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from typing import IO
+
+from bench import machine
+from bench.echo.accounting import has_ring, usage
+from bench.echo.contenders import Contender
+
+_START_SECONDS_MAX = 30.0
+_SLACK_SECONDS = 30.0
+
+HEAPS: dict[str, dict[str, str]] = {
+    "fresh": {},
+    # 32 MiB is the most that glibc takes as mmap threshold; it ignores larger values in silence.
+    # Setting either variable also ends glibc's own adjustment of both, so both are set.
+    "steady": {
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    },
+}
+"""Heap modes by name: what each adds to the environment of every server."""
+
+
+class SampleError(Exception):
+    """
+    A server or a client did not do its part.
+    """
+
+
+class MissingError(SampleError):
+    """
+    A server could not start because something it imports is not there.
+    """
+
+
+@dataclass(frozen=True)
+class Setup:
+    """
+    What all samples of a run share.
+    """
+
+    client: tuple[str, ...]
+    server_cpu: int
+    client_cpu: int
+    warm_ms: int
+    measure_ms: int
+    spin: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """
+    One combination of message size and number of connections.
+    """
+
+    size_bytes: int
+    connections: int
+
+    def __str__(self) -> str:
+        """
+        Return the cell as tables show it.
+        """
+        return f"{self.size_bytes} B x {self.connections}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """
+    One contender measured once.
+    """
+
+    contender: str
+    heap: str
+    size_bytes: int
+    connections: int
+    round: int
+    messages: int
+    elapsed_ns: int
+    cpu_ns: int
+    user_ns: int
+    system_ns: int
+    waiting_ns: int
+    faults_minor: int
+    sleeps: int
+    client_cpu_ns: int
+    p50_ns: int
+    p99_ns: int
+    max_ns: int
+    ring: bool
+
+    @property
+    def cpu_us_per_message(self) -> float:
+        """
+        Server CPU per message.
+        """
+        return self.cpu_ns / self.messages / 1000
+
+    @property
+    def messages_per_second(self) -> float:
+        """
+        Throughput.
+        """
+        return self.messages * 1e9 / self.elapsed_ns
+
+    @property
+    def busy_share(self) -> float:
+        """
+        The part of the window in which the server ran: near 1 when the client saturates it.
+        """
+        return self.cpu_ns / self.elapsed_ns
+
+    @property
+    def contended_share(self) -> float:
+        """
+        The part of the window in which the server was kept from its processor by something else.
+        """
+        return self.waiting_ns / self.elapsed_ns
+
+
+def take(setup: Setup, contender: Contender, heap: str, cell: Cell, round_index: int) -> Sample:
+    """
+    Start a server, load it, measure it, end it.
+
+    The server's counters are read while it is idle, before and after the measured window, so that
+    no counter is caught in the middle of an update and no message is counted by one side only.
+
+    Raises:
+        MissingError: The server lacks something it imports.
+        SampleError: The server or the client failed; the message says how.
+    """
+    seconds_max = int((setup.warm_ms + setup.measure_ms) / 1000 + 2 * _SLACK_SECONDS)
+    with tempfile.TemporaryFile("w+") as errors:
+        server = subprocess.Popen(
+            contender.command(sys.executable, setup.server_cpu, seconds_max),
+            env=machine.environment(**HEAPS[heap]),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            port = _port_of(server, errors)
+            try:
+                return _measure(setup, contender, heap, cell, round_index, server.pid, port)
+            except (OSError, ValueError, SampleError) as failure:
+                raise SampleError(f"{failure}; server said: {_tail(errors)}") from failure
+        finally:
+            server.kill()
+            server.wait()
+            if server.stdout is not None:
+                server.stdout.close()
+
+
+def _measure(
+    setup: Setup,
+    contender: Contender,
+    heap: str,
+    cell: Cell,
+    round_index: int,
+    pid: int,
+    port: int,
+) -> Sample:
+    wait_seconds = (setup.warm_ms + setup.measure_ms) / 1000 + _SLACK_SECONDS
+    arguments = (
+        port,
+        cell.connections,
+        cell.size_bytes,
+        setup.warm_ms,
+        setup.measure_ms,
+        setup.client_cpu,
+        int(setup.spin),
+    )
+    with tempfile.TemporaryFile("w+") as errors:
+        client = subprocess.Popen(
+            [*setup.client, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        assert client.stdin is not None
+        assert client.stdout is not None
+        try:
+            if _line(client.stdout, wait_seconds) != "warm":
+                client.wait(_SLACK_SECONDS)
+                raise SampleError(_tail(errors))
+            ring = has_ring(pid)
+            before = usage(pid)
+            client.stdin.write("go\n")
+            client.stdin.flush()
+            answer = _line(client.stdout, wait_seconds)
+            if not answer:
+                client.wait(_SLACK_SECONDS)
+                raise SampleError(_tail(errors))
+            used = usage(pid).since(before)
+        except subprocess.TimeoutExpired:
+            raise SampleError("the client does not end") from None
+        finally:
+            client.kill()
+            client.wait()
+            client.stdin.close()
+            client.stdout.close()
+    load = json.loads(answer)
+    return Sample(
+        contender=contender.name,
+        heap=heap,
+        size_bytes=cell.size_bytes,
+        connections=cell.connections,
+        round=round_index,
+        messages=int(load["messages"]),
+        elapsed_ns=int(load["elapsed_ns"]),
+        cpu_ns=used.cpu_ns,
+        user_ns=used.user_ns,
+        system_ns=used.system_ns,
+        waiting_ns=used.waiting_ns,
+        faults_minor=used.faults_minor,
+        sleeps=used.sleeps,
+        client_cpu_ns=int(load["client_cpu_ns"]),
+        p50_ns=int(load["p50_ns"]),
+        p99_ns=int(load["p99_ns"]),
+        max_ns=int(load["max_ns"]),
+        ring=ring,
+    )
+
+
+def _port_of(server: subprocess.Popen[str], errors: IO[str]) -> int:
+    assert server.stdout is not None
+    line = _line(server.stdout, _START_SECONDS_MAX)
+    if line.isdigit():
+        return int(line)
+    ended = server.poll()
+    if ended is None:
+        # End of output may be seen a moment before the exit status.
+        try:
+            ended = server.wait(1.0)
+        except subprocess.TimeoutExpired:
+            raise SampleError(f"the server does not come up: {_tail(errors)}") from None
+    reason = _tail(errors)
+    if reason.startswith(("ModuleNotFoundError", "ImportError", "AttributeError")):
+        raise MissingError(reason)
+    raise SampleError(f"the server ended with status {ended}: {reason}")
+
+
+def _line(stream: IO[str], seconds_max: float) -> str:
+    # Each side writes whole lines, one at a time: a readable pipe holds one, or has ended.
+    ready, _, _ = select.select([stream], [], [], seconds_max)
+    return stream.readline().strip() if ready else ""
+
+
+def _tail(errors: IO[str]) -> str:
+    errors.seek(0)
+    lines = [line.strip() for line in errors.read().splitlines() if line.strip()]
+    return lines[-1] if lines else "nothing on standard error"
