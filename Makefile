@@ -1,0 +1,84 @@
+# make run     serve a folder over HTTP, to see the library work
+# make test    every test, on $(PYTHON)
+# make check   format, lint, types, architecture, tests
+# make bench   measure; see bench/
+# make clean   remove environments, caches and build results
+#
+# Each verb makes what it needs: an environment per interpreter, .venv-<version>, made anew when
+# pyproject.toml changes. It needs Python >= 3.11 with venv and pip, make, and a package index;
+# `make PYTHON=python3.13 test` takes another interpreter.
+
+PYTHON ?= python3
+ARGS ?=
+
+DIR ?= docs
+PORT ?= 8000
+# Empty: io_uring, or epoll where the kernel refuses it. `make run BACKEND=uring` insists.
+BACKEND ?=
+# Not `?=`: some shells export HOST as the machine's name, and that would serve the folder to its
+# neighbours. `make run HOST=0.0.0.0` does so on request.
+HOST = 127.0.0.1
+
+VERSION := $(shell $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) and print("%d.%d" % v[:2])' 2>/dev/null)
+ENV := .venv-$(VERSION)
+PY := $(ENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+CODE := src tests tools fuzz bench
+
+.PHONY: run test check style types arch bench build clean
+
+run: $(ENV)/.run
+	@echo "Serving $(DIR) at http://$(HOST):$(PORT)/ (open it in a browser; Ctrl-C stops it)"
+	@$(ENV)/bin/uringio serve "$(DIR)" --host "$(HOST)" --port "$(PORT)" $(if $(BACKEND),--backend "$(BACKEND)")
+
+test: $(ENV)/.test
+	$(PY) -m pytest $(ARGS)
+
+check: style types arch test
+
+style: $(ENV)/.dev
+	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m ruff check $(CODE)
+
+types: $(ENV)/.dev
+	$(PY) -m mypy --strict
+	$(PY) -m pyright --pythonpath $(PY)
+
+arch: $(ENV)/.test
+	$(PY) -m pytest -q tests/arch
+
+bench: $(ENV)/.bench
+	$(PY) -m pytest bench $(ARGS)
+
+build: $(ENV)/.dev
+	$(PY) -m build
+
+clean:
+	rm -rf .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +
+
+# The stamps. `.run` alone makes the environment; the others add to it.
+$(ENV)/.run: pyproject.toml
+	@test -n "$(VERSION)" || { echo "make: '$(PYTHON)' is no Python >= 3.11 that runs; use make PYTHON=<interpreter>" >&2; exit 1; }
+	@echo "Making $(ENV)"
+	@$(PYTHON) -m venv --clear $(ENV)
+	@$(PIP) install --editable .
+	@touch $@
+
+$(ENV)/.test: $(ENV)/.run
+	@echo "Installing the test tools into $(ENV)"
+	@$(PIP) install --editable '.[test]'
+	@touch $@
+
+# pyright runs on node: the one on PATH, else one from a wheel, else it fetches one by itself.
+$(ENV)/.dev: $(ENV)/.test
+	@echo "Installing the checkers into $(ENV)"
+	@$(PIP) install --editable '.[dev]'
+	@command -v node >/dev/null || $(PIP) install 'pyright[nodejs]' || echo "no node wheel here; pyright will fetch node"
+	@touch $@
+
+$(ENV)/.bench: $(ENV)/.run
+	@echo "Installing the rivals into $(ENV)"
+	@$(PIP) install --editable '.[bench]'
+	@touch $@
