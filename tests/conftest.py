@@ -1,0 +1,102 @@
+"""
+Fixtures of every test: leak checks, drivers, seeds, interpreters of their own.
+
+Test order is shuffled, module by module, by a seed that is printed at the top of each run;
+`pytest --seed N` repeats it, and repeats the examples that hypothesis draws.
+"""
+
+import random
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests import leaks
+from tests.fresh import FreshPython
+from tests.kernel import uring_refusal
+
+BACKENDS = ("uring", "epoll")
+
+FAILED = pytest.StashKey[bool]()
+SEED = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="seed of order, random, hypothesis")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    seed = config.getoption("--seed")
+    if seed is None:
+        seed = random.SystemRandom().randrange(2**32)
+    config.stash[SEED] = seed
+    # Before hypothesis' own hook reads it.
+    if getattr(config.option, "hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = seed
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    refusal = uring_refusal()
+    return [
+        f"seed: {config.stash[SEED]} (repeat with --seed)",
+        "io_uring: " + (f"not here: {refusal}" if refusal else "available"),
+    ]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    shuffle = random.Random(config.stash[SEED]).shuffle
+    modules: dict[object, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    groups = list(modules.values())
+    shuffle(groups)
+    for group in groups:
+        shuffle(group)
+    items[:] = [item for group in groups for item in group]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def seeded(request: pytest.FixtureRequest) -> None:
+    """Give every test the same `random` state for the same seed, whatever ran before it."""
+    random.seed(f"{request.config.stash[SEED]} {request.node.nodeid}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Fail a test that leaves a descriptor or a thread behind, or closes what was not its own.
+
+    Silent after a failure: the traceback then keeps alive what the test held.
+    """
+    before = leaks.holdings()
+    yield
+    if not request.node.stash.get(FAILED, False):
+        left = leaks.difference(before)
+        if left:
+            pytest.fail("\n".join(left))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Name each driver in turn; skip, saying why, where the kernel refuses one."""
+    name: str = request.param
+    if name == "uring" and (refusal := uring_refusal()):
+        pytest.skip(f"no uring driver here: {refusal}")
+    return name
+
+
+@pytest.fixture
+def fresh_python() -> FreshPython:
+    """Run snippets in interpreters of their own."""
+    return FreshPython()

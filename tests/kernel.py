@@ -1,0 +1,36 @@
+"""
+Ask the kernel, not the library, whether io_uring can be had.
+
+If the library were asked, a library that wrongly believed io_uring to be blocked would skip its own
+tests.
+"""
+
+import ctypes
+import errno
+import functools
+import os
+import platform
+from pathlib import Path
+
+SYS_IO_URING_SETUP = 425  # the same on every architecture
+PARAMS_SIZE_BYTES = 120  # struct io_uring_params
+
+
+@functools.cache
+def uring_refusal() -> str | None:
+    """Say why a ring cannot be set up here, or None where it can."""
+    if platform.system() != "Linux":
+        return f"{platform.system()} has no io_uring"
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    params = ctypes.create_string_buffer(PARAMS_SIZE_BYTES)
+    fd = libc.syscall(ctypes.c_long(SYS_IO_URING_SETUP), ctypes.c_uint(1), ctypes.byref(params))
+    if fd >= 0:
+        os.close(fd)
+        return None
+    number = ctypes.get_errno()
+    reason = f"io_uring_setup: {errno.errorcode.get(number, number)} ({os.strerror(number)})"
+    switch = Path("/proc/sys/kernel/io_uring_disabled")
+    if switch.exists() and (value := switch.read_text().strip()) != "0":
+        reason += f"; kernel.io_uring_disabled = {value}"
+    return reason

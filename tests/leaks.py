@@ -1,0 +1,60 @@
+"""What a test may not leave behind: file descriptors and threads."""
+
+import gc
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+FD_DIR = Path("/proc/self/fd") if Path("/proc/self/fd").exists() else Path("/dev/fd")
+
+# Targets of descriptors that a library opens once and keeps on purpose.
+KEPT_ON_PURPOSE = (
+    "/dev/urandom",  # the random source of systems without getrandom
+)
+
+# A thread that was told to stop gets this long to be gone. [seconds]
+THREAD_END_S = 5.0
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What the process holds at one moment."""
+
+    fds: frozenset[tuple[int, str]]
+    threads: frozenset[threading.Thread]
+
+
+def holdings() -> Holdings:
+    """Take stock of descriptors and threads."""
+    return Holdings(_fds(), frozenset(threading.enumerate()))
+
+
+def difference(before: Holdings) -> list[str]:
+    """
+    Describe what the process holds now and did not, and what it has lost, since *before*.
+
+    A descriptor that vanished is as bad as one that stayed: somebody closed what was not theirs.
+    """
+    for thread in set(threading.enumerate()) - before.threads:
+        thread.join(THREAD_END_S)
+    gc.collect()
+    now = holdings()
+    lines = [f"fd {fd} -> {target} leaked" for fd, target in sorted(now.fds - before.fds)]
+    lines += [f"fd {fd} -> {target} was closed" for fd, target in sorted(before.fds - now.fds)]
+    lines += [f"thread {one.name!r} still runs" for one in now.threads - before.threads]
+    return lines
+
+
+def _fds() -> frozenset[tuple[int, str]]:
+    found = set()
+    for name in os.listdir(FD_DIR):  # noqa: PTH208 - names only, and no Path per descriptor
+        try:
+            target = os.readlink(FD_DIR / name)  # noqa: PTH115 - the text, not a resolved path
+        except FileNotFoundError:
+            continue  # the descriptor of this very listing
+        except OSError:
+            target = "?"
+        if not target.startswith(KEPT_ON_PURPOSE):
+            found.add((int(name), target))
+    return frozenset(found)
