@@ -21,7 +21,7 @@ BANNED_MODULES = {"util", "utils", "utilities", "helper", "helpers", "common", "
 
 # Where one checkout or one home folder happened to be. In pieces: this file is read as well.
 MACHINE_PATH = re.compile(
-    r"(?<![\w.~*-])/(?:wo{}rk|ro{}ot|ho{}me/\w+|tm{}p/[a-z]+/\w+|op{}t/py\w*)\b".replace("{}", "")
+    r"(?<![\w.~*-])/(?:wo{}rk\b|ro{}ot\b|ho{}me/\w+|tm{}p/v/|op{}t/py\w*)".replace("{}", "")
 )
 
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".c", ".h", ".txt", ".pyi", ".json", ".sh", ""}
