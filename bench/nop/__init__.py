@@ -1,0 +1,3 @@
+"""
+What awaiting costs: NOP requests through the kernel against bare asyncio futures.
+"""
