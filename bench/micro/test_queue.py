@@ -1,0 +1,71 @@
+"""
+The ring alone: packing requests, taking completions.
+"""
+
+from __future__ import annotations
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.micro.conftest import BATCH, ROUNDS
+from uringio._ring.prep import sqe_head
+from uringio._ring.queue import make_reap, make_submit_and_wait
+from uringio._ring.setup import Ring
+from uringio._sys.constants import IORING_OP_NOP
+from uringio._sys.layouts import SQE_SHORT
+
+
+def test_pack(benchmark: BenchmarkFixture, ring: Ring) -> None:
+    """
+    Fill a batch of slots, one `pack_into` each, as a driver's closure does.
+    """
+    pack, sqes, size = SQE_SHORT.pack_into, ring.sqes, SQE_SHORT.size
+    head = sqe_head(IORING_OP_NOP)
+
+    def fill() -> None:
+        for index in range(BATCH):
+            pack(sqes, index * size, head, -1, 0, 0, 0, 0, index, 0)
+
+    benchmark(fill)
+
+
+def test_enter(benchmark: BenchmarkFixture, ring: Ring) -> None:
+    """
+    Hand a batch of NOPs to the kernel and have it complete them.
+    """
+    submit_and_wait, reap = make_submit_and_wait(ring), make_reap(ring)
+    tail = _nops(ring, 0)
+
+    def start() -> None:
+        nonlocal tail
+        reap()
+        tail = _nops(ring, tail)
+
+    benchmark.pedantic(lambda: submit_and_wait(tail, BATCH, None), setup=start, rounds=ROUNDS)
+    assert len(reap()) == BATCH
+
+
+def test_reap(benchmark: BenchmarkFixture, ring: Ring) -> None:
+    """
+    Take a batch of completions that stand in the queue.
+    """
+    submit_and_wait, reap = make_submit_and_wait(ring), make_reap(ring)
+    tail = 0
+
+    def start() -> None:
+        nonlocal tail
+        tail = _nops(ring, tail)
+        submit_and_wait(tail, BATCH, None)
+
+    assert len(benchmark.pedantic(reap, setup=start, rounds=ROUNDS)) == BATCH
+
+
+def _nops(ring: Ring, tail: int) -> int:
+    """
+    Write a batch of NOPs from *tail* on and return the new tail.
+    """
+    head, mask = sqe_head(IORING_OP_NOP), ring.sq_entries - 1
+    for index in range(tail, tail + BATCH):
+        SQE_SHORT.pack_into(
+            ring.sqes, (index & mask) * SQE_SHORT.size, head, -1, 0, 0, 0, 0, index, 0
+        )
+    return tail + BATCH
