@@ -9,8 +9,8 @@
  *   prints one JSON line after the measured window; nothing is in flight again
  *   exits                when standard input ends
  *
- * Every reply is checked: its length and its first 8 bytes (connection and sequence number) always, all
- * of its bytes while warming up. client.py is the same program for machines without a compiler.
+ * Every reply is checked: its length and its first 8 bytes (connection and sequence number) always,
+ * all of its bytes while warming up. client.py is the same program for machines without a compiler.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -110,7 +110,7 @@ static void watch(struct connection *c, int operation)
 
 static void push(struct connection *c)
 {
-    /* One buffer serves all connections: send() copies, and the head is rewritten before each call. */
+    /* One buffer serves all connections: send() copies, and the head is rewritten before it. */
     uint64_t head = head_of(c);
     memcpy(outgoing, &head, head_size);
     ssize_t n = send(c->fd, outgoing + c->sent, size - c->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -250,7 +250,8 @@ int main(int argc, char **argv)
     connections_count = (unsigned)atoi(argv[2]);
     size = (uint32_t)strtoul(argv[3], NULL, 10);
     spin = atoi(argv[7]);
-    if (!connections_count || connections_count > CONNECTIONS_MAX || !size || size > SIZE_MAX_BYTES) {
+    if (!connections_count || connections_count > CONNECTIONS_MAX || !size ||
+        size > SIZE_MAX_BYTES) {
         fprintf(stderr, "client: connections or size out of range\n");
         return 2;
     }
