@@ -1,7 +1,7 @@
 # make run     serve a folder over HTTP, to see the library work
 # make test    every test, on $(PYTHON)
 # make check   format, lint, types, architecture, tests
-# make bench   measure; see bench/
+# make bench   measure; bench/README.md explains the figures
 # make clean   remove environments, caches and build results
 #
 # Each verb makes what it needs: an environment per interpreter, .venv-<version>, made anew when
@@ -48,7 +48,10 @@ arch: $(ENV)/.test
 	$(PY) -m pytest -q tests/arch
 
 bench: $(ENV)/.bench
-	$(PY) -m pytest bench $(ARGS)
+	$(PY) -m bench.import_time
+	$(PY) -m pytest -q bench/micro
+	$(PY) -m bench.nop
+	$(PY) -m bench.echo $(ARGS)
 
 build: $(ENV)/.dev
 	$(PY) -m build
