@@ -1,0 +1,644 @@
+"""
+HTTP/1.1 for servers, over any `uringio.streams.Stream`.
+
+`Http1Server` turns the bytes of one connection into a sequence of `Request`s and sends one
+response for each, in order: keep-alive, pipelining, ``Expect: 100-continue``, HEAD and chunked
+bodies in both directions are its business, not the handler's.
+
+What the peer sends can never raise in the handler's face.  A malformed request is answered with the
+status that fits and ends the connection; so does a peer that goes away, quietly.  The one exception
+is a request body that stops in the middle: whoever reads it must not take it for complete, so the
+reader gets `BodyAbortedError`, a `ConnectionAbortedError`.
+
+The framing rules live in `_octets` and are stricter than h11's; h11 parses the heads that passed
+them and writes the responses.  This module knows no clock: deadlines are the caller's scopes around
+its awaits, and every await leaves the connection in a state that `aclose` can end.
+"""
+
+import enum
+import http
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+import attrs
+import h11
+
+from uringio.errors import ClosedError, RingError, UsageError
+from uringio.proto._octets import (
+    BodyDecoder,
+    ChunkedDecoder,
+    HeadFinder,
+    LengthDecoder,
+    ViolationError,
+    declared_length,
+    is_host,
+    transfer_status,
+)
+from uringio.streams import Stream
+
+__all__ = [
+    "BodyAbortedError",
+    "Chunk",
+    "End",
+    "EndReason",
+    "Field",
+    "Http1Server",
+    "Limits",
+    "Request",
+    "RequestBody",
+]
+
+Field = tuple[bytes, bytes]
+Chunk = bytes | bytearray | memoryview
+
+# Up to here a copy into one send costs less than a second operation.
+_JOIN_BYTES_MAX = 32 * 1024
+
+_REASONS = {int(status): status.phrase.encode("ascii") for status in http.HTTPStatus}
+_BODILESS = frozenset({204, 304})
+
+
+@attrs.frozen
+class Limits:
+    """
+    What one peer may ask of a connection.
+
+    Attributes:
+        request_line_bytes_max: Longer first lines are answered with 414. [bytes]
+        head_bytes_max: Larger heads are answered with 431. [bytes]
+        fields_count_max: More header (or trailer) fields are answered with 431.
+        trailer_bytes_max: Larger trailer sections are answered with 431. [bytes]
+        requests_count_max: The response to this many closes the connection.
+        discard_bytes_max: How much of a body that the handler left unread is read and thrown away
+            to keep the connection; beyond, it is closed. [bytes]
+        linger_bytes_max: How much is read and thrown away while closing, so that the peer gets to
+            see the last response before a reset. [bytes]
+    """
+
+    request_line_bytes_max: int = 8 * 1024
+    head_bytes_max: int = 64 * 1024
+    fields_count_max: int = 100
+    trailer_bytes_max: int = 8 * 1024
+    requests_count_max: int = 1000
+    discard_bytes_max: int = 64 * 1024
+    linger_bytes_max: int = 256 * 1024
+
+
+class EndReason(enum.Enum):
+    """Why a connection has no next request."""
+
+    FINISHED = enum.auto()  # the peer sent its last request and said so
+    ANNOUNCED = enum.auto()  # one side asked for close, and the last response was sent
+    REFUSED = enum.auto()  # the peer broke the protocol or a limit
+    UNREAD = enum.auto()  # more unread request body than is worth discarding
+    CUT = enum.auto()  # a response of ours could not be completed
+    LOST = enum.auto()  # the connection broke
+    CLOSED = enum.auto()  # closed on this side
+
+
+@attrs.frozen
+class End:
+    """
+    How a connection ended.
+
+    Attributes:
+        reason: The kind of end.
+        status: The status sent with a refusal, else 0.
+        detail: What happened, in words of ours: no byte of the peer's is repeated.
+    """
+
+    reason: EndReason
+    status: int = 0
+    detail: str = ""
+
+
+class BodyAbortedError(ConnectionAbortedError):
+    """The request body ended before its declared end; what was read of it is not the whole."""
+
+
+class RequestBody:
+    """
+    The body of one request, as an asynchronous iterator of `bytes`.
+
+    It can be read once, and only until the next request is asked for.  Iterating raises
+    `BodyAbortedError` when the peer breaks off or breaks the framing.
+    """
+
+    __slots__ = ("_decoder", "_next_piece")
+
+    def __init__(
+        self, decoder: BodyDecoder, next_piece: Callable[[BodyDecoder], Awaitable[bytes]]
+    ) -> None:
+        self._decoder = decoder
+        self._next_piece = next_piece
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if piece := await self._next_piece(self._decoder):
+            return piece
+        raise StopAsyncIteration
+
+
+class Request:
+    """
+    One request.
+
+    Attributes:
+        method: Such as ``"GET"``; case matters.
+        target: The request target as sent, percent-encoded, visible ASCII only.
+        http_version: ``"1.0"`` or ``"1.1"`` (or a later minor version).
+        headers: The fields in order, names in lower case.
+        body: The body, empty when there is none.
+    """
+
+    __slots__ = ("body", "headers", "http_version", "method", "target")
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        http_version: str,
+        headers: Sequence[Field],
+        body: RequestBody,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.http_version = http_version
+        self.headers = headers
+        self.body = body
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.target} HTTP/{self.http_version}>"
+
+    def field(self, name: bytes) -> bytes | None:
+        """Return the value of the field *name* (lower case), several joined by commas, or None."""
+        values = [value for found, value in self.headers if found == name]
+        return b", ".join(values) if values else None
+
+
+class Http1Server:
+    r"""
+    The server's side of one HTTP/1.1 connection.
+
+    Args:
+        stream: What carries the bytes; `aclose` closes it.
+        limits: What the peer may ask for.
+        standing_fields: Called for each response, refusals included; its fields are added.  The
+            place for ``Date``, which needs a clock.
+
+    Example::
+
+        async def handle(stream):
+            async with Http1Server(stream) as server:
+                while (request := await server.next_request()) is not None:
+                    await server.respond(200, [(b"Content-Type", b"text/plain")], b"hello\n")
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        limits: Limits | None = None,
+        standing_fields: Callable[[], Iterable[Field]] = tuple,
+    ) -> None:
+        self._stream = stream
+        self._limits = limits = limits if limits is not None else Limits()
+        self._standing_fields = standing_fields
+        self._buffer = bytearray()
+        self._finder = HeadFinder(
+            limits.head_bytes_max, limits.request_line_bytes_max, limits.fields_count_max
+        )
+        # One h11 connection per request: it sees the head and writes the response, never a body of
+        # the peer's, and making one costs less than bringing it round to the next cycle.
+        self._h11 = h11.Connection(h11.SERVER, limits.head_bytes_max)
+        self._request: Request | None = None
+        self._decoder: BodyDecoder = LengthDecoder(0)
+        self._requests_count = 0
+        self._response_started = False
+        self._response_done = False
+        self._linger = False
+        self._end: End | None = None
+
+    @property
+    def end(self) -> End | None:
+        """How the connection ended, None while it can go on."""
+        return self._end
+
+    @property
+    def response_started(self) -> bool:
+        """Whether `respond` was called for the current request."""
+        return self._response_started
+
+    @property
+    def trailers(self) -> Sequence[Field]:
+        """The trailer fields of the current request; complete once its body was read."""
+        decoder = self._decoder
+        return tuple(decoder.trailers) if isinstance(decoder, ChunkedDecoder) else ()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # --- requests ----------------------------------------------------------------------------
+
+    async def next_request(self) -> Request | None:
+        """
+        Wait for the next request; None when there will be none (`end` tells why).
+
+        What the handler left unread of the previous request's body is discarded first.
+
+        Raises:
+            UsageError: The previous request was not answered.
+        """
+        if self._request is not None:
+            if not self._response_started and self._end is None:
+                raise UsageError("respond to the request before asking for the next one")
+            if not await self._finish_request():
+                return None
+        if self._end is not None:
+            return None
+        buffer = self._buffer
+        try:
+            while not (length := self._finder.find(buffer) if buffer else 0):
+                try:
+                    data = await self._stream.recv()
+                except (OSError, ClosedError) as error:
+                    self._lose(error)
+                    return None
+                if not data:
+                    if buffer:
+                        raise ViolationError(400, "the request head is cut short")
+                    self._end = End(EndReason.FINISHED)
+                    return None
+                buffer += data
+            head = bytes(memoryview(buffer)[:length])
+            del buffer[:length]
+            return self._open(head)
+        except ViolationError as violation:
+            await self._refuse(violation)
+            return None
+
+    def _open(self, head: bytes) -> Request:
+        """Parse a head whose octets were approved, and get ready for its body and its response."""
+        try:
+            self._h11.receive_data(head)
+            event = self._h11.next_event()
+        except h11.RemoteProtocolError as error:
+            if error.error_status_hint == 501:
+                raise ViolationError(
+                    transfer_status(head) or 400, "unfit Transfer-Encoding"
+                ) from None
+            raise ViolationError(400, "malformed request head") from None
+        if not isinstance(event, h11.Request):
+            raise ViolationError(400, "malformed request head")  # what h11 holds back is no request
+        version = event.http_version
+        if version[:1] != b"1":
+            raise ViolationError(505 if version[:1] > b"1" else 400, "this server speaks HTTP/1.1")
+        headers = list(event.headers)
+        hosts_count = 0
+        has_length = is_chunked = False
+        for name, value in headers:
+            if name == b"host":
+                hosts_count += 1
+                if not is_host(value):
+                    raise ViolationError(400, "malformed Host")
+            elif name == b"content-length":
+                has_length = True
+            elif name == b"transfer-encoding":
+                is_chunked = True
+            elif name == b"expect" and value.lower() != b"100-continue":
+                raise ViolationError(417, "unknown expectation")
+        if hosts_count != 1 and version != b"1.0":
+            raise ViolationError(400, "a request names exactly one Host")
+        if is_chunked:
+            if has_length:
+                raise ViolationError(400, "Content-Length beside Transfer-Encoding")
+            if version == b"1.0":
+                raise ViolationError(400, "Transfer-Encoding in HTTP/1.0")
+            limits = self._limits
+            self._decoder = ChunkedDecoder(limits.trailer_bytes_max, limits.fields_count_max)
+        else:
+            self._decoder = LengthDecoder(declared_length(head) if has_length else 0)
+        self._requests_count += 1
+        self._request = Request(
+            event.method.decode("ascii"),
+            event.target.decode("ascii"),
+            version.decode("ascii"),
+            headers,
+            RequestBody(self._decoder, self._next_piece),
+        )
+        return self._request
+
+    async def _finish_request(self) -> bool:
+        """Leave the answered request behind; False when the connection cannot go on."""
+        assert self._request is not None
+        self._request = None
+        if self._end is None and not self._response_done:
+            self._end = End(EndReason.CUT, detail="a response was left unfinished")
+        if self._end is None and self._h11.our_state is not h11.DONE:
+            self._linger = not self._decoder.done or bool(self._buffer)
+            self._end = End(EndReason.ANNOUNCED)
+        if self._end is None and not self._decoder.done:
+            await self._discard_body()
+        if self._end is not None:
+            return False
+        self._h11 = h11.Connection(h11.SERVER, self._limits.head_bytes_max)
+        self._response_started = self._response_done = False
+        return True
+
+    async def _discard_body(self) -> None:
+        decoder = self._decoder
+        buffer = self._buffer
+        left = self._limits.discard_bytes_max
+        try:
+            while True:
+                while decoder.take(buffer):
+                    pass
+                if decoder.done:
+                    return
+                if left <= 0:
+                    self._linger = True
+                    self._end = End(EndReason.UNREAD, detail="too much unread request body")
+                    return
+                data = await self._stream.recv()
+                if not data:
+                    self._lose(BodyAbortedError("the request body is cut short"))
+                    return
+                left -= len(data)
+                buffer += data
+        except ViolationError as violation:
+            await self._refuse(violation)
+        except (OSError, ClosedError) as error:
+            self._lose(error)
+
+    async def _next_piece(self, decoder: BodyDecoder) -> bytes:
+        """Return the next piece of the current request's body, ``b""`` after the last."""
+        if decoder is not self._decoder or self._request is None:
+            if decoder.done:
+                return b""
+            raise UsageError("the body belongs to an earlier request")
+        buffer = self._buffer
+        try:
+            if self._h11.they_are_waiting_for_100_continue and self._end is None:
+                # Sent even when the body is here already: what the peer sees depends on its bytes,
+                # not on how fast they came.
+                go_on = h11.InformationalResponse(status_code=100, reason=_REASONS[100], headers=[])
+                await self._stream.send_all(self._h11.send(go_on))
+            while True:
+                if piece := decoder.take(buffer):
+                    return piece
+                if decoder.done:
+                    return b""
+                if self._end is not None:
+                    raise BodyAbortedError("the connection has ended") from None
+                data = await self._stream.recv()
+                if not data:
+                    raise ViolationError(400, "the request body is cut short")
+                if (
+                    not buffer
+                    and type(decoder) is LengthDecoder
+                    and len(data) <= decoder.left_bytes
+                ):
+                    decoder.left_bytes -= len(data)  # the common piece of an upload, not copied
+                    decoder.done = not decoder.left_bytes
+                    return data
+                buffer += data
+        except ViolationError as violation:
+            await self._refuse(violation)
+            raise BodyAbortedError(violation.detail) from None
+        except BodyAbortedError:
+            raise
+        except (OSError, ClosedError) as error:
+            self._lose(error)
+            raise BodyAbortedError("the connection broke inside the request body") from error
+
+    # --- responses ---------------------------------------------------------------------------
+
+    async def respond(
+        self,
+        status: int,
+        headers: Iterable[Field] = (),
+        body: Chunk | AsyncIterable[Chunk] | None = None,
+    ) -> int:
+        """
+        Send the response to the current request.
+
+        ``Content-Length`` is added for a body given as bytes or as None; an iterator without it is
+        sent chunked (to HTTP/1.0, until close).  For HEAD, 204 and 304 the body is not sent, and an
+        iterator is closed unread.  When the peer is gone nothing is raised: `end` tells.
+
+        Args:
+            status: 200 or more.
+            headers: Fields to send, beside those that the connection adds.
+            body: The content: bytes, or an asynchronous iterable of them.
+
+        Returns:
+            How many bytes of the body were handed to the stream. [bytes]
+
+        Raises:
+            UsageError: No request is waiting for its response, or the response is not valid
+                HTTP; in the first case and for invalid fields nothing was sent.
+            Exception: Whatever the iterator raises; the connection then ends.
+
+        Cancellation: the response is cut, and the connection ends.
+        """
+        request = self._request
+        if request is None or (self._response_started and self._end is None):
+            raise UsageError("no request is waiting for a response")
+        iterator = None if body is None or isinstance(body, Chunk) else body
+        try:
+            if self._end is not None:
+                return 0
+            content = b"" if body is None or iterator is not None else body
+            assert isinstance(content, Chunk)
+            response = self._response(status, headers, None if iterator else len(content))
+            self._response_started = True
+            is_bodiless = request.method == "HEAD" or status in _BODILESS
+            if iterator is None:
+                sent = await self._send_whole(response, b"" if is_bodiless else content)
+            else:
+                sent = await self._send_pieces(response, None if is_bodiless else iterator)
+            return sent
+        finally:
+            if iterator is not None and (aclose := getattr(iterator, "aclose", None)) is not None:
+                await aclose()
+
+    def _response(self, status: int, headers: Iterable[Field], length: int | None) -> h11.Response:
+        fields = list(headers)
+        names = {name.lower() for name, _ in fields}
+        if (
+            length is not None
+            and status not in _BODILESS
+            and names.isdisjoint((b"content-length", b"transfer-encoding"))
+        ):
+            fields.append((b"Content-Length", b"%d" % length))
+        if b"connection" not in names and self._must_close(length is not None):
+            fields.append((b"Connection", b"close"))
+        fields.extend(self._standing_fields())
+        assert self._request is not None
+        if self._request.method == "CONNECT" and 200 <= status < 300:
+            raise UsageError("a tunnel cannot be opened by respond()")
+        try:
+            return h11.Response(
+                status_code=status, headers=fields, reason=_REASONS.get(status, b"")
+            )
+        except h11.LocalProtocolError as error:
+            raise UsageError(f"invalid response: {error}") from None
+
+    def _must_close(self, is_body_in_hand: bool) -> bool:
+        """Tell whether the connection cannot outlive the response that is about to be sent."""
+        if self._requests_count >= self._limits.requests_count_max:
+            return True
+        if self._h11.they_are_waiting_for_100_continue:
+            # Nobody knows whether the body will still come, so nobody knows where the next head is.
+            return True
+        decoder = self._decoder
+        # An iterator may be reading this very body, so only a response in hand settles the rest.
+        return (
+            is_body_in_hand
+            and type(decoder) is LengthDecoder
+            and decoder.left_bytes - len(self._buffer) > self._limits.discard_bytes_max
+        )
+
+    async def _send_whole(self, response: h11.Response, content: Chunk) -> int:
+        connection = self._h11
+        try:
+            head = connection.send(response)
+            # h11 writes bytes; it only measures and passes on what it is given.
+            parts = connection.send_with_data_passthrough(h11.Data(data=content)) if content else []  # type: ignore[arg-type]
+            tail = connection.send(h11.EndOfMessage())
+        except h11.LocalProtocolError as error:
+            self._cut("a response did not have its declared length")
+            raise UsageError(f"invalid response: {error}") from None
+        assert parts is not None
+        try:
+            if len(content) <= _JOIN_BYTES_MAX:
+                await self._stream.send_all(b"".join((head, *parts, tail)))
+            else:
+                await self._stream.send_all(head)
+                for part in parts:
+                    await self._stream.send_all(part)
+                if tail:
+                    await self._stream.send_all(tail)
+        except (OSError, ClosedError) as error:
+            self._lose(error)
+            return 0
+        self._response_done = True
+        return len(content)
+
+    async def _send_pieces(
+        self, response: h11.Response, pieces: AsyncIterable[Chunk] | None
+    ) -> int:
+        connection = self._h11
+        sent = 0
+        if not await self._send(connection.send(response)):
+            return 0
+        if pieces is not None:
+            async for piece in pieces:
+                if not piece:
+                    continue
+                try:
+                    parts = connection.send_with_data_passthrough(h11.Data(data=piece))  # type: ignore[arg-type]
+                except h11.LocalProtocolError:
+                    self._cut("a response was longer than declared")
+                    raise UsageError("the body is longer than its Content-Length") from None
+                assert parts is not None
+                data = parts[0] if len(parts) == 1 else b"".join(parts)
+                if not await self._send(data):
+                    return sent
+                sent += len(piece)
+        try:
+            tail = connection.send(h11.EndOfMessage())
+        except h11.LocalProtocolError:
+            # A file that shrank while it was sent, for one.  Closing is how the peer learns.
+            self._cut("a response was shorter than declared")
+            return sent
+        if not tail or await self._send(tail):
+            self._response_done = True
+        return sent
+
+    async def _send(self, data: Chunk) -> bool:
+        try:
+            await self._stream.send_all(data)
+        except (OSError, ClosedError) as error:
+            self._lose(error)
+            return False
+        return True
+
+    # --- ends --------------------------------------------------------------------------------
+
+    async def _refuse(self, violation: ViolationError) -> None:
+        """Answer a broken request if that is still possible; either way the connection is over."""
+        if self._end is not None:
+            return
+        self._end = End(EndReason.REFUSED, violation.status, violation.detail)
+        self._linger = True
+        if self._response_started:
+            return
+        self._response_started = True
+        reason = _REASONS[violation.status]
+        content = b"%d %s: %s\n" % (violation.status, reason, violation.detail.encode("ascii"))
+        fields = [
+            (b"Content-Type", b"text/plain; charset=utf-8"),
+            (b"Content-Length", b"%d" % len(content)),
+            (b"Connection", b"close"),
+            *self._standing_fields(),
+        ]
+        connection = self._h11
+        if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+            return
+        data = connection.send(
+            h11.Response(status_code=violation.status, headers=fields, reason=reason)
+        )
+        if self._request is None or self._request.method != "HEAD":
+            data += content
+        try:
+            await self._stream.send_all(data)
+        except (OSError, ClosedError) as error:
+            self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
+        if isinstance(error, RingError):
+            raise error  # not this connection's trouble: nothing works any more
+        self._linger = False
+        if self._end is None:
+            self._end = End(EndReason.LOST, detail=str(error))
+
+    def _cut(self, detail: str) -> None:
+        if self._end is None:
+            self._end = End(EndReason.CUT, detail=detail)
+
+    async def aclose(self) -> None:
+        """
+        Close the connection; safe to call twice.
+
+        After a refusal, the peer's remaining bytes are read for a while (put a deadline around),
+        for a reset would take the response from it.
+
+        Cancellation: the stream is closed all the same.
+        """
+        if self._end is None:
+            self._end = End(EndReason.CLOSED)
+        try:
+            if self._linger:
+                self._linger = False
+                left = self._limits.linger_bytes_max
+                await self._stream.send_eof()
+                while left > 0 and (data := await self._stream.recv()):
+                    left -= len(data)
+        except RingError:
+            raise
+        except (OSError, ClosedError):
+            pass  # the peer was faster
+        finally:
+            await self._stream.aclose()
