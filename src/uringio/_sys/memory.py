@@ -1,0 +1,109 @@
+"""
+Raw addresses: the only place where they are made.
+
+An address is only good while something owns the bytes behind it, so every function here either
+returns the owner beside the address or says whose it is.
+"""
+
+import ctypes
+import mmap
+import sys
+from typing import Final, Protocol, TypeAlias
+
+__all__ = [
+    "BYTES_DATA_OFFSET",
+    "Memory",
+    "Pinned",
+    "ReadableBuffer",
+    "address_of_mmap",
+    "memory_at",
+    "pin",
+]
+
+ReadableBuffer: TypeAlias = bytes | bytearray | memoryview
+
+# CPython stores the characters of a bytes object inside the object itself, directly behind its
+# header and before the closing NUL that `__basicsize__` counts.  Objects never move, so as long as
+# the object is referenced this address is good, at the price of an addition.  Elsewhere None: `pin`
+# finds another way.
+BYTES_DATA_OFFSET: Final[int | None] = (
+    bytes.__basicsize__ - 1 if sys.implementation.name == "cpython" else None
+)
+
+
+class Pinned(Protocol):
+    """Something that keeps bytes at one address for as long as it is referenced."""
+
+
+class Memory:
+    """
+    Zeroed, page-aligned anonymous memory at a fixed address.
+
+    Attributes:
+        addr: First byte. [address]
+        len_bytes: Its size. [bytes]
+        view: Writable bytes of the whole.
+        slices: The mapping itself: ``slices[a:b]`` is the quickest way to a `bytes` copy.
+    """
+
+    __slots__ = ("_pin", "addr", "len_bytes", "slices", "view")
+
+    def __init__(self, len_bytes: int) -> None:
+        self.slices = mmap.mmap(-1, len_bytes)
+        self.len_bytes = len_bytes
+        self._pin = (ctypes.c_char * len_bytes).from_buffer(self.slices)
+        self.addr = ctypes.addressof(self._pin)
+        self.view = memoryview(self.slices)
+
+
+def address_of_mmap(mapping: mmap.mmap) -> tuple[int, Pinned]:
+    """Return the address of *mapping* and the export that holds it open."""
+    export = (ctypes.c_char * len(mapping)).from_buffer(mapping)
+    return ctypes.addressof(export), export
+
+
+def memory_at(addr: int, len_bytes: int) -> memoryview:
+    """
+    View *len_bytes* bytes at *addr* as a flat, writable memoryview.
+
+    Lifetime: the caller's; nothing here keeps the memory alive, and a view of unmapped memory
+    crashes the process when touched.
+    """
+    return memoryview((ctypes.c_ubyte * len_bytes).from_address(addr)).cast("B")
+
+
+def pin(data: ReadableBuffer, *, writable: bool = False) -> tuple[int, int, Pinned]:
+    """
+    Fix the bytes of *data* and return (address, length, what keeps them there).
+
+    A writable exporter is held by its export, so that it can be neither resized nor moved meanwhile.
+    A read-only exporter other than `bytes` is copied: Python offers no portable address for it.
+
+    Raises:
+        TypeError: *writable* was asked of memory that may not be written, or of no buffer at all.
+    """
+    if isinstance(data, bytes):
+        if writable:
+            raise TypeError("bytes are immutable and cannot receive data; use a bytearray")
+        if BYTES_DATA_OFFSET is not None:
+            return id(data) + BYTES_DATA_OFFSET, len(data), data
+        copy = (ctypes.c_char * max(1, len(data))).from_buffer_copy(data or b"\0")
+        return ctypes.addressof(copy), len(data), copy
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(
+            f"a bytes-like object is required, not {type(data).__name__!r}"
+        ) from None
+    if not view.contiguous:
+        if writable:
+            raise TypeError("memory that receives data must be contiguous")
+        return pin(view.tobytes())
+    if view.readonly:
+        if writable:
+            raise TypeError("this memory is read-only and cannot receive data")
+        return pin(view.tobytes())
+    if view.nbytes == 0:
+        return 0, 0, view
+    export = (ctypes.c_char * view.nbytes).from_buffer(view.cast("B"))
+    return ctypes.addressof(export), view.nbytes, export

@@ -1,0 +1,302 @@
+"""
+`System`: the one object through which every kernel call passes.
+
+Rooms above never call the operating system by another way, so that a simulated system can stand in
+for all of it.  Drivers bind the methods that they need when they are built; there the real system
+costs one ctypes call and nothing else.
+
+Three conventions.  Control calls (make a socket, bind it) raise an `OpError`.  *Attempts*, whose
+refusal is an everyday answer (`recv`, `accept`), return the result or ``-errno``.  Memory is passed
+by address, and belongs to the caller.
+"""
+
+import os
+import select
+import stat
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import _socket
+import _thread
+
+from uringio.errors import op_error
+
+from .constants import (
+    AT_FDCWD,
+    NR_IO_URING_ENTER,
+    NR_IO_URING_REGISTER,
+    NR_IO_URING_SETUP,
+    SIZEOF_SOCKADDR_STORAGE,
+)
+from .libc import BareSyscall, Libc, get_errno
+from .memory import Memory, memory_at, pin
+from .sockaddr import AddressTuple, pack_sockaddr, unpack_sockaddr
+
+__all__ = ["AddressInfo", "Mapping", "System", "real_system"]
+
+_PROT_READ_WRITE: Final = 3
+_MAP_SHARED_POPULATE: Final = 0x01 | 0x8000
+
+AddressInfo = tuple[int, int, int, AddressTuple]  # family, type, protocol, address
+
+
+class Mapping:
+    """
+    A mapping by address; `unmap` must come after the last touch of `view`.
+
+    By address rather than as a Python ``mmap`` object, because that duplicates the descriptor, so
+    that closing the ring would no longer close it, and because its deallocation in a forked child
+    is not ours to time.
+    """
+
+    __slots__ = ("_libc", "addr", "len_bytes", "view")
+
+    def __init__(self, libc: Libc, addr: int, len_bytes: int) -> None:
+        self._libc = libc
+        self.addr = addr
+        self.len_bytes = len_bytes
+        self.view = memory_at(addr, len_bytes)
+
+    def unmap(self) -> None:
+        """Give the address range back; safe to call twice."""
+        if self.addr:
+            addr, self.addr = self.addr, 0
+            self._libc.munmap(addr, self.len_bytes)
+
+
+class System:
+    """The real Linux (as far as io_uring and epoll go) system."""
+
+    AF_INET: Final = int(_socket.AF_INET)
+    AF_INET6: Final = int(_socket.AF_INET6)
+    AF_UNIX: Final = int(_socket.AF_UNIX)
+    SOCK_STREAM: Final = int(_socket.SOCK_STREAM)
+    SOCK_CLOEXEC: Final = int(_socket.SOCK_CLOEXEC)
+    SOCK_NONBLOCK: Final = int(_socket.SOCK_NONBLOCK)
+
+    def __init__(self) -> None:
+        libc = Libc()
+        self._libc = libc
+        # The bare door and its errno, for `_ring.queue`.
+        self.bare_syscall: BareSyscall = libc.bare_syscall
+        self.get_errno: Callable[[], int] = get_errno
+        self.nr_enter = NR_IO_URING_ENTER
+        # Clock and wake-ups: the standard library's own C functions.
+        self.monotonic_ns: Callable[[], int] = time.monotonic_ns
+        # Attempts on sockets and files by address.
+        self.recv = libc.recv
+        self.send = libc.send
+        self.read = libc.read
+        self.write = libc.write
+        self.connect = libc.connect
+        self.shutdown = libc.shutdown
+        self.close = libc.close
+        self.pread = libc.pread64
+        self.pwrite = libc.pwrite64
+
+    # --- io_uring --------------------------------------------------------------------------------
+
+    def io_uring_setup(self, entries: int, params_addr: int) -> int:
+        """io_uring_setup(2): the ring's descriptor or ``-errno``."""
+        return self._libc.syscall(NR_IO_URING_SETUP, entries, params_addr, 0, 0, 0, 0)
+
+    def io_uring_register(self, fd: int, opcode: int, arg_addr: int, nr_args: int) -> int:
+        """io_uring_register(2): its result or ``-errno``."""
+        return self._libc.syscall(NR_IO_URING_REGISTER, fd, opcode, arg_addr, nr_args, 0, 0)
+
+    def map_ring(self, fd: int, offset: int, len_bytes: int) -> Mapping:
+        """
+        Map a part of the ring.
+
+        Raises:
+            OpError: mmap(2) refused.
+        """
+        addr = self._libc.mmap(0, len_bytes, _PROT_READ_WRITE, _MAP_SHARED_POPULATE, fd, offset)
+        if -4096 < addr < 0:
+            raise op_error(-addr, "mmap", fd)
+        return Mapping(self._libc, addr, len_bytes)
+
+    def allocate(self, len_bytes: int) -> Memory:
+        """Return zeroed page-aligned memory that the kernel may be told to use."""
+        return Memory(len_bytes)
+
+    def memory_at(self, addr: int, len_bytes: int) -> memoryview:
+        """Peek and poke at an address that the caller keeps alive."""
+        return memory_at(addr, len_bytes)
+
+    # --- sockets, control ------------------------------------------------------------------------
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> int:
+        """
+        Make a socket, closed on exec; *kind* may carry SOCK_NONBLOCK.
+
+        Raises:
+            OpError: The kernel refused.
+        """
+        return _checked(
+            self._libc.socket(family, kind | self.SOCK_CLOEXEC, protocol), "socket", -1
+        )
+
+    def bind(self, fd: int, family: int, address: AddressTuple) -> None:
+        """Bind *fd*; raises `OpError` naming the address, or ValueError for an unfit one."""
+        addr, len_bytes, _keep = pin(pack_sockaddr(family, address))
+        _checked(self._libc.bind(fd, addr, len_bytes), "bind", fd, repr(address))
+
+    def listen(self, fd: int, backlog: int) -> None:
+        """Make *fd* a listener; raises `OpError`."""
+        _checked(self._libc.listen(fd, backlog), "listen", fd)
+
+    def getsockname(self, fd: int) -> AddressTuple:
+        """Return the local address; raises `OpError`."""
+        return self._name(self._libc.getsockname, "getsockname", fd)
+
+    def getpeername(self, fd: int) -> AddressTuple:
+        """Return the peer's address; raises `OpError`, ENOTCONN once the peer has gone."""
+        return self._name(self._libc.getpeername, "getpeername", fd)
+
+    def setsockopt(self, fd: int, level: int, option: int, value: int | bytes) -> None:
+        """Set a socket option; an `int` travels as a C int.  Raises `OpError`."""
+        raw = value if isinstance(value, bytes) else value.to_bytes(4, _BYTE_ORDER, signed=True)
+        addr, len_bytes, _keep = pin(raw)
+        _checked(
+            self._libc.setsockopt(fd, level, option, addr, len_bytes),
+            "setsockopt",
+            fd,
+            f"level {level}, option {option}",
+        )
+
+    def getsockopt(self, fd: int, level: int, option: int) -> int:
+        """Return an integer socket option; raises `OpError`."""
+        value = bytearray(4)
+        length = bytearray((4).to_bytes(4, _BYTE_ORDER))
+        value_addr, _, _keep = pin(value, writable=True)
+        length_addr, _, _keep_too = pin(length, writable=True)
+        _checked(
+            self._libc.getsockopt(fd, level, option, value_addr, length_addr), "getsockopt", fd
+        )
+        return int.from_bytes(value, _BYTE_ORDER, signed=True)
+
+    def accept(self, fd: int, addr: int, addrlen: int, flags: int) -> int:
+        """Attempt accept4(2): a descriptor or ``-errno``; *addr* and *addrlen* are addresses or 0."""
+        return self._libc.accept4(fd, addr, addrlen, flags)
+
+    def pack_sockaddr(self, family: int, address: AddressTuple) -> bytes:
+        """Encode an address; raises ValueError."""
+        return pack_sockaddr(family, address)
+
+    def unpack_sockaddr(self, raw: bytes) -> AddressTuple:
+        """Decode an address."""
+        return unpack_sockaddr(raw)
+
+    def getaddrinfo(self, host: str | None, port: int | str, kind: int) -> Sequence[AddressInfo]:
+        """
+        Resolve by the C library; blocks, so it is for worker threads.
+
+        Raises:
+            OSError: ``socket.gaierror`` when the name has no address.
+        """
+        found = _socket.getaddrinfo(host, port, 0, kind, 0, _socket.AI_ADDRCONFIG if host else 0)
+        return [
+            (int(family), int(type_), protocol, (str(address[0]), *address[1:]))  # type: ignore[misc]
+            for family, type_, protocol, _canonical, address in found
+        ]
+
+    def _name(self, function: Callable[..., int], op: str, fd: int) -> AddressTuple:
+        raw = bytearray(SIZEOF_SOCKADDR_STORAGE)
+        length = bytearray(SIZEOF_SOCKADDR_STORAGE.to_bytes(4, _BYTE_ORDER))
+        raw_addr, _, _keep = pin(raw, writable=True)
+        length_addr, _, _keep_too = pin(length, writable=True)
+        _checked(function(fd, raw_addr, length_addr), op, fd)
+        return unpack_sockaddr(bytes(raw[: int.from_bytes(length, _BYTE_ORDER)]))
+
+    def remove_stale_socket(self, path: str | bytes) -> None:
+        """Remove the socket file that an earlier listener left at *path*, if that is what it is."""
+        raw = os.fsencode(path)
+        try:
+            if not raw.startswith(b"\0") and stat.S_ISSOCK(os.stat(raw).st_mode):
+                os.unlink(raw)
+        except OSError:
+            pass  # bind will say what is wrong
+
+    # --- descriptors -----------------------------------------------------------------------------
+
+    def set_blocking(self, fd: int, blocking: bool) -> None:
+        """Set or clear O_NONBLOCK; raises `OpError`."""
+        try:
+            os.set_blocking(fd, blocking)
+        except OSError as error:
+            raise op_error(error.errno or 0, "fcntl", fd) from None
+
+    def pipe(self) -> tuple[int, int]:
+        """Return the (read, write) ends of a new pipe, non-blocking and closed on exec."""
+        return os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def drain(self, fd: int) -> None:
+        """Read and drop what a non-blocking pipe holds."""
+        try:
+            while len(os.read(fd, 4096)) == 4096:
+                pass
+        except BlockingIOError:
+            pass
+
+    def poke(self, fd: int) -> None:
+        """Write one byte to a non-blocking pipe; a full one is as good as a written one."""
+        try:
+            os.write(fd, b"\0")
+        except BlockingIOError:
+            pass
+
+    def open_at(self, dir_fd: int, path: bytes, flags: int, mode: int) -> int:
+        """Attempt openat(2); blocks, so it is for worker threads."""
+        try:
+            return os.open(path, flags, mode, dir_fd=None if dir_fd == AT_FDCWD else dir_fd)
+        except OSError as error:
+            return -(error.errno or 0)
+
+    def fsync(self, fd: int, data_only: bool) -> int:
+        """Attempt fsync(2) or fdatasync(2); blocks."""
+        try:
+            (os.fdatasync if data_only else os.fsync)(fd)
+        except OSError as error:
+            return -(error.errno or 0)
+        return 0
+
+    def fstat(self, fd: int) -> os.stat_result:
+        """Attempt fstat(2), which does not block on a local file; raises `OpError`."""
+        try:
+            return os.fstat(fd)
+        except OSError as error:
+            raise op_error(error.errno or 0, "fstat", fd) from None
+
+    # --- readiness -------------------------------------------------------------------------------
+
+    def epoll(self) -> select.epoll:
+        """Return a new epoll object, closed on exec; raises OSError."""
+        return select.epoll(flags=select.EPOLL_CLOEXEC)
+
+    # --- threads ---------------------------------------------------------------------------------
+
+    def start_thread(self, function: Callable[[], None]) -> None:
+        """Run *function* in a thread that interpreter exit does not wait for."""
+        _thread.start_new_thread(function, ())
+
+
+_BYTE_ORDER: Final = "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big"
+
+
+def _checked(result: int, op: str, fd: int, detail: str = "") -> int:
+    if result < 0:
+        raise op_error(-result, op, fd, detail=detail)
+    return result
+
+
+_real: System | None = None
+
+
+def real_system() -> System:
+    """Return the process's one real `System`, made at first use."""
+    global _real
+    if _real is None:
+        _real = System()
+    return _real
