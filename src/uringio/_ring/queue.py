@@ -1,0 +1,148 @@
+"""
+The two queues of a ring: hand slots over, wait, take completions.
+
+Theory of operation.  The maker functions below close over the ring's words and return flat
+functions: one call per *batch*, none per entry.  A driver fills slots itself, with one
+``pack_into`` each, and passes its tail to `submit_and_wait`.  How many slots the kernel consumed is
+read from the shared SQ head and from nothing else: a signal handler may raise while the return value
+of the system call is on its way, and then only shared memory still tells the truth.
+
+`reap` moves completions into its caller's storage *before* it stores the CQ head, so that nothing can
+be lost in between.  It hands over at most two spans, before and after the wrap.
+
+Indexes are plain integers that never wrap, masked to 32 bits where they meet the shared words.
+
+Memory order: with DEFER_TASKRUN the kernel touches both queues only inside our own enter, an opaque
+call that neither compiler nor processor moves accesses across (`Ring.deferred`).
+
+Twins: io_uring_submit_and_wait_timeout, io_uring_peek_batch_cqe, io_uring_cq_advance.
+Sources: io_uring_enter(2); liburing queue.c for the order of events.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol, TypeAlias
+
+from uringio._sys import constants as k
+from uringio._sys.errnos import ENTER_FATES, Fate
+from uringio._sys.layouts import CQE, GETEVENTS_ARG, TIMESPEC
+from uringio._sys.libc import pointer_argument, size_argument
+from uringio.errors import RingError, WrongThreadError
+
+from .setup import Ring
+
+__all__ = ["Completion", "Reap", "SubmitAndWait", "make_reap", "make_submit_and_wait"]
+
+U32_MASK: Final = 0xFFFFFFFF
+
+Completion: TypeAlias = tuple[int, int, int]  # user_data, res, flags
+Reap: TypeAlias = Callable[[], None]
+
+_EEXIST: Final = 17
+_NS_PER_S: Final = 1_000_000_000
+
+
+class SubmitAndWait(Protocol):
+    """See `make_submit_and_wait`."""
+
+    def __call__(self, tail: int, wait_count: int, timeout_ns: int | None, /) -> Fate: ...
+
+
+def make_submit_and_wait(ring: Ring) -> SubmitAndWait:
+    """
+    Build the function that is the ring's only ``io_uring_enter``.
+
+    ``submit_and_wait(tail, wait_count, timeout_ns)`` publishes every slot below *tail*, waits until
+    *wait_count* completions stand in the queue or *timeout_ns* has passed (None: for ever), and runs
+    deferred task work.  It returns the errno's fate: DONE, or REAP when completions must be taken
+    before the rest can be submitted.  Whatever it returns, the SQ head tells what was consumed.
+
+    Raises:
+        WrongThreadError: Another thread owns the ring.
+        RingError: The ring is unusable.
+    """
+    system = ring.system
+    enter = system.bare_syscall
+    get_errno = system.get_errno
+    nr = system.nr_enter
+    fd = ring.enter_fd
+    flags = k.IORING_ENTER_GETEVENTS | ring.enter_flags
+    flags_timed = flags | k.IORING_ENTER_EXT_ARG
+    sq_head, sq_tail = ring.sq_head, ring.sq_tail
+    # The kernel reads both structures during the call only; they live as long as this closure.
+    argument = system.allocate(4096)
+    timespec_offset = 64
+    GETEVENTS_ARG.pack_into(argument.view, 0, 0, 0, 0, argument.addr + timespec_offset)
+    pack_timespec = TIMESPEC.pack_into
+    timespec_view = argument.view
+    null, zero = pointer_argument(0), size_argument(0)
+    argp, argsz = pointer_argument(argument.addr), size_argument(GETEVENTS_ARG.size)
+    done = Fate.DONE
+
+    def submit_and_wait(tail: int, wait_count: int, timeout_ns: int | None, /) -> Fate:
+        sq_tail[0] = tail & U32_MASK
+        if timeout_ns is None or not wait_count:
+            result = enter(
+                nr, fd, (tail - sq_head[0]) & U32_MASK, wait_count, flags, null, zero
+            )
+        else:
+            pack_timespec(
+                timespec_view, timespec_offset, timeout_ns // _NS_PER_S, timeout_ns % _NS_PER_S
+            )
+            result = enter(
+                nr, fd, (tail - sq_head[0]) & U32_MASK, wait_count, flags_timed, argp, argsz
+            )
+        if result >= 0:
+            return done
+        return enter_fate(get_errno(), ring)
+
+    return submit_and_wait
+
+
+def enter_fate(number: int, ring: Ring) -> Fate:
+    """Return the fate of a failed enter, or raise it."""
+    fate = ENTER_FATES.get(number, Fate.BUG)
+    if fate is Fate.DONE or fate is Fate.REAP:
+        return fate
+    if number == _EEXIST:
+        raise WrongThreadError(
+            "this ring belongs to another thread: a ring may be entered only by the thread that "
+            "first ran it"
+        )
+    what = f"io_uring_enter failed on ring fd {ring.fd}"
+    if fate is Fate.BUG:
+        raise RingError(number, what, "This is a bug in uringio: please report it")
+    raise RingError(number, what, "The ring is lost; close it and make a new one")
+
+
+def make_reap(ring: Ring, storage: deque[Completion]) -> Reap:
+    """
+    Build the function that takes every completion now in the queue.
+
+    ``reap()`` appends them to *storage* as (user_data, res, flags), oldest first; the slots are the
+    kernel's again when it returns.
+
+    Twin: io_uring_peek_batch_cqe with io_uring_cq_advance.  Cost: about 30 ns per completion.
+    """
+    cq_head, cq_tail, cqes = ring.cq_head, ring.cq_tail, ring.cqes
+    entries = ring.cq_entries
+    mask = entries - 1
+    size = k.SIZEOF_CQE
+    unpack = CQE.iter_unpack
+    extend = storage.extend
+
+    def reap() -> None:
+        head = cq_head[0]
+        tail = cq_tail[0]
+        if head == tail:
+            return
+        start = head & mask
+        end = start + ((tail - head) & U32_MASK)
+        if end <= entries:
+            extend(unpack(cqes[start * size : end * size]))
+        else:
+            extend(unpack(cqes[start * size :]))
+            extend(unpack(cqes[: (end - entries) * size]))
+        cq_head[0] = tail
+
+    return reap

@@ -1,0 +1,134 @@
+"""
+``io_uring_register`` by liburing's names: files, buffers, buffer rings, the ring's own descriptor.
+
+Every function raises an `OpError` named for its registration, and none of them is on a hot path.
+
+Twins: io_uring_register_files, _register_buffers, _register_buf_ring, _register_ring_fd and their
+counterparts (liburing register.c).  Source: io_uring_register(2).
+"""
+
+from collections.abc import Sequence
+from struct import pack
+
+from uringio._sys import constants as k
+from uringio._sys.layouts import BUF_REG, IOVEC, RSRC_UPDATE
+from uringio._sys.memory import pin
+from uringio.errors import op_error
+
+from .setup import Ring
+
+__all__ = [
+    "register_buf_ring",
+    "register_buffers",
+    "register_files",
+    "register_files_update",
+    "register_iowq_max_workers",
+    "register_ring_fd",
+    "unregister_buf_ring",
+    "unregister_buffers",
+    "unregister_files",
+]
+
+
+def _register(ring: Ring, name: str, opcode: int, argument: bytes | bytearray, count: int) -> int:
+    addr = 0
+    if argument:
+        addr, _, _keep = pin(argument, writable=isinstance(argument, bytearray))
+    result = ring.system.io_uring_register(ring.fd, opcode, addr, count)
+    if result < 0:
+        raise op_error(-result, name, ring.fd)
+    return result
+
+
+def register_files(ring: Ring, fds: Sequence[int]) -> None:
+    """Register a table of descriptors; -1 leaves a slot empty.  Kernel: 5.1."""
+    raw = pack(f"={len(fds)}i", *fds)
+    _register(ring, "register_files", k.IORING_REGISTER_FILES, raw, len(fds))
+
+
+def register_files_update(ring: Ring, first_slot: int, fds: Sequence[int]) -> int:
+    """Replace slots from *first_slot* on; -1 empties one.  Returns how many were set.  Kernel: 5.5."""
+    raw = pack(f"={len(fds)}i", *fds)
+    addr, _, _keep = pin(raw)
+    update = RSRC_UPDATE.pack(first_slot, addr)
+    return _register(
+        ring, "register_files_update", k.IORING_REGISTER_FILES_UPDATE, update, len(fds)
+    )
+
+
+def unregister_files(ring: Ring) -> None:
+    """Drop the table of descriptors.  Kernel: 5.1."""
+    _register(ring, "unregister_files", k.IORING_UNREGISTER_FILES, b"", 0)
+
+
+def register_buffers(ring: Ring, spans: Sequence[tuple[int, int]]) -> None:
+    """
+    Pin memory for fixed-buffer operations.
+
+    Args:
+        spans: (address, length in bytes) of each; the memory is the caller's and must outlive the
+            registration.
+    """
+    raw = b"".join(IOVEC.pack(addr, len_bytes) for addr, len_bytes in spans)
+    _register(ring, "register_buffers", k.IORING_REGISTER_BUFFERS, raw, len(spans))
+
+
+def unregister_buffers(ring: Ring) -> None:
+    """Unpin the fixed buffers.  Kernel: 5.1."""
+    _register(ring, "unregister_buffers", k.IORING_UNREGISTER_BUFFERS, b"", 0)
+
+
+def register_buf_ring(ring: Ring, ring_addr: int, entries: int, group: int) -> None:
+    """Register a ring of provided buffers at page-aligned *ring_addr*.  Kernel: 5.19."""
+    _register(
+        ring,
+        "register_buf_ring",
+        k.IORING_REGISTER_PBUF_RING,
+        BUF_REG.pack(ring_addr, entries, group, 0),
+        1,
+    )
+
+
+def unregister_buf_ring(ring: Ring, group: int) -> None:
+    """Withdraw a ring of provided buffers.  Kernel: 5.19."""
+    _register(
+        ring, "unregister_buf_ring", k.IORING_UNREGISTER_PBUF_RING, BUF_REG.pack(0, 0, group, 0), 1
+    )
+
+
+def register_ring_fd(ring: Ring) -> None:
+    """
+    Let enter find the ring by a registered index, which spares it a descriptor look-up.
+
+    Must come before the closures of `_ring.queue` are made.  Kernel: 5.18.
+    """
+    update = bytearray(RSRC_UPDATE.pack(0xFFFFFFFF, ring.fd))
+    _register(ring, "register_ring_fd", k.IORING_REGISTER_RING_FDS, update, 1)
+    ring.enter_fd = RSRC_UPDATE.unpack(update)[0]
+    ring.enter_flags |= k.IORING_ENTER_REGISTERED_RING
+
+
+def unregister_ring_fd(ring: Ring) -> None:
+    """Give the registered index back; it would outlive the ring, which it keeps alive."""
+    if ring.enter_flags & k.IORING_ENTER_REGISTERED_RING:
+        update = RSRC_UPDATE.pack(ring.enter_fd, 0)
+        ring.enter_flags &= ~k.IORING_ENTER_REGISTERED_RING
+        _register(ring, "unregister_ring_fd", k.IORING_UNREGISTER_RING_FDS, update, 1)
+
+
+def register_iowq_max_workers(ring: Ring, bounded: int, unbounded: int) -> tuple[int, int]:
+    """
+    Cap the kernel's worker threads and return the old caps; 0 asks without change.
+
+    Args:
+        bounded: Workers for regular files and block devices.
+        unbounded: Workers for everything else.
+
+    Kernel: 5.15.
+    """
+    argument = bytearray(pack("=2I", bounded, unbounded))
+    _register(
+        ring, "register_iowq_max_workers", k.IORING_REGISTER_IOWQ_MAX_WORKERS, argument, 2
+    )
+    view = memoryview(argument).cast("I")
+    return view[0], view[1]

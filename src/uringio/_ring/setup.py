@@ -1,0 +1,197 @@
+"""
+Make a ring: ask for the best flags, step down the ladder, map the memory, check what came back.
+
+The default is a single-issuer ring with deferred task work.  That is a safety feature as much as a
+speed feature: completions are posted, and socket data is written, only inside the owner's own
+``io_uring_enter``, so program order is all the memory ordering that pure Python needs, and a second
+thread or a forked child is refused by the kernel itself.
+
+Twins: io_uring_queue_init_params, io_uring_queue_exit (liburing setup.c).
+Sources: io_uring_setup(2), io_uring_setup_flags(7).
+"""
+
+import errno
+from collections.abc import Iterator
+from typing import Final
+
+from uringio._sys import constants as k
+from uringio._sys.errnos import SETUP_REMEDIES
+from uringio._sys.layouts import PARAMS
+from uringio._sys.memory import pin
+from uringio._sys.system import Mapping, System
+from uringio.errors import RingError
+
+__all__ = ["DEFAULT_FLAGS", "FLAG_LADDER", "Ring", "queue_init"]
+
+DEFAULT_FLAGS: Final = (
+    k.IORING_SETUP_SINGLE_ISSUER
+    | k.IORING_SETUP_DEFER_TASKRUN
+    | k.IORING_SETUP_TASKRUN_FLAG
+    | k.IORING_SETUP_SUBMIT_ALL
+    | k.IORING_SETUP_CQSIZE
+    | k.IORING_SETUP_CLAMP
+    | k.IORING_SETUP_NO_SQARRAY
+)
+
+_BASE: Final = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
+_COOP: Final = k.IORING_SETUP_COOP_TASKRUN | k.IORING_SETUP_TASKRUN_FLAG
+
+# Newest flag first; each rung is what the kernels between two versions accept.
+FLAG_LADDER: Final = (
+    DEFAULT_FLAGS,  # KERNEL 6.6: NO_SQARRAY
+    DEFAULT_FLAGS & ~k.IORING_SETUP_NO_SQARRAY,  # KERNEL 6.1: DEFER_TASKRUN
+    _BASE | k.IORING_SETUP_SUBMIT_ALL | _COOP | k.IORING_SETUP_SINGLE_ISSUER,  # KERNEL 6.0
+    _BASE | k.IORING_SETUP_SUBMIT_ALL | _COOP,  # KERNEL 5.19: COOP_TASKRUN, TASKRUN_FLAG
+)
+
+# Without these the ring would need a second way of doing nearly everything.
+_REQUIRED_FEATURES: Final = (
+    k.IORING_FEAT_SINGLE_MMAP | k.IORING_FEAT_NODROP | k.IORING_FEAT_EXT_ARG
+)
+
+
+class Ring:
+    """
+    One mapped io_uring: descriptor, words and arrays, and nothing that moves.
+
+    Who owns the indexes: the SQ tail belongs to whoever fills slots (a driver's closure), the CQ
+    head to the reaper of `_ring.queue`.  The words here are the shared memory itself.
+
+    Attributes:
+        fd: The ring's descriptor.
+        enter_fd: What to pass to io_uring_enter: *fd*, or its registered index.
+        enter_flags: Flags that belong to every enter (REGISTERED_RING, NO_IOWAIT).
+        flags: The set-up flags that the kernel accepted.
+        features: IORING_FEAT_* bits.
+        sq_entries, cq_entries: Sizes, powers of two.
+        sqes, cqes: The arrays. [bytes]
+        sq_head, sq_tail, sq_flags, sq_dropped, cq_head, cq_tail, cq_overflow: One-word views.
+    """
+
+    def __init__(
+        self, system: System, fd: int, params: tuple[int, ...], ring: Mapping, sqes: Mapping
+    ) -> None:
+        (sq_entries, cq_entries, flags, _cpu, _idle, features, _wq) = params[:7]
+        sq_off, cq_off = params[7:16], params[16:25]
+        self.system = system
+        self.fd = fd
+        self.enter_fd = fd
+        self.enter_flags = 0
+        if features & k.IORING_FEAT_NO_IOWAIT:
+            self.enter_flags |= k.IORING_ENTER_NO_IOWAIT
+        self.flags = flags
+        self.features = features
+        self.sq_entries = sq_entries
+        self.cq_entries = cq_entries
+        self._ring_mapping = ring
+        self._sqes_mapping = sqes
+
+        def word(offset: int) -> memoryview:
+            return ring.view[offset : offset + 4].cast("I")
+
+        self.sq_head, self.sq_tail = word(sq_off[0]), word(sq_off[1])
+        self.sq_flags, self.sq_dropped = word(sq_off[4]), word(sq_off[5])
+        self.cq_head, self.cq_tail = word(cq_off[0]), word(cq_off[1])
+        self.cq_overflow = word(cq_off[4])
+        assert word(sq_off[2])[0] == sq_entries - 1
+        assert word(cq_off[2])[0] == cq_entries - 1
+        self.sqes = sqes.view
+        self.cqes = ring.view[cq_off[5] : cq_off[5] + cq_entries * k.SIZEOF_CQE]
+        if not flags & k.IORING_SETUP_NO_SQARRAY:
+            # Slot n always stands at index n, so the index array is filled once and forgotten.
+            array = ring.view[sq_off[6] : sq_off[6] + 4 * sq_entries].cast("I")
+            for index in range(sq_entries):
+                array[index] = index
+
+    @property
+    def deferred(self) -> bool:
+        """Whether completions appear only inside the owner's own enter."""
+        return bool(self.flags & k.IORING_SETUP_DEFER_TASKRUN)
+
+    def close(self) -> None:
+        """
+        Unmap the ring and close its descriptor; no closure over it may run afterwards.
+
+        The kernel tears the ring down asynchronously: memory of requests still in flight must stay
+        alive (DESIGN rule 4), which is the caller's to see to.
+
+        Twin: io_uring_queue_exit.
+        """
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            self._sqes_mapping.unmap()
+            self._ring_mapping.unmap()
+            self.system.close(fd)
+
+
+def queue_init(
+    system: System,
+    entries: int,
+    *,
+    cq_entries: int | None = None,
+    ladder: tuple[int, ...] = FLAG_LADDER,
+) -> Ring:
+    """
+    Set a ring up and map it.
+
+    Args:
+        entries: Submission slots, rounded up to a power of two, clamped to 32768. [count]
+        cq_entries: Completion slots, by default four times as many. [count]
+        ladder: Set-up flags to try in turn; the next is tried on EINVAL alone.
+
+    Raises:
+        RingError: Refused; ``errno`` and ``remedy`` say why and what to do.
+
+    Twin: io_uring_queue_init_params.  Kernel: 5.19.
+    """
+    if entries < 1:
+        raise ValueError(f"a ring needs at least one entry, not {entries}")
+    params = bytearray(k.SIZEOF_PARAMS)
+    addr, _, keep = pin(params, writable=True)
+    fd = -errno.EINVAL
+    for flags in _rungs(ladder):
+        PARAMS.pack_into(params, 0, *(0,) * 25)
+        PARAMS.pack_into(
+            params, 0, 0, cq_entries or entries * 4, flags, *(0,) * 22
+        )
+        fd = system.io_uring_setup(entries, addr)
+        if fd != -errno.EINVAL:
+            break
+    if fd < 0:
+        remedy = SETUP_REMEDIES.get(-fd, "See io_uring_setup(2)")
+        raise RingError(-fd, "io_uring_setup failed", remedy)
+    values: tuple[int, ...] = PARAMS.unpack(params)
+    del keep
+    try:
+        return _map(system, fd, values)
+    except BaseException:
+        system.close(fd)
+        raise
+
+
+def _rungs(ladder: tuple[int, ...]) -> Iterator[int]:
+    if not ladder:
+        raise ValueError("the ladder of set-up flags is empty")
+    yield from ladder
+
+
+def _map(system: System, fd: int, values: tuple[int, ...]) -> Ring:
+    sq_entries, cq_entries, _flags, _, _, features, _ = values[:7]
+    missing = _REQUIRED_FEATURES & ~features
+    if missing:
+        raise RingError(
+            errno.ENOSYS,
+            f"this kernel's io_uring is too old (features {missing:#x} are missing)",
+            "It needs Linux 5.19; another backend works without",
+        )
+    sq_off, cq_off = values[7:16], values[16:25]
+    assert 0 < sq_entries <= 32768 and sq_entries & (sq_entries - 1) == 0
+    assert 0 < cq_entries <= 65536 and cq_entries & (cq_entries - 1) == 0
+    len_bytes = max(cq_off[5] + cq_entries * k.SIZEOF_CQE, sq_off[6] + 4 * sq_entries)
+    ring = system.map_ring(fd, k.IORING_OFF_SQ_RING, len_bytes)
+    try:
+        sqes = system.map_ring(fd, k.IORING_OFF_SQES, sq_entries * k.SIZEOF_SQE)
+    except BaseException:
+        ring.unmap()
+        raise
+    return Ring(system, fd, values, ring, sqes)
