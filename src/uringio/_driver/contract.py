@@ -1,0 +1,176 @@
+"""
+The completion contract that every driver fulfils, and the choice between them.
+
+A driver takes ops and delivers their outcomes.  It is built once per running loop and is used by one
+thread, `wake` excepted.  ``deliver`` is injected: the native scheduler and the asyncio loop each pass
+the function that queues a finished op for its waiter, so no driver ever asks who is waiting.
+
+What every driver promises:
+
+- Every submitted op is delivered exactly once, after its terminal completion.  Nothing the kernel
+  may touch is let go of before.
+- `cancel` is a request; a cancelled op is delivered with the scheduler's cancelled exception or the
+  *reason* given, never with a value.  What happened anyway goes to the op's owner.  A CLOSE is never
+  withdrawn, only reported as cancelled.  Cancelling an op whose outcome waits for delivery turns the
+  outcome into the cancellation.
+- Failures are `OpError`s in ``op.error``; `submit` raises only for misuse.
+- `turn` runs no user code.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeAlias
+
+from uringio._sys.system import System, real_system
+from uringio.errors import RingError, UsageError
+
+from .op import Op
+
+__all__ = ["BACKENDS", "Deliver", "Driver", "MakeCancelled", "Statistics", "make_driver"]
+
+Deliver: TypeAlias = Callable[[Op[object]], object]
+MakeCancelled: TypeAlias = Callable[[Op[object]], BaseException]
+
+BACKENDS = ("uring", "epoll")
+
+
+class Statistics(NamedTuple):
+    """
+    Counters of a driver since it was made.
+
+    Attributes:
+        backend: ``"uring"`` or ``"epoll"``.
+        submitted: Ops taken.
+        delivered: Ops delivered.
+        in_flight: Ops taken and not yet delivered or waiting for delivery.
+        turns: Calls of `Driver.turn`.
+        waits: System calls that waited or polled for completions (enter, epoll_wait).
+        stray: Completions that belonged to no op: late, duplicate or unknown.
+        starved: Receives that found every provided buffer taken, and were queued.
+    """
+
+    backend: str
+    submitted: int
+    delivered: int
+    in_flight: int
+    turns: int
+    waits: int
+    stray: int
+    starved: int
+
+
+class Driver(Protocol):
+    """See the module's head; attributes are bound closures, so calls cost one frame."""
+
+    name: str
+    system: System
+
+    @property
+    def submit(self) -> Callable[[Op[object]], None]:
+        """Take *op*, in state NEW; it is in flight when this returns."""
+        ...
+
+    @property
+    def turn(self) -> Callable[[int | None], None]:
+        """
+        Hand over what was submitted, wait for outcomes, deliver them.
+
+        The argument is the time on the system's monotonic clock until which to wait: 0 not at all,
+        None for ever.  Returns early on any outcome, `wake` or signal.
+        """
+        ...
+
+    def cancel(self, op: Op[object], reason: BaseException | None = None, /) -> bool:
+        """
+        Ask for *op* to end; False if it is not in flight.
+
+        The awaiter gets *reason*, by default the scheduler's cancelled exception, which also
+        overrides an earlier *reason*.
+        """
+        ...
+
+    def abandon(self, op: Op[object], /) -> None:
+        """Let go of an op in state NEW that will not be started."""
+        ...
+
+    def fire(self, op: Op[object], /) -> None:
+        """End an EVENT op; nothing happens if it is not in flight any more."""
+        ...
+
+    def flush(self) -> None:
+        """Hand over what was submitted, without waiting."""
+        ...
+
+    def wake(self) -> None:
+        """Make the current or next `turn` return; from any thread or signal handler."""
+        ...
+
+    @property
+    def wake_fd(self) -> int:
+        """Where single bytes wake the driver, for `signal.set_wakeup_fd`."""
+        ...
+
+    def register(self, fd: int, /) -> None:
+        """Ready a stream socket or pipe for this driver's ops (blocking mode, poll set)."""
+        ...
+
+    def unregister(self, fd: int, /) -> None:
+        """Forget *fd*; call before it is closed by anything but a CLOSE op."""
+        ...
+
+    def statistics(self) -> Statistics:
+        """Return the counters."""
+        ...
+
+    def poison(self) -> None:
+        """In a forked child: make every later use raise `RingForkedError`, touching nothing."""
+        ...
+
+    def close(self, deadline_ns: int | None = None, /) -> None:
+        """
+        Cancel what is in flight, wait for it until *deadline_ns* (default: a second), let go.
+
+        What the kernel still holds by then is leaked on purpose, with a `ResourceWarning`: freed
+        memory under a running request is worse.
+        """
+        ...
+
+
+def make_driver(
+    deliver: Deliver,
+    make_cancelled: MakeCancelled,
+    *,
+    backend: str | None = None,
+    system: System | None = None,
+) -> Driver:
+    """
+    Build a driver for the calling thread.
+
+    Args:
+        deliver: Called with each finished op; must only queue it.
+        make_cancelled: Makes the scheduler's cancelled exception for an op.
+        backend: ``"uring"``, ``"epoll"``, or None to take io_uring where it works.
+        system: The system to run on; by default the real one.
+
+    Raises:
+        RingError: ``backend="uring"`` was asked for and cannot be had, or the ring failed for want
+            of memory or descriptors, which is never papered over by falling back.
+        UsageError: No such backend.
+    """
+    chosen = system if system is not None else real_system()
+    if backend not in (None, *BACKENDS):
+        raise UsageError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    if backend != "epoll":
+        from .uring import make_uring_driver
+
+        try:
+            return make_uring_driver(chosen, deliver, make_cancelled)
+        except RingError as error:
+            if backend == "uring" or error.errno not in BLOCKED_ERRNOS:
+                raise
+    from .epoll import make_epoll_driver
+
+    return make_epoll_driver(chosen, deliver, make_cancelled)
+
+
+# EPERM and EACCES: forbidden here.  ENOSYS: absent, or hidden by a filter.  EINVAL: too old.
+BLOCKED_ERRNOS = frozenset({1, 13, 22, 38})

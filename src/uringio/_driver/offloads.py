@@ -1,0 +1,81 @@
+"""
+OFFLOAD ops: calls that worker threads make for a driver.
+
+A finished call is put into a queue and the driver woken; the driver's own thread settles the op.  An
+abandoned call runs on unheard: its result is dropped, which is why only calls that own nothing of
+ours may be offloaded.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from uringio._sys.system import System
+
+from .op import DONE, Offload, Op
+from .workers import Workers
+
+__all__ = ["Offloads"]
+
+
+class Offloads:
+    """
+    The offloaded calls of one driver.
+
+    Args:
+        system: Where threads come from.
+        deliver: Takes a settled op; called in the driver's thread.
+        wake: Wakes the driver; called in workers.
+
+    Attributes:
+        finished: Calls that have ended and are not settled yet.
+    """
+
+    def __init__(
+        self, system: System, deliver: Callable[[Op[object]], object], wake: Callable[[], None]
+    ) -> None:
+        self._workers = Workers(system)
+        self._deliver = deliver
+        self._wake = wake
+        self._running: dict[int, Offload[object]] = {}
+        self.finished: deque[tuple[int, object, BaseException | None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, op: Offload[object]) -> None:
+        """Have a worker call ``op.function``."""
+        use, function = op.use, op.function
+        self._running[use] = op
+        finished, wake = self.finished, self._wake
+
+        def call() -> None:
+            try:
+                value, error = function(), None
+            except BaseException as caught:  # the op's error, whatever it is
+                value, error = None, caught
+            finished.append((use, value, error))
+            del value, error
+            wake()
+
+        self._workers.start(call)
+
+    def abandon(self, op: Op[object]) -> None:
+        """Stop listening for the op's call."""
+        self._running.pop(op.use, None)
+
+    def settle_finished(self) -> None:
+        """Settle and deliver every op whose call has ended."""
+        while self.finished:
+            use, value, error = self.finished.popleft()
+            op = self._running.pop(use, None)
+            if op is not None:
+                op.value = value
+                op.error = error
+                op.state = DONE
+                self._deliver(op)
+
+    def take_all(self) -> list[Offload[object]]:
+        """Abandon every running call and return their ops."""
+        ops = list(self._running.values())
+        self._running.clear()
+        return ops

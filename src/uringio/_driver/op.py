@@ -1,0 +1,383 @@
+"""
+The op: the one parcel that crosses rooms.
+
+An op is neutral data: which operation, on what, with which memory, and in the end its outcome.  It
+carries no closure of any driver, so the same op can be packed into an SQE or attempted after epoll
+said so.  Field names are the SQE's; the table below says what each operation reads.
+
+=========  ==========  =========  ==================  =============  ======================  =========
+operation  fd          memory     addr                len            off / flags             value
+=========  ==========  =========  ==================  =============  ======================  =========
+NOP                                                                                          0
+RECV       socket                                     most bytes     - / MSG_*               bytes
+RECV_INTO  socket      writable   (from memory)       bytes          - / MSG_*               count
+SEND       socket      readable   (from memory)       bytes          - / MSG_*               count
+SEND_ALL   socket      readable   (from memory)       bytes          - / MSG_*               None
+ACCEPT     listener               sockaddr out or 0                  socklen out or 0 / -    fd
+CONNECT    socket      sockaddr   (from memory)                      its length / -          None
+SHUTDOWN   socket                                     SHUT_*                                 None
+CLOSE      any                                                                               None
+OPEN       directory   path, NUL  (from memory)       mode           - / O_*                 fd
+READ       file        writable   (from memory)       bytes          offset / RWF_*          count
+WRITE      file        readable   (from memory)       bytes          offset / RWF_*          count
+FSYNC      file                                                      - / IORING_FSYNC_*      None
+POLL       any                                                       - / POLL* mask          mask
+TIMEOUT                                                              deadline on the clock   None
+OFFLOAD                                                              (`Offload.function`)    result
+READY                                                                                        None
+EVENT                                                                (until `Driver.fire`)   None
+=========  ==========  =========  ==================  =============  ======================  =========
+
+Life of an op.  NEW: made, not started; dropping it now is a mistake worth a warning.  SUBMITTED: a
+driver has it, and with it everything the kernel may touch.  CANCELLING: cancellation was asked for;
+the kernel may still do the work.  DONE: the outcome is known and waits for delivery.  SPENT:
+delivered; only now may the op be used again.  STALE: superseded before it was started.  The table
+`TRANSITIONS` is the whole of it; hot closures write the states directly, and
+`tests/driver/test_op.py` holds them against the table.
+
+Cancellation is a request.  Whatever the kernel answers after it, the awaiter gets the cancelled
+exception when the terminal completion arrives; what was done anyway goes to the owner's `orphan`.
+
+One use, one `use` number.  Owners may reuse an op object (`renew`), so each submission gets a number
+that is never given again; it is the SQE's ``user_data``, and late or unknown completions find
+nothing under it.
+"""
+
+from collections.abc import Callable, Generator
+from contextvars import Context
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
+
+from uringio._sys.memory import Pinned, ReadableBuffer
+from uringio.errors import BusyError, UsageError
+
+from . import current
+
+if TYPE_CHECKING:
+    from .contract import Driver
+
+__all__ = [
+    "CANCELLING",
+    "DONE",
+    "NEW",
+    "OPERATION_NAMES",
+    "SPENT",
+    "STALE",
+    "SUBMITTED",
+    "TRANSITIONS",
+    "Offload",
+    "Op",
+    "Owner",
+    "renew",
+]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+# --- operations: dense, so that tables are lists -------------------------------------------------
+NOP: Final = 0
+RECV: Final = 1
+RECV_INTO: Final = 2
+SEND: Final = 3
+SEND_ALL: Final = 4
+ACCEPT: Final = 5
+CONNECT: Final = 6
+SHUTDOWN: Final = 7
+CLOSE: Final = 8
+OPEN: Final = 9
+READ: Final = 10
+WRITE: Final = 11
+FSYNC: Final = 12
+POLL: Final = 13
+TIMEOUT: Final = 14
+OFFLOAD: Final = 15
+READY: Final = 16
+EVENT: Final = 17
+
+OPERATION_NAMES: Final = (
+    "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
+    "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
+    "event",
+)  # fmt: skip
+
+# --- states --------------------------------------------------------------------------------------
+NEW: Final = 0
+SUBMITTED: Final = 1
+CANCELLING: Final = 2
+DONE: Final = 3
+SPENT: Final = 4
+STALE: Final = 5
+
+TRANSITIONS: Final[dict[int, frozenset[int]]] = {
+    NEW: frozenset({SUBMITTED, SPENT, STALE}),  # SPENT: its task was cancelled before it started
+    SUBMITTED: frozenset({CANCELLING, DONE}),
+    CANCELLING: frozenset({DONE}),
+    DONE: frozenset({SPENT}),
+    SPENT: frozenset({NEW}),
+    STALE: frozenset(),
+}
+
+
+class Owner(Protocol):
+    """What an op's maker hears from the driver; the only call that goes upwards."""
+
+    def orphan(self, op: "Op[T]", value: object, /) -> None:
+        """
+        Take what the kernel did although the awaiter had been cancelled.
+
+        *value* is what the awaiter would have got from the driver: received bytes, a new
+        descriptor.  Must not raise and must not wait.
+        """
+        ...
+
+
+class Op(Generic[T_co]):
+    """
+    One operation, awaitable once, under the native scheduler and under asyncio alike.
+
+    It starts when it is first awaited, or given a done callback; until then nothing happened.
+    Under asyncio it answers the future protocol, so that ``asyncio.wait_for(op, 1)``, ``gather`` and
+    ``shield`` take it as it is.
+
+    Cancellation: the awaiter gets the scheduler's cancelled exception once the kernel has let go of
+    the operation's memory, and never a result instead.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_asyncio_future_blocking",
+        "addr",
+        "code",
+        "context",
+        "done_bytes",
+        "error",
+        "fd",
+        "finish",
+        "flags",
+        "hold",
+        "home",
+        "len",
+        "memory",
+        "off",
+        "owner",
+        "state",
+        "use",
+        "value",
+        "waiter",
+    )
+
+    def __init__(
+        self,
+        code: int,
+        fd: int = -1,
+        addr: int = 0,
+        len_: int = 0,
+        off: int = 0,
+        flags: int = 0,
+        memory: ReadableBuffer | None = None,
+        owner: Owner | None = None,
+        finish: Callable[[object], T_co] | None = None,
+    ) -> None:
+        self.code = code
+        self.fd = fd
+        self.addr = addr
+        self.len = len_
+        self.off = off
+        self.flags = flags
+        self.memory = memory
+        self.owner = owner
+        self.finish = finish
+        self.state = NEW
+        self.value: object = None
+        self.error: BaseException | None = None
+        self.waiter: object = None  # the scheduler's: a task, or a callable that takes the op
+        self.context: Context | None = None
+        self.hold: Pinned | None = None  # what keeps `memory` at its address
+        self.home: Driver | None = None  # the only driver that may run it; None: any
+        self.done_bytes = 0
+        self.use = 0
+        self._asyncio_future_blocking = False
+
+    def __await__(self) -> "Generator[Op[T_co], None, T_co]":
+        if self.state:
+            raise self._not_new()
+        self._asyncio_future_blocking = True
+        yield self
+        # The scheduler has thrown `error` already, if there is one.
+        value = self.value
+        self.value = None  # a reused op must not keep a payload alive until its next use
+        if self.finish is None:
+            return cast(T_co, value)
+        if isinstance(value, _Finished):
+            return cast(T_co, value.value)
+        return self.finish(value)
+
+    def __repr__(self) -> str:
+        states = ("new", "submitted", "cancelling", "done", "spent", "stale")
+        fd = f" fd={self.fd}" if self.fd >= 0 else ""
+        return f"<Op {OPERATION_NAMES[self.code]}{fd} {states[self.state]}>"
+
+    def __del__(self) -> None:
+        if self.state == NEW and self.code != READY:
+            _warn_never_awaited(self)
+
+    def _not_new(self) -> Exception:
+        if self.state == STALE:
+            return BusyError(
+                f"{self!r} was superseded: the same call was made again on this handle before "
+                "this one was awaited"
+            )
+        return UsageError(f"{self!r} was awaited already; an operation runs once")
+
+    # --- the future protocol of asyncio ----------------------------------------------------------
+
+    def add_done_callback(
+        self, callback: "Callable[[Op[T_co]], object]", *, context: Context | None = None
+    ) -> None:
+        """Call *callback* with the op when it is done, in *context*; starts the op if it is new."""
+        if self.state == NEW:
+            self.waiter = callback
+            self.context = context
+            current.driver_for_start(self).submit(self)
+        elif self.state == SPENT:
+            current.call_soon(callback, self, context)
+        elif self.waiter is None:
+            self.waiter = callback
+            self.context = context
+        else:
+            first, first_context = self.waiter, self.context
+            self.waiter = _CallbackList(
+                [(cast("Callable[[Op[object]], object]", first), first_context)]
+                if not isinstance(first, _CallbackList)
+                else first.entries,
+                (cast("Callable[[Op[object]], object]", callback), context),
+            )
+            self.context = None
+
+    def remove_done_callback(self, callback: "Callable[[Op[T_co]], object]") -> int:
+        """Forget *callback*; returns how many were removed."""
+        waiter = self.waiter
+        if isinstance(waiter, _CallbackList):
+            before = len(waiter.entries)
+            waiter.entries[:] = [entry for entry in waiter.entries if entry[0] != callback]
+            return before - len(waiter.entries)
+        if waiter is not None and waiter == callback:
+            self.waiter = None
+            return 1
+        return 0
+
+    def cancel(self, msg: object = None) -> bool:
+        """
+        Ask the kernel to stop; False when the outcome was already delivered.
+
+        The op stays in flight until its terminal completion.
+        """
+        if self.state == SPENT or self.state == STALE:
+            return False
+        return current.driver_of(self).cancel(self)
+
+    def done(self) -> bool:
+        """Whether the outcome has been delivered."""
+        return self.state == SPENT
+
+    def cancelled(self) -> bool:
+        """Whether the outcome is a cancellation."""
+        return self.state == SPENT and _is_cancellation(self.error)
+
+    def exception(self) -> BaseException | None:
+        """Return the error of a finished op; raises the cancelled exception if it was cancelled."""
+        self._require_finished()
+        if self.error is not None and _is_cancellation(self.error):
+            raise self.error
+        return self.error
+
+    def result(self) -> T_co:
+        """Return the value of a finished op, or raise its error."""
+        self._require_finished()
+        if self.error is not None:
+            raise self.error
+        if self.finish is not None:
+            # asyncio's task asks for the result before it resumes the coroutine, and callbacks may
+            # ask often: convert once, and mark the conversion for whoever comes next.
+            if not isinstance(self.value, _Finished):
+                self.value = _Finished(self.finish(self.value))
+            return cast(T_co, self.value.value)
+        return cast(T_co, self.value)
+
+    def get_loop(self) -> object:
+        """Return the asyncio loop that runs the op."""
+        return current.loop()
+
+    def _require_finished(self) -> None:
+        if self.state != SPENT:
+            raise UsageError(f"{self!r} is not finished")
+
+
+class Offload(Op[T_co]):
+    """
+    A call made by a worker thread, as an op.
+
+    Cancelling abandons the call: the awaiter is told at once, the thread finishes unheard.
+    """
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[[], T_co]) -> None:
+        super().__init__(OFFLOAD)
+        self.function = function
+
+
+class _Finished:
+    """A value that has been through `Op.finish`."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+class _CallbackList:
+    """Several done callbacks in the one place of an op's waiter."""
+
+    __slots__ = ("entries",)
+
+    def __init__(
+        self,
+        entries: "list[tuple[Callable[[Op[object]], object], Context | None]]",
+        added: "tuple[Callable[[Op[object]], object], Context | None]",
+    ) -> None:
+        self.entries = [*entries, added]
+
+    def __call__(self, op: Op[object]) -> None:
+        for callback, context in self.entries:
+            if context is None:
+                callback(op)
+            else:
+                context.run(callback, op)
+
+
+def renew(op: Op[T]) -> Op[T]:
+    """
+    Return *op*, spent, as new for its next use.
+
+    Raises:
+        BusyError: It is still in flight.
+    """
+    if op.state != SPENT:
+        raise BusyError(f"{op!r} is still in use: one task at a time")
+    op.state = NEW
+    op.error = None
+    op.done_bytes = 0
+    return op
+
+
+def _is_cancellation(error: BaseException | None) -> bool:
+    # Both schedulers' cancelled exceptions stand outside Exception; nothing else of ours does.
+    return error is not None and not isinstance(error, Exception)
+
+
+def _warn_never_awaited(op: Op[object]) -> None:
+    import warnings
+
+    if op.code == CLOSE and op.home is not None:
+        op.home.system.close(op.fd)  # nobody else knows the descriptor any more
+    warnings.warn(f"{op!r} was never awaited", RuntimeWarning, stacklevel=3, source=op)

@@ -1,0 +1,134 @@
+"""
+Making sockets for a driver: the calls that do not block, on the system's side of the wall.
+
+Surface rooms say what they want in Python's terms; families, levels and option numbers stay here.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from uringio._sys.sockaddr import AddressTuple
+from uringio._sys.system import AddressInfo, System
+
+from .contract import Driver
+
+__all__ = [
+    "SEND_FLAGS",
+    "SEND_ALL_FLAGS",
+    "Address",
+    "AddressInfo",
+    "SocketOption",
+    "numeric_address",
+    "open_listener",
+    "open_stream_socket",
+    "set_nodelay",
+    "unix_address",
+]
+
+Address = AddressTuple
+SocketOption = tuple[int, int, int | bytes]
+
+_MSG_WAITALL: Final = 0x100
+_MSG_NOSIGNAL: Final = 0x4000
+SEND_FLAGS: Final = _MSG_NOSIGNAL
+# With WAITALL io_uring itself goes on after a short send; send(2) ignores it.
+SEND_ALL_FLAGS: Final = _MSG_NOSIGNAL | _MSG_WAITALL
+
+_SOL_SOCKET: Final = 1
+_SO_REUSEADDR: Final = 2
+_SO_REUSEPORT: Final = 15
+_IPPROTO_TCP: Final = 6
+_TCP_NODELAY: Final = 1
+_IPPROTO_IPV6: Final = 41
+_IPV6_V6ONLY: Final = 26
+
+
+def numeric_address(system: System, host: str, port: int) -> AddressInfo | None:
+    """Return *host* as an address if it is numeric, without asking a resolver; else None."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port {port} is outside 0..65535")
+    candidates: tuple[tuple[int, Address], ...] = (
+        (system.AF_INET, (host, port)),
+        (system.AF_INET6, (host, port, 0, 0)),
+    )
+    for family, address in candidates:
+        if "%" in host:
+            return None  # a scope by name: the resolver knows its number
+        try:
+            system.pack_sockaddr(family, address)
+        except ValueError:
+            continue
+        return family, system.SOCK_STREAM, _IPPROTO_TCP, address
+    return None
+
+
+def unix_address(system: System, path: str | bytes) -> AddressInfo:
+    """Return *path* as an address; a leading NUL names the abstract namespace."""
+    system.pack_sockaddr(system.AF_UNIX, path)
+    return system.AF_UNIX, system.SOCK_STREAM, 0, path
+
+
+def open_listener(
+    driver: Driver,
+    info: AddressInfo,
+    *,
+    backlog: int,
+    reuse_port: bool = False,
+    options: Sequence[SocketOption] = (),
+) -> int:
+    """
+    Make a listening stream socket and return its descriptor.
+
+    TCP listeners get SO_REUSEADDR, so that a server restarts at once, and TCP_NODELAY, which Linux
+    hands on to every accepted socket.
+
+    Raises:
+        OpError: The kernel refused, such as EADDRINUSE.
+    """
+    system = driver.system
+    family, kind, protocol, address = info
+    fd = system.socket(family, kind, protocol)
+    try:
+        if family != system.AF_UNIX:
+            system.setsockopt(fd, _SOL_SOCKET, _SO_REUSEADDR, 1)
+            if reuse_port:
+                system.setsockopt(fd, _SOL_SOCKET, _SO_REUSEPORT, 1)
+            if family == system.AF_INET6:
+                system.setsockopt(fd, _IPPROTO_IPV6, _IPV6_V6ONLY, 1)
+            set_nodelay(system, fd)
+        elif isinstance(address, str | bytes):
+            system.remove_stale_socket(address)
+        for level, option, value in options:
+            system.setsockopt(fd, level, option, value)
+        system.bind(fd, family, address)
+        system.listen(fd, backlog)
+        driver.register(fd)
+    except BaseException:
+        system.close(fd)
+        raise
+    return fd
+
+
+def open_stream_socket(
+    driver: Driver, info: AddressInfo, options: Sequence[SocketOption] = ()
+) -> tuple[int, bytes]:
+    """Make a socket that is to be connected; returns it and the packed address."""
+    system = driver.system
+    family, kind, protocol, address = info
+    packed = system.pack_sockaddr(family, address)
+    fd = system.socket(family, kind, protocol)
+    try:
+        if family != system.AF_UNIX:
+            set_nodelay(system, fd)
+        for level, option, value in options:
+            system.setsockopt(fd, level, option, value)
+        driver.register(fd)
+    except BaseException:
+        system.close(fd)
+        raise
+    return fd, packed
+
+
+def set_nodelay(system: System, fd: int) -> None:
+    """Send small messages at once instead of waiting for more."""
+    system.setsockopt(fd, _IPPROTO_TCP, _TCP_NODELAY, 1)

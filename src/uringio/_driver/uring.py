@@ -1,0 +1,617 @@
+"""
+The io_uring driver.
+
+Flat by construction: `make_uring_driver` builds two hot closures over the ring's memory, `submit`
+and `turn`, in which one op costs one ``pack_into``, two dictionary steps and no call.  Everything
+seldom stands in nested functions beside them.  One ``io_uring_enter`` per turn both submits and
+waits.
+
+The tables.  *Operation -> pack* is `_HEADS`: every operation fits one SQE shape, so its row is the
+SQE's first word; a negative row names an operation that needs no SQE.  *Operation -> settle* is the
+list `settles`: None means that the value is ``res``.  The two rows that carry a server, RECV and
+SEND_ALL, are written out in `turn`.
+
+``user_data`` is the op's `use`, a number never given twice, looked up in `in_flight`; whatever is
+not found there is counted and dropped.  0 belongs to completions that nobody awaits, 1 to the wake
+pipe.
+
+Receiving.  RECV lets the kernel pick one of a small ring of provided buffers when data is there,
+so an idle connection holds none.  The bytes are copied out and the buffer goes back within the same
+turn.  ENOBUFS (more receives completed in one enter than there are buffers) queues the op until the
+turn's end, when all buffers are back.
+
+Sending.  SEND_ALL carries MSG_WAITALL, with which the kernel itself goes on after a short send; what
+is cut short all the same is resubmitted from where it stopped.
+
+What keeps memory safe: an op in `in_flight` is referenced from here, with its memory, until its
+terminal completion; and at close, what the kernel still holds is leaked on purpose.
+"""
+
+import errno
+from collections import deque
+from collections.abc import Callable
+from struct import Struct
+from typing import Final
+
+import _thread
+
+from uringio._ring.buffers import BufferRing
+from uringio._ring.prep import sqe_head
+from uringio._ring.queue import Completion, make_reap, make_submit_and_wait
+from uringio._ring.register import register_ring_fd, unregister_ring_fd
+from uringio._ring.setup import FLAG_LADDER, Ring, queue_init
+from uringio._sys import constants as k
+from uringio._sys.errnos import Fate
+from uringio._sys.layouts import SQE_SHORT
+from uringio._sys.memory import BYTES_DATA_OFFSET, pin
+from uringio._sys.system import System
+from uringio.errors import OpError, RingForkedError, WrongThreadError
+
+from . import op as o
+from .contract import Deliver, MakeCancelled, Statistics
+from .offloads import Offloads
+from .op import CANCELLING, DONE, RECV, SEND_ALL, SUBMITTED, Offload, Op
+from .outcome import settle_cancelled, settle_failed
+from .timers import Timers
+
+__all__ = ["UringDriver", "make_uring_driver"]
+
+_U32_MASK: Final = 0xFFFFFFFF
+_USE_NOBODY: Final = 0
+_USE_WAKE: Final = 1
+_USE_FIRST: Final = 16
+_STALL_NS: Final = 1_000_000
+
+_BY_DRIVER: Final = -1  # rows without an SQE
+
+_HEADS: Final = [_BY_DRIVER] * len(o.OPERATION_NAMES)
+_HEADS[o.NOP] = sqe_head(k.IORING_OP_NOP)
+_HEADS[o.RECV] = sqe_head(k.IORING_OP_RECV, k.IOSQE_BUFFER_SELECT)
+_HEADS[o.RECV_INTO] = sqe_head(k.IORING_OP_RECV)
+_HEADS[o.SEND] = sqe_head(k.IORING_OP_SEND)
+_HEADS[o.SEND_ALL] = sqe_head(k.IORING_OP_SEND)
+_HEADS[o.ACCEPT] = sqe_head(k.IORING_OP_ACCEPT)
+_HEADS[o.CONNECT] = sqe_head(k.IORING_OP_CONNECT)
+_HEADS[o.SHUTDOWN] = sqe_head(k.IORING_OP_SHUTDOWN)
+_HEADS[o.CLOSE] = sqe_head(k.IORING_OP_CLOSE)
+_HEADS[o.OPEN] = sqe_head(k.IORING_OP_OPENAT)
+_HEADS[o.READ] = sqe_head(k.IORING_OP_READ)
+_HEADS[o.WRITE] = sqe_head(k.IORING_OP_WRITE)
+_HEADS[o.FSYNC] = sqe_head(k.IORING_OP_FSYNC)
+_HEADS[o.POLL] = sqe_head(k.IORING_OP_POLL_ADD)
+
+
+_CANCEL_HEAD: Final = sqe_head(k.IORING_OP_ASYNC_CANCEL)
+_CANCEL_EVERYTHING: Final = k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY
+_USER_DATA: Final = Struct("=Q")
+
+# Memory that the kernel may still touch after a close that ran out of time.
+_leaked: list[object] = []
+
+
+class _NoClass:
+    """No memory has this class: the switch that sends all of it through `pin`."""
+
+
+def _discard(op: Op[object]) -> None:
+    """Deliver to nobody: the scheduler has gone."""
+
+
+def _warn_leak(count: int) -> None:
+    import warnings
+
+    warnings.warn(
+        f"{count} operations were still in the kernel when the ring was closed; their memory is "
+        "leaked on purpose, since freeing it would let the kernel write into what comes after",
+        ResourceWarning,
+        stacklevel=4,
+    )
+
+
+class UringDriver:
+    """See `uringio._driver.contract.Driver`; made by `make_uring_driver`."""
+
+    name = "uring"
+
+    def __init__(
+        self,
+        system: System,
+        ring: Ring,
+        *,
+        submit: Callable[[Op[object]], None],
+        turn: Callable[[int | None], None],
+        cancel: Callable[[Op[object], BaseException | None], bool],
+        fire: Callable[[Op[object]], None],
+        flush: Callable[[], None],
+        wake: Callable[[], None],
+        wake_fd: int,
+        statistics: Callable[[], Statistics],
+        poison: Callable[[], None],
+        close: Callable[[int | None], None],
+    ) -> None:
+        self.system = system
+        self.ring = ring
+        self.submit = submit
+        self.turn = turn
+        self.flush = flush
+        self.wake = wake
+        self.wake_fd = wake_fd
+        self.statistics = statistics
+        self.poison = poison
+        self._cancel = cancel
+        self._fire = fire
+        self._close = close
+
+    def cancel(self, op: Op[object], reason: BaseException | None = None, /) -> bool:
+        """See the contract."""
+        return self._cancel(op, reason)
+
+    def fire(self, op: Op[object], /) -> None:
+        """See the contract."""
+        self._fire(op)
+
+    def abandon(self, op: Op[object], /) -> None:
+        """See the contract."""
+        op.memory = None
+        op.state = o.SPENT
+
+    def register(self, fd: int, /) -> None:
+        """See the contract: with O_NONBLOCK set, io_uring would answer EAGAIN instead of waiting."""
+        self.system.set_blocking(fd, True)
+
+    def unregister(self, fd: int, /) -> None:
+        """See the contract; io_uring keeps nothing per descriptor."""
+
+    def close(self, deadline_ns: int | None = None, /) -> None:
+        """See the contract."""
+        self._close(deadline_ns)
+
+
+def make_uring_driver(
+    system: System,
+    deliver: Deliver,
+    make_cancelled: MakeCancelled,
+    *,
+    entries: int = 256,
+    buffer_count: int = 64,
+    buffer_bytes: int = 65536,
+    ladder: tuple[int, ...] = FLAG_LADDER,
+) -> UringDriver:
+    """
+    Build the io_uring driver of the calling thread.
+
+    Args:
+        entries: Submission slots; more ops than that are handed over in several enters. [count]
+        buffer_count: Provided receive buffers, a power of two. [count]
+        buffer_bytes: The size of each, and so the most that one RECV returns. [bytes]
+        ladder: Set-up flags to try.
+
+    Raises:
+        RingError: io_uring is blocked, missing, or out of memory or descriptors.
+    """
+    ring = queue_init(system, entries, ladder=ladder)
+    try:
+        try:
+            register_ring_fd(ring)
+        except OpError:
+            pass  # an optimisation only
+        buffers = BufferRing(ring, 0, buffer_count, buffer_bytes)
+    except BaseException:
+        unregister_ring_fd(ring)
+        ring.close()
+        raise
+    wake_read_fd, wake_write_fd = system.pipe()
+    system.set_blocking(wake_read_fd, True)
+    wake_memory = system.allocate(4096)
+
+    # --- the ring, as locals of the closures -----------------------------------------------------
+    submit_and_wait = make_submit_and_wait(ring)
+    storage: deque[Completion] = deque()
+    reap = make_reap(ring, storage)
+    take = storage.popleft
+    sqes, sq_head, sq_flags = ring.sqes, ring.sq_head, ring.sq_flags
+    entries = ring.sq_entries
+    sq_mask = entries - 1
+    pack = SQE_SHORT.pack_into
+    tail = 0  # slots filled; never wraps
+    limit = entries  # the tail at which the queue is full
+
+    # --- provided buffers ------------------------------------------------------------------------
+    pool = buffers.memory.slices
+    held_at, put_buffer, publish_buffers = buffers.held_at, buffers.put, buffers.publish
+    buffer_tail = buffer_count
+    buffer_mask = buffer_count - 1
+
+    # --- ops -------------------------------------------------------------------------------------
+    in_flight: dict[int, Op[object]] = {}
+    forget = in_flight.pop
+    use = _USE_FIRST
+    starved: deque[Op[object]] = deque()
+    events: set[Op[object]] = set()
+    timers = Timers()
+    clock = system.monotonic_ns
+    get_ident = _thread.get_ident
+    owner_thread = get_ident()
+    heads = _HEADS
+    # Where a bytes object's storage is an addition away, it needs no call; elsewhere no class
+    # matches and every memory goes through `locate`.
+    inline_class: type = bytes if BYTES_DATA_OFFSET is not None else _NoClass
+    inline_offset = BYTES_DATA_OFFSET or 0
+
+    waits = turns = stray = starved_count = handed_back = 0
+    woken = wake_armed = False
+    closed = False
+
+    def submit(op: Op[object]) -> None:
+        nonlocal tail, use
+        head = heads[op.code]
+        if head < 0:
+            submit_by_driver(op)
+            return
+        if tail == limit and not make_room():
+            settle_failed(op, errno.EAGAIN)
+            deliver(op)
+            return
+        use += 1
+        memory = op.memory
+        if memory is None:
+            addr = op.addr
+        elif memory.__class__ is inline_class:
+            addr = id(memory) + inline_offset
+        else:
+            addr = locate(op)
+        pack(sqes, (tail & sq_mask) << 6, head, op.fd, op.off, addr, op.len, op.flags, use)
+        op.use = use
+        op.state = SUBMITTED
+        in_flight[use] = op
+        tail += 1
+
+    def turn(deadline_ns: int | None) -> None:
+        nonlocal limit, buffer_tail, waits, turns
+        if get_ident() != owner_thread:
+            raise wrong_thread()
+        turns += 1
+        wait_count, timeout_ns = 1, None
+        if deadline_ns == 0 or storage or offloads.finished:
+            wait_count = 0
+        else:
+            timer_ns = timers.next_deadline_ns()
+            if timer_ns is not None and (deadline_ns is None or timer_ns < deadline_ns):
+                deadline_ns = timer_ns
+            if deadline_ns is not None:
+                timeout_ns = deadline_ns - clock()
+                if timeout_ns <= 0:
+                    wait_count = 0
+        if wait_count or sq_flags[0] or tail & _U32_MASK != sq_head[0]:
+            waits += 1
+            fate = submit_and_wait(tail, wait_count, timeout_ns)
+            limit = tail + entries - ((tail - sq_head[0]) & _U32_MASK)
+            reap()
+            if fate is Fate.REAP and not storage:
+                stall()
+
+        while storage:
+            user_data, res, flags = take()
+            op = forget(user_data, None)
+            if op is None:
+                unawaited(user_data, res, flags)
+            elif flags & 1:  # IORING_CQE_F_BUFFER: a receive, and bid is the buffer it filled
+                bid = flags >> 16
+                start = bid * buffer_bytes
+                data = pool[start : start + res] if res > 0 else b""
+                slot = buffer_tail & buffer_mask
+                if held_at[slot] != bid:
+                    put_buffer(slot, bid)
+                buffer_tail += 1
+                if op.state == SUBMITTED and res >= 0:
+                    op.value = data
+                    op.state = DONE
+                    deliver(op)
+                else:
+                    settle_slowly(op, res, data)
+            elif res < 0 or op.state != SUBMITTED:
+                settle_slowly(op, res, None)
+            else:
+                settle = settles[op.code]
+                if settle is None:
+                    op.value = res
+                elif not settle(op, res):
+                    continue
+                op.state = DONE
+                deliver(op)
+
+        publish_buffers(buffer_tail)
+        if starved:
+            feed_starved()
+        if timers:
+            timers.expire(clock(), settle_timer)
+        if offloads.finished:
+            offloads.settle_finished()
+
+    # --- rows of the settle table: False means resubmitted ---------------------------------------
+
+    def settle_send_all(op: Op[object], res: int) -> bool:
+        if res == op.len or res == 0:
+            op.memory = None
+            op.hold = None
+            op.done_bytes += res
+            return True
+        op.done_bytes += res
+        op.len -= res
+        submit(op)
+        return False
+
+    def settle_none(op: Op[object], res: int) -> bool:
+        op.memory = None
+        op.hold = None
+        return True
+
+    def settle_count(op: Op[object], res: int) -> bool:
+        op.memory = None
+        op.hold = None
+        op.value = res
+        return True
+
+    def settle_recv(op: Op[object], res: int) -> bool:
+        op.value = b""  # the peer's end; the kernel took no buffer for it
+        return True
+
+    settles: list[Callable[[Op[object], int], bool] | None] = [None] * len(heads)
+    settles[RECV] = settle_recv
+    settles[SEND_ALL] = settle_send_all
+    for code in (o.RECV_INTO, o.SEND, o.READ, o.WRITE, o.OPEN):
+        settles[code] = settle_count
+    for code in (o.CONNECT, o.SHUTDOWN, o.CLOSE, o.FSYNC):
+        settles[code] = settle_none
+
+    # --- what is seldom --------------------------------------------------------------------------
+
+    def locate(op: Op[object]) -> int:
+        """Pin memory that is not inline bytes, and step over what was sent already."""
+        assert op.memory is not None
+        addr, _, op.hold = pin(op.memory, writable=op.code in (o.RECV_INTO, o.READ))
+        return addr + (op.done_bytes if op.code == SEND_ALL else 0)
+
+    def submit_by_driver(op: Op[object]) -> None:
+        nonlocal use
+        use += 1
+        op.use = use
+        op.state = SUBMITTED
+        if op.code == o.TIMEOUT:
+            timers.add(op)
+        elif op.code == o.OFFLOAD:
+            assert isinstance(op, Offload)
+            offloads.start(op)
+        elif op.code == o.EVENT:
+            events.add(op)
+        else:
+            op.state = DONE
+            deliver(op)
+
+    def settle_timer(op: Op[object]) -> None:
+        op.use = 0
+        op.state = DONE
+        deliver(op)
+
+    def fire(op: Op[object]) -> None:
+        if op in events:
+            events.discard(op)
+            op.state = DONE
+            deliver(op)
+
+    def settle_slowly(op: Op[object], res: int, data: bytes | None) -> None:
+        """End an op that failed or was cancelled, or give it another try."""
+        nonlocal starved_count
+        code = op.code
+        if op.state == CANCELLING:
+            if code == SEND_ALL and res > 0:
+                op.done_bytes += res
+            value: object = res
+            if code == RECV:
+                value = data
+            settle_cancelled(op, value, res >= 0 and value is not None, system, make_cancelled)
+        elif res == -errno.ENOBUFS and code == RECV:
+            starved_count += 1
+            starved.append(op)
+            return
+        elif res == -errno.EINTR:
+            submit(op)
+            return
+        else:
+            settle_failed(op, -res)
+        deliver(op)
+
+    def feed_starved() -> None:
+        waiting = list(starved)
+        starved.clear()
+        for op in waiting:
+            submit(op)
+
+    def unawaited(user_data: int, res: int, flags: int) -> None:
+        nonlocal stray, buffer_tail, woken, wake_armed
+        if flags & k.IORING_CQE_F_BUFFER:
+            bid = flags >> k.IORING_CQE_BUFFER_SHIFT
+            put_buffer(buffer_tail & buffer_mask, bid)
+            buffer_tail += 1
+        if user_data == _USE_WAKE:
+            woken = wake_armed = False
+            if not closed:
+                arm_wake()
+        elif user_data != _USE_NOBODY:
+            stray += 1
+
+    def push(head: int, fd: int, addr: int, len_: int, flags: int, user_data: int) -> bool:
+        """Queue an SQE that is no op's; False when the queue stays full."""
+        nonlocal tail
+        if tail == limit and not make_room():
+            return False
+        pack(sqes, (tail & sq_mask) << 6, head, fd, 0, addr, len_, flags, user_data)
+        tail += 1
+        return True
+
+    def arm_wake() -> None:
+        nonlocal wake_armed
+        wake_armed = push(
+            _HEADS[o.READ], wake_read_fd, wake_memory.addr, wake_memory.len_bytes, 0, _USE_WAKE
+        )
+
+    def make_room() -> bool:
+        """Hand the full queue over; False when the kernel takes nothing."""
+        nonlocal limit, waits
+        for _ in range(16):
+            waits += 1
+            fate = submit_and_wait(tail, 0, None)
+            pending = (tail - sq_head[0]) & _U32_MASK
+            limit = tail + entries - pending
+            if fate is Fate.REAP:
+                reap()
+            if pending < entries:
+                return True
+        return False
+
+    def stall() -> None:
+        """Wait a moment, submitting nothing: the kernel is out of memory for requests."""
+        submit_and_wait(sq_head[0], 1, _STALL_NS)
+        reap()
+
+    def flush() -> None:
+        if get_ident() != owner_thread:
+            raise wrong_thread()
+        if tail & _U32_MASK != sq_head[0]:
+            make_room()
+
+    def cancel(op: Op[object], reason: BaseException | None) -> bool:
+        if get_ident() != owner_thread:
+            raise wrong_thread()
+        if op.state == SUBMITTED:
+            op.state = CANCELLING
+            op.error = reason
+            request_cancel(op)
+            return True
+        if op.state == CANCELLING:
+            if reason is None:
+                op.error = None
+            return True
+        if op.state == DONE:
+            # The outcome waits for delivery: it becomes the cancellation.
+            succeeded = op.error is None
+            op.error = reason
+            settle_cancelled(op, op.value, succeeded, system, make_cancelled)
+            return True
+        return False
+
+    def request_cancel(op: Op[object]) -> None:
+        if op.code == o.CLOSE:
+            return  # a close that is withdrawn would leak the descriptor
+        if op.code == o.TIMEOUT:
+            timers.remove(op)
+        elif op.code == o.OFFLOAD:
+            offloads.abandon(op)
+        elif op.code == o.EVENT:
+            events.discard(op)
+        elif op in starved:
+            starved.remove(op)
+        elif not withdraw(op.use):
+            push(_CANCEL_HEAD, -1, op.use, 0, 0, _USE_NOBODY)
+            return
+        else:
+            forget(op.use)
+        settle_cancelled(op, None, False, system, make_cancelled)
+        deliver(op)
+
+    def withdraw(op_use: int) -> bool:
+        """Turn an SQE that the kernel has not seen into a NOP; False if it has."""
+        pending = (tail - sq_head[0]) & _U32_MASK
+        for index in range(tail - pending, tail):
+            start = (index & sq_mask) << 6
+            if _USER_DATA.unpack_from(sqes, start + 32)[0] == op_use:
+                pack(sqes, start, _HEADS[o.NOP], -1, 0, 0, 0, 0, _USE_NOBODY)
+                return True
+        return False
+
+    def wake() -> None:
+        nonlocal woken
+        if not woken and not closed:
+            woken = True
+            system.poke(wake_write_fd)
+
+    def statistics() -> Statistics:
+        count = len(in_flight) + len(timers) + len(starved) + len(offloads)
+        count += len(events)
+        submitted = use - _USE_FIRST
+        return Statistics(
+            "uring", submitted, submitted - count, count, turns, waits, stray, starved_count
+        )
+
+    def wrong_thread() -> WrongThreadError:
+        return WrongThreadError(
+            "this io_uring belongs to the thread that made it; from other threads only wake() and "
+            "the loop's thread-safe calls may be used"
+        )
+
+    def poison() -> None:
+        nonlocal submit_and_wait, pack, reap, closed
+        closed = True
+
+        def forked(*_arguments: object) -> Fate:
+            raise RingForkedError(
+                "this process was forked while the ring was in use: the ring belongs to the "
+                "parent. Start a new loop in the child"
+            )
+
+        submit_and_wait = forked
+        pack = forked
+
+    def close(deadline_ns: int | None) -> None:
+        nonlocal closed, deliver
+        if closed:
+            return
+        if get_ident() != owner_thread:
+            raise wrong_thread()
+        closed = True
+        deliver = _discard
+        for op in [*timers.take_all(), *starved, *in_flight.values(), *offloads.take_all()]:
+            if op.state == SUBMITTED:
+                op.state = CANCELLING
+        starved.clear()
+        events.clear()
+        push(_CANCEL_HEAD, -1, 0, 0, _CANCEL_EVERYTHING, _USE_NOBODY)
+        deadline = deadline_ns if deadline_ns is not None else clock() + 1_000_000_000
+        while (in_flight or wake_armed) and clock() < deadline:
+            turn(deadline)
+        if in_flight:
+            _leaked.append((dict(in_flight), buffers, wake_memory))
+            _warn_leak(len(in_flight))
+        flush()
+        unregister_ring_fd(ring)
+        closed_ring(ring)
+        system.close(wake_read_fd)
+        system.close(wake_write_fd)
+
+    def closed_ring(ring: Ring) -> None:
+        nonlocal submit_and_wait, pack
+
+        def refuse(*_arguments: object) -> Fate:
+            raise RuntimeError("the driver is closed")
+
+        # The closures must not reach unmapped memory, whoever still calls them.
+        submit_and_wait = refuse
+        pack = refuse
+        ring.close()
+
+    offloads = Offloads(system, lambda op: deliver(op), wake)
+    arm_wake()
+    return UringDriver(
+        system,
+        ring,
+        submit=submit,
+        turn=turn,
+        cancel=cancel,
+        fire=fire,
+        flush=flush,
+        wake=wake,
+        wake_fd=wake_write_fd,
+        statistics=statistics,
+        poison=poison,
+        close=close,
+    )
