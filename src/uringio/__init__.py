@@ -1,0 +1,73 @@
+"""
+io_uring for Python, with nothing to compile.
+
+A completion-based runtime in pure Python: tasks, cancel scopes and task groups over Linux's
+io_uring, the same program over epoll where io_uring is missing, and an asyncio event loop
+(`uringio.aio`) on the same drivers.
+"""
+
+from uringio._run.entry import checkpoint, run
+from uringio._run.group import TaskGroup
+from uringio._run.loop import Context
+from uringio._run.scope import CancelScope, Timeout, move_on_after, timeout
+from uringio._run.task import Task
+from uringio.clock import sleep
+from uringio.errors import (
+    BorrowedError,
+    BusyError,
+    Cancelled,
+    ClosedError,
+    DoubleReleaseError,
+    EndOfStreamError,
+    OpError,
+    RingError,
+    RingForkedError,
+    UnsupportedError,
+    UringioError,
+    UsageError,
+    UseAfterMoveError,
+    WrongThreadError,
+)
+from uringio.net import (
+    Listener,
+    SocketStream,
+    connect_tcp,
+    connect_unix,
+    listen_tcp,
+    listen_unix,
+)
+from uringio.offloading import offload
+
+__all__ = [
+    "BorrowedError",
+    "BusyError",
+    "CancelScope",
+    "Cancelled",
+    "ClosedError",
+    "Context",
+    "DoubleReleaseError",
+    "EndOfStreamError",
+    "Listener",
+    "OpError",
+    "RingError",
+    "RingForkedError",
+    "SocketStream",
+    "Task",
+    "TaskGroup",
+    "Timeout",
+    "UnsupportedError",
+    "UringioError",
+    "UsageError",
+    "UseAfterMoveError",
+    "WrongThreadError",
+    "checkpoint",
+    "connect_tcp",
+    "connect_unix",
+    "listen_tcp",
+    "listen_unix",
+    "move_on_after",
+    "offload",
+    "run",
+    "sleep",
+    "timeout",
+]

@@ -1,0 +1,1 @@
+"""Room 3: who may touch it now.  State machines without I/O."""

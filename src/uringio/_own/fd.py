@@ -1,0 +1,69 @@
+"""
+Descriptors with one owner.
+
+An `OwnedFd` is closed once: by `close`, or by whoever `take`s the number out of it.  One that is
+forgotten warns and closes itself; by then nothing can be in flight on it, because operations keep
+their owner alive.
+"""
+
+from collections.abc import Callable
+
+from uringio.errors import ClosedError
+
+__all__ = ["OwnedFd"]
+
+
+class OwnedFd:
+    """
+    A descriptor and the duty to close it.
+
+    Args:
+        fd: The number.
+        close: The system's close.
+        what: For error messages, such as ``"stream"``.
+    """
+
+    __slots__ = ("_close", "_fd", "_what")
+
+    def __init__(self, fd: int, close: Callable[[int], int], what: str) -> None:
+        self._fd = fd
+        self._close = close
+        self._what = what
+
+    def __repr__(self) -> str:
+        return f"<OwnedFd {self._what} {'closed' if self._fd < 0 else self._fd}>"
+
+    @property
+    def number(self) -> int:
+        """The descriptor; raises `ClosedError` once it is closed."""
+        if self._fd < 0:
+            raise self.closed_error()
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed or taken."""
+        return self._fd < 0
+
+    def take(self) -> int:
+        """Give up ownership and return the number; raises `ClosedError`."""
+        number, self._fd = self.number, -1
+        return number
+
+    def close(self) -> None:
+        """Close now; safe to call twice."""
+        if self._fd >= 0:
+            self._close(self.take())
+
+    def closed_error(self) -> ClosedError:
+        """Build the error for using it when it is closed."""
+        return ClosedError(f"this {self._what} is closed")
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            import warnings
+
+            warnings.warn(
+                f"a {self._what} on fd {self._fd} was never closed", ResourceWarning, source=self
+            )
+            self.close()

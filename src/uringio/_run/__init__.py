@@ -1,0 +1,1 @@
+"""Room 4: the native scheduler.  The only room that calls ``send`` and ``throw``."""

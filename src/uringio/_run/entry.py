@@ -1,0 +1,65 @@
+"""`run`: a program's way in, and its way out."""
+
+from collections.abc import Callable, Coroutine
+from typing import TypeVar, TypeVarTuple
+
+from . import running
+from .interrupt import delivering_interrupts
+from .loop import Context
+
+__all__ = ["checkpoint", "run"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+def run(
+    async_fn: Callable[[*Ts], Coroutine[object, None, T]],
+    *args: *Ts,
+    backend: str | None = None,
+) -> T:
+    """
+    Run ``async_fn(*args)`` on a loop of its own until it returns, and return what it returns.
+
+    Args:
+        async_fn: The program's main async function; not a coroutine.
+        backend: ``"uring"``, ``"epoll"``, or None to take io_uring where it works.
+
+    Raises:
+        UsageError: A loop already runs in this thread.
+        RingError: The backend asked for cannot be had here.
+        KeyboardInterrupt: Ctrl-C, after every task has been unwound.
+
+    Lifetime: when it returns or raises, nothing is in flight and every descriptor of the loop is
+    closed.
+
+    Example:
+        >>> import uringio
+        >>> async def main(name: str) -> str:
+        ...     await uringio.sleep(0)
+        ...     return f"hello, {name}"
+        >>> uringio.run(main, "ring")
+        'hello, ring'
+    """
+    if running.maybe_context() is not None:
+        running.refuse_nesting()
+    context = Context(backend=backend)
+    try:
+        with delivering_interrupts(context):
+            try:
+                return context.run_main(async_fn, args)
+            finally:
+                context.run_down()
+    finally:
+        context.close()
+
+
+async def checkpoint() -> None:
+    """
+    Let every other ready task run, and be cancelled here if that was asked for.
+
+    Raises:
+        Cancelled: The task's scope is cancelled.
+    """
+    context = running.context()
+    await context.pass_turn()

@@ -1,0 +1,11 @@
+"""Doors for those who build on the ring or the drivers themselves."""
+
+from functools import partial
+from collections.abc import Callable
+
+from uringio._driver.op import NOP, Op
+
+__all__ = ["Op", "nop"]
+
+# `partial` rather than a function: one Python call less per op.
+nop: Callable[[], Op[int]] = partial(Op, NOP)
