@@ -9,7 +9,7 @@ from collections import deque
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.micro.conftest import BATCH, ROUNDS
-from uringio._ring.prep import sqe_head
+from uringio._ring.prep import prep, sqe_head
 from uringio._ring.queue import Completion, make_reap, make_submit_and_wait
 from uringio._ring.setup import Ring
 from uringio._sys.constants import IORING_OP_NOP
@@ -25,7 +25,7 @@ def test_pack(benchmark: BenchmarkFixture, ring: Ring) -> None:
 
     def fill() -> None:
         for index in range(BATCH):
-            pack(sqes, index * size, head, -1, 0, 0, 0, 0, index, 0)
+            pack(sqes, index * size, head, -1, 0, 0, 0, 0, index)
 
     benchmark(fill)
 
@@ -71,9 +71,7 @@ def _nops(ring: Ring, tail: int) -> int:
     """
     Write a batch of NOPs from *tail* on and return the new tail.
     """
-    head, mask = sqe_head(IORING_OP_NOP), ring.sq_entries - 1
+    head = sqe_head(IORING_OP_NOP)
     for index in range(tail, tail + BATCH):
-        SQE_SHORT.pack_into(
-            ring.sqes, (index & mask) * SQE_SHORT.size, head, -1, 0, 0, 0, 0, index, 0
-        )
+        prep(ring, index, head, -1, user_data=index)
     return tail + BATCH

@@ -9,7 +9,7 @@ from _entry import HOST, announce, arguments
 import uringio
 
 
-async def echo(stream: uringio.net.TcpStream) -> None:
+async def echo(stream: uringio.SocketStream) -> None:
     """
     Echo one connection.
     """
