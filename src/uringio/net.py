@@ -219,7 +219,7 @@ class SocketStream:
         Source: send(2).
         """
         op = self._send_op
-        if op.state != SPENT or data.__class__ is not bytes or not data:
+        if op.state != SPENT or type(data) is not bytes or not data:
             return self._send_otherwise(data)
         op.state = NEW
         op.error = None

@@ -195,12 +195,12 @@ class Op(Generic[T_co]):
         self.home: Driver | None = None  # the only driver that may run it; None: any
         self.done_bytes = 0
         self.use = 0
-        self._asyncio_future_blocking = False
+        # asyncio's task takes this for the sign that it may wait, and clears it; True is the rule.
+        self._asyncio_future_blocking = True
 
     def __await__(self) -> "Generator[Op[T_co], None, T_co]":
         if self.state:
             raise self._not_new()
-        self._asyncio_future_blocking = True
         yield self
         # The scheduler has thrown `error` already, if there is one.
         value = self.value
@@ -234,6 +234,7 @@ class Op(Generic[T_co]):
         self, callback: "Callable[[Op[T_co]], object]", *, context: Context | None = None
     ) -> None:
         """Call *callback* with the op when it is done, in *context*; starts the op if it is new."""
+        self._asyncio_future_blocking = True
         if self.state == NEW:
             self.waiter = callback
             self.context = context

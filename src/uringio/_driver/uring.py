@@ -206,9 +206,10 @@ def make_uring_driver(
 
     # --- the ring, as locals of the closures -----------------------------------------------------
     submit_and_wait = make_submit_and_wait(ring)
-    storage: deque[Completion] = deque()
+    storage: list[Completion] = []
     reap = make_reap(ring, storage)
-    take = storage.popleft
+    completions = iter(storage)
+    drained = True
     sqes, sq_head, sq_flags = ring.sqes, ring.sq_head, ring.sq_flags
     entries = ring.sq_entries
     sq_mask = entries - 1
@@ -256,7 +257,7 @@ def make_uring_driver(
         memory = op.memory
         if memory is None:
             addr = op.addr
-        elif memory.__class__ is inline_class:
+        elif type(memory) is inline_class:
             addr = id(memory) + inline_offset
         else:
             addr = locate(op)
@@ -267,12 +268,12 @@ def make_uring_driver(
         tail += 1
 
     def turn(deadline_ns: int | None) -> None:
-        nonlocal limit, buffer_tail, waits, turns
+        nonlocal limit, buffer_tail, waits, turns, completions, drained
         if get_ident() != owner_thread:
             raise wrong_thread()
         turns += 1
         wait_count, timeout_ns = 1, None
-        if deadline_ns == 0 or storage or offloads.finished:
+        if deadline_ns == 0 or not drained or offloads.finished:
             wait_count = 0
         else:
             timer_ns = timers.next_deadline_ns()
@@ -290,8 +291,12 @@ def make_uring_driver(
             if fate is Fate.REAP and not storage:
                 stall()
 
-        while storage:
-            user_data, res, flags = take()
+        # The iterator outlives the turn: should an exception (a signal handler's, say) end the loop
+        # half way, the next turn goes on behind the completion at which it struck.
+        if drained:
+            completions = iter(storage)
+        drained = False
+        for user_data, res, flags in completions:
             op = forget(user_data, None)
             if op is None:
                 unawaited(user_data, res, flags)
@@ -312,13 +317,19 @@ def make_uring_driver(
             elif res < 0 or op.state != SUBMITTED:
                 settle_slowly(op, res, None)
             else:
-                settle = settles[op.code]
-                if settle is None:
-                    op.value = res
-                elif not settle(op, res):
-                    continue
+                code = op.code
+                if code == SEND_ALL and res == op.len and op.hold is None:
+                    op.memory = None
+                else:
+                    settle = settles[code]
+                    if settle is None:
+                        op.value = res
+                    elif not settle(op, res):
+                        continue
                 op.state = DONE
                 deliver(op)
+        storage.clear()
+        drained = True
 
         publish_buffers(buffer_tail)
         if starved:
@@ -331,11 +342,15 @@ def make_uring_driver(
     # --- rows of the settle table: False means resubmitted ---------------------------------------
 
     def settle_send_all(op: Op[object], res: int) -> bool:
-        if res == op.len or res == 0:
+        if res == op.len:
             op.memory = None
             op.hold = None
-            op.done_bytes += res
             return True
+        if op.memory is not None:
+            # From the first short send on, the rest goes by address, with what holds it there.
+            op.addr, _, op.hold = pin(op.memory)
+            op.memory = None
+        op.addr += res
         op.done_bytes += res
         op.len -= res
         submit(op)
@@ -367,10 +382,10 @@ def make_uring_driver(
     # --- what is seldom --------------------------------------------------------------------------
 
     def locate(op: Op[object]) -> int:
-        """Pin memory that is not inline bytes, and step over what was sent already."""
+        """Pin memory that is not inline bytes."""
         assert op.memory is not None
         addr, _, op.hold = pin(op.memory, writable=op.code in (o.RECV_INTO, o.READ))
-        return addr + (op.done_bytes if op.code == SEND_ALL else 0)
+        return addr
 
     def submit_by_driver(op: Op[object]) -> None:
         nonlocal use

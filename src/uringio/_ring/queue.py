@@ -19,7 +19,6 @@ Twins: io_uring_submit_and_wait_timeout, io_uring_peek_batch_cqe, io_uring_cq_ad
 Sources: io_uring_enter(2); liburing queue.c for the order of events.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
@@ -115,7 +114,7 @@ def enter_fate(number: int, ring: Ring) -> Fate:
     raise RingError(number, what, "The ring is lost; close it and make a new one")
 
 
-def make_reap(ring: Ring, storage: deque[Completion]) -> Reap:
+def make_reap(ring: Ring, storage: list[Completion]) -> Reap:
     """
     Build the function that takes every completion now in the queue.
 

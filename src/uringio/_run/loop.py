@@ -340,7 +340,7 @@ class Context:
                     finish(item, task, failure)
                     continue
                 if (
-                    trap.__class__ is Op
+                    type(trap) is Op
                     and not task.attention
                     and ((home := trap.home) is driver or home is None)
                 ):
