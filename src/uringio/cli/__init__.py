@@ -1,0 +1,80 @@
+"""
+The ``uringio`` command: arguments in, exit status out.
+
+Subcommands live in modules of their own, imported only when they are asked for.  Exit status: 0
+when it worked (also a server that was stopped by Ctrl-C: that is how it ends), 1 when it failed on
+the way, 2 when it could not begin.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_BACKENDS = ("auto", "uring", "epoll")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run the command.
+
+    Args:
+        argv: The arguments, by default those of the process.
+
+    Returns:
+        The exit status; argparse's own for bad usage and ``--help``.
+    """
+    parser = _parser()
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit as request:
+        return request.code if isinstance(request.code, int) else 2
+    if options.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    from .serve import serve  # noqa: PLC0415 (what a command needs is not loaded for --help)
+
+    return serve(
+        options.folder,
+        host=options.host,
+        port=options.port,
+        backend=None if options.backend == "auto" else options.backend,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="uringio", description="Serve and move files over io_uring, or epoll where it is not."
+    )
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    command = commands.add_parser(
+        "serve",
+        help="serve a folder over HTTP/1.1",
+        description="Serve the files of a folder, and nothing outside it, over HTTP/1.1.",
+    )
+    command.set_defaults(command="serve")
+    command.add_argument(
+        "folder", metavar="DIR", nargs="?", default=".", help="the folder (default: this one)"
+    )
+    command.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    command.add_argument(
+        "--port", type=_port, default=8000, help="port, 0 for any free one (default: %(default)s)"
+    )
+    command.add_argument(
+        "--backend",
+        choices=_BACKENDS,
+        default="auto",
+        help="auto takes io_uring where it works (default: %(default)s)",
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)  # argparse reports the ValueError of what is no number
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is from 0 to 65535, not {port}")
+    return port
