@@ -1,7 +1,7 @@
 """Doors for those who build on the ring or the drivers themselves."""
 
-from functools import partial
 from collections.abc import Callable
+from functools import partial
 
 from uringio._driver.op import NOP, Op
 

@@ -611,9 +611,7 @@ async def connect_tcp(
     raise failure
 
 
-async def connect_unix(
-    path: str | bytes, *, options: Sequence[SocketOption] = ()
-) -> SocketStream:
+async def connect_unix(path: str | bytes, *, options: Sequence[SocketOption] = ()) -> SocketStream:
     """
     Connect to a Unix stream socket.
 

@@ -156,6 +156,16 @@ def make_driver(
             of memory or descriptors, which is never papered over by falling back.
         UsageError: No such backend.
     """
+    driver = _choose(backend, system, deliver, make_cancelled)
+    from .forks import watch
+
+    watch(driver)
+    return driver
+
+
+def _choose(
+    backend: str | None, system: System | None, deliver: Deliver, make_cancelled: MakeCancelled
+) -> Driver:
     chosen = system if system is not None else real_system()
     if backend not in (None, *BACKENDS):
         raise UsageError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")

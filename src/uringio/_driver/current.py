@@ -120,9 +120,7 @@ def driver_of(op: "Op[T]") -> "Driver":
     return driver_for_start(op)
 
 
-def call_soon(
-    callback: "Callable[[Op[T]], object]", op: "Op[T]", context: Context | None
-) -> None:
+def call_soon(callback: "Callable[[Op[T]], object]", op: "Op[T]", context: Context | None) -> None:
     """Have the running scheduler call *callback* with *op* in its next pass."""
     scheduler().call_soon(callback, op, context)
 

@@ -13,8 +13,8 @@ from uringio._sys.system import AddressInfo, System
 from .contract import Driver
 
 __all__ = [
-    "SEND_FLAGS",
     "SEND_ALL_FLAGS",
+    "SEND_FLAGS",
     "Address",
     "AddressInfo",
     "SocketOption",

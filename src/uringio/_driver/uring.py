@@ -27,13 +27,12 @@ What keeps memory safe: an op in `in_flight` is referenced from here, with its m
 terminal completion; and at close, what the kernel still holds is leaked on purpose.
 """
 
+import _thread
 import errno
 from collections import deque
 from collections.abc import Callable
 from struct import Struct
-from typing import Final
-
-import _thread
+from typing import Final, Protocol, cast
 
 from uringio._ring.buffers import BufferRing
 from uringio._ring.prep import sqe_head
@@ -45,7 +44,7 @@ from uringio._sys.errnos import Fate
 from uringio._sys.layouts import SQE_SHORT
 from uringio._sys.memory import BYTES_DATA_OFFSET, pin
 from uringio._sys.system import System
-from uringio.errors import OpError, RingForkedError, WrongThreadError
+from uringio.errors import ClosedError, OpError, RingForkedError, WrongThreadError
 
 from . import op as o
 from .contract import Deliver, MakeCancelled, Statistics
@@ -87,6 +86,10 @@ _USER_DATA: Final = Struct("=Q")
 
 # Memory that the kernel may still touch after a close that ran out of time.
 _leaked: list[object] = []
+
+
+class _PackInto(Protocol):
+    def __call__(self, buffer: memoryview, offset: int, /, *values: int) -> object: ...
 
 
 class _NoClass:
@@ -213,7 +216,7 @@ def make_uring_driver(
     sqes, sq_head, sq_flags = ring.sqes, ring.sq_head, ring.sq_flags
     entries = ring.sq_entries
     sq_mask = entries - 1
-    pack = SQE_SHORT.pack_into
+    pack: _PackInto = SQE_SHORT.pack_into
     tail = 0  # slots filled; never wraps
     limit = entries  # the tail at which the queue is full
 
@@ -558,24 +561,36 @@ def make_uring_driver(
             "uring", submitted, submitted - count, count, turns, waits, stray, starved_count
         )
 
-    def wrong_thread() -> WrongThreadError:
+    def wrong_thread() -> Exception:
         return WrongThreadError(
             "this io_uring belongs to the thread that made it; from other threads only wake() and "
             "the loop's thread-safe calls may be used"
         )
 
-    def poison() -> None:
-        nonlocal submit_and_wait, pack, reap, closed
+    def retire(make_refusal: Callable[[], Exception]) -> None:
+        """Let no closure reach the ring's memory again, whoever still calls one; then free it."""
+        nonlocal submit_and_wait, pack, owner_thread, wrong_thread, closed
         closed = True
 
-        def forked(*_arguments: object) -> Fate:
-            raise RingForkedError(
-                "this process was forked while the ring was in use: the ring belongs to the "
-                "parent. Start a new loop in the child"
-            )
+        def refuse(*_arguments: object) -> Fate:
+            raise make_refusal()
 
-        submit_and_wait = forked
-        pack = forked
+        submit_and_wait = refuse
+        pack = cast("_PackInto", refuse)
+        owner_thread = -1  # no thread has this number
+        wrong_thread = make_refusal
+        ring.close()
+        system.close(wake_read_fd)
+        system.close(wake_write_fd)
+
+    def poison() -> None:
+        if not closed:
+            retire(
+                lambda: RingForkedError(
+                    "this process was forked while the ring was in use: the ring belongs to the "
+                    "parent. Start a new loop in the child"
+                )
+            )
 
     def close(deadline_ns: int | None) -> None:
         nonlocal closed, deliver
@@ -599,20 +614,7 @@ def make_uring_driver(
             _warn_leak(len(in_flight))
         flush()
         unregister_ring_fd(ring)
-        closed_ring(ring)
-        system.close(wake_read_fd)
-        system.close(wake_write_fd)
-
-    def closed_ring(ring: Ring) -> None:
-        nonlocal submit_and_wait, pack
-
-        def refuse(*_arguments: object) -> Fate:
-            raise RuntimeError("the driver is closed")
-
-        # The closures must not reach unmapped memory, whoever still calls them.
-        submit_and_wait = refuse
-        pack = refuse
-        ring.close()
+        retire(lambda: ClosedError("this driver is closed"))
 
     offloads = Offloads(system, lambda op: deliver(op), wake)
     arm_wake()

@@ -81,9 +81,7 @@ def make_submit_and_wait(ring: Ring) -> SubmitAndWait:
     def submit_and_wait(tail: int, wait_count: int, timeout_ns: int | None, /) -> Fate:
         sq_tail[0] = tail & U32_MASK
         if timeout_ns is None or not wait_count:
-            result = enter(
-                nr, fd, (tail - sq_head[0]) & U32_MASK, wait_count, flags, null, zero
-            )
+            result = enter(nr, fd, (tail - sq_head[0]) & U32_MASK, wait_count, flags, null, zero)
         else:
             pack_timespec(
                 timespec_view, timespec_offset, timeout_ns // _NS_PER_S, timeout_ns % _NS_PER_S

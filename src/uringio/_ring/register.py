@@ -127,8 +127,6 @@ def register_iowq_max_workers(ring: Ring, bounded: int, unbounded: int) -> tuple
     Kernel: 5.15.
     """
     argument = bytearray(pack("=2I", bounded, unbounded))
-    _register(
-        ring, "register_iowq_max_workers", k.IORING_REGISTER_IOWQ_MAX_WORKERS, argument, 2
-    )
+    _register(ring, "register_iowq_max_workers", k.IORING_REGISTER_IOWQ_MAX_WORKERS, argument, 2)
     view = memoryview(argument).cast("I")
     return view[0], view[1]

@@ -45,9 +45,7 @@ FLAG_LADDER: Final = (
 )
 
 # Without these the ring would need a second way of doing nearly everything.
-_REQUIRED_FEATURES: Final = (
-    k.IORING_FEAT_SINGLE_MMAP | k.IORING_FEAT_NODROP | k.IORING_FEAT_EXT_ARG
-)
+_REQUIRED_FEATURES: Final = k.IORING_FEAT_SINGLE_MMAP | k.IORING_FEAT_NODROP | k.IORING_FEAT_EXT_ARG
 
 
 class Ring:
@@ -151,9 +149,7 @@ def queue_init(
     fd = -errno.EINVAL
     for flags in _rungs(ladder):
         PARAMS.pack_into(params, 0, *(0,) * 25)
-        PARAMS.pack_into(
-            params, 0, 0, cq_entries or entries * 4, flags, *(0,) * 22
-        )
+        PARAMS.pack_into(params, 0, 0, cq_entries or entries * 4, flags, *(0,) * 22)
         fd = system.io_uring_setup(entries, addr)
         if fd != -errno.EINVAL:
             break

@@ -13,14 +13,13 @@ resumes the task when the kernel has let go of it, or its `abort` is called if i
 that is not waiting meets its `attention` flag at the next await.
 """
 
+import _thread
 import contextvars
 import heapq
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TypeVar, TypeVarTuple, cast
-
-import _thread
 
 from uringio._driver import current
 from uringio._driver.contract import Driver, make_driver
@@ -106,14 +105,16 @@ class Context:
     def run(self) -> None:
         """Run passes until `stop` is called."""
         self._enter()
+        self._stopping = False
         try:
-            self._stopping = False
-            while not self._stopping:
+            while not self._stopped():
                 self._pass(None)
         finally:
             self._leave()
 
-    def run_until_done(self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts) -> T:
+    def run_until_done(
+        self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts
+    ) -> T:
         """
         Run ``async_fn(*args)`` as a task until it ends, and return what it returns.
 
@@ -129,7 +130,9 @@ class Context:
         finally:
             self._leave()
 
-    def run_main(self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], args: tuple[*Ts]) -> T:
+    def run_main(
+        self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], args: tuple[*Ts]
+    ) -> T:
         """Like `run_until_done`, for the task that Ctrl-C is delivered to."""
         self._enter()
         try:
@@ -189,6 +192,9 @@ class Context:
         self._hurry = True
         self.driver.wake()
 
+    def _stopped(self) -> bool:
+        return self._stopping
+
     def run_soon(self, function: Callable[[], object]) -> None:
         """
         Have the loop call *function* in its next pass; from any thread or signal handler.
@@ -207,9 +213,7 @@ class Context:
 
     # --- tasks -----------------------------------------------------------------------------------
 
-    def spawn(
-        self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts
-    ) -> Task[T]:
+    def spawn(self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts) -> Task[T]:
         """
         Start a task that belongs to the context itself; whoever calls looks at its result.
 
@@ -285,7 +289,7 @@ class Context:
         context: contextvars.Context | None,
     ) -> None:
         """See `Scheduler`."""
-        self.run_soon(lambda: (context.run(callback, op) if context else callback(op)))
+        self.run_soon(lambda: context.run(callback, op) if context else callback(op))
 
     def asyncio_loop(self) -> object:
         """See `Scheduler`."""
@@ -326,7 +330,8 @@ class Context:
         def one_pass(deadline_ns: int | None) -> None:
             for _ in range(len(ready)):
                 item = take()
-                task = item.waiter
+                # A task, or else `_finish` finds out: a check here would cost every op.
+                task: Task[object] = item.waiter  # type: ignore[assignment]
                 error = item.error
                 context.task = task
                 item.state = SPENT
@@ -380,8 +385,8 @@ class Context:
     ) -> None:
         """End a task whose coroutine returned or raised."""
         self.task = None
-        if not isinstance(task, Task):
-            self._deliver_elsewhere(cast("Op[object]", item))
+        if isinstance(item, Op) and not isinstance(item.waiter, Task):
+            self._deliver_elsewhere(item)
             return
         if isinstance(failure, StopIteration):
             task.outcome = failure.value
@@ -496,14 +501,16 @@ def coroutine_of(
     Raises:
         TypeError: It is a coroutine already, or returns something else.
     """
-    if isinstance(async_fn, Coroutine):
-        async_fn.close()
+    given: object = async_fn
+    if isinstance(given, Coroutine):
+        given.close()
         raise TypeError(
             "pass the async function and its arguments, not a coroutine: run(main), not run(main())"
         )
     coroutine = async_fn(*args)
-    if not isinstance(coroutine, Coroutine):
-        raise TypeError(f"{async_fn!r} is not an async function: it returned {coroutine!r}")
+    returned: object = coroutine
+    if not isinstance(returned, Coroutine):
+        raise TypeError(f"{async_fn!r} is not an async function: it returned {returned!r}")
     return coroutine
 
 

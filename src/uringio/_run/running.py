@@ -3,6 +3,7 @@
 import threading
 from typing import TYPE_CHECKING, NoReturn
 
+from uringio._driver.forks import after_fork_in_child
 from uringio.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ def refuse_nesting() -> NoReturn:
 def maybe_context() -> "Context | None":
     """Return the running context, if any."""
     return _running.context
+
+
+def _forget() -> None:
+    _running.context = None
+
+
+after_fork_in_child(_forget)
 
 
 def set_context(found: "Context | None") -> None:

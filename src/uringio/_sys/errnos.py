@@ -12,7 +12,7 @@ import enum
 import errno
 from typing import Final
 
-__all__ = ["ENTER_FATES", "Fate", "OP_FATES", "SETUP_REMEDIES", "op_fate"]
+__all__ = ["ENTER_FATES", "OP_FATES", "SETUP_REMEDIES", "Fate", "op_fate"]
 
 
 class Fate(enum.Enum):

@@ -84,17 +84,17 @@ class Libc:
 
     def accept4(self, fd: int, addr: int, addrlen: int, flags: int) -> int:
         """accept4(2); bound at first use, since macOS lacks it."""
-        self.accept4 = self._typed("accept4", _INT, _INT, _PTR, _PTR, _INT)  # type: ignore[method-assign]
+        self.accept4 = self._typed("accept4", _INT, _INT, _PTR, _PTR, _INT)  # type: ignore[method-assign,assignment]
         return self.accept4(fd, addr, addrlen, flags)
 
     def pread64(self, fd: int, addr: int, len_bytes: int, offset: int) -> int:
         """pread(2) with a 64-bit offset; bound at first use, under the name this libc gives it."""
-        self.pread64 = self._typed_any(("pread64", "pread"), _SSIZE, _INT, _PTR, _SIZE, _OFF)  # type: ignore[method-assign]
+        self.pread64 = self._typed_any(("pread64", "pread"), _SSIZE, _INT, _PTR, _SIZE, _OFF)  # type: ignore[method-assign,assignment]
         return self.pread64(fd, addr, len_bytes, offset)
 
     def pwrite64(self, fd: int, addr: int, len_bytes: int, offset: int) -> int:
         """pwrite(2) with a 64-bit offset; bound at first use, under the name this libc gives it."""
-        self.pwrite64 = self._typed_any(("pwrite64", "pwrite"), _SSIZE, _INT, _PTR, _SIZE, _OFF)  # type: ignore[method-assign]
+        self.pwrite64 = self._typed_any(("pwrite64", "pwrite"), _SSIZE, _INT, _PTR, _SIZE, _OFF)  # type: ignore[method-assign,assignment]
         return self.pwrite64(fd, addr, len_bytes, offset)
 
     def _typed_any(self, names: tuple[str, ...], restype: type, *argtypes: type) -> _Function:

@@ -92,9 +92,7 @@ def pin(data: ReadableBuffer, *, writable: bool = False) -> tuple[int, int, Pinn
     try:
         view = memoryview(data)
     except TypeError:
-        raise TypeError(
-            f"a bytes-like object is required, not {type(data).__name__!r}"
-        ) from None
+        raise TypeError(f"a bytes-like object is required, not {type(data).__name__!r}") from None
     if not view.contiguous:
         if writable:
             raise TypeError("memory that receives data must be contiguous")

@@ -7,11 +7,10 @@ scope_id)`` for IPv6, `str` (or `bytes`, for the abstract namespace) for Unix so
 Sources: ip(7), ipv6(7), unix(7).
 """
 
+import _socket
 import os
 import struct
 from typing import Final, TypeAlias
-
-import _socket
 
 __all__ = ["AddressTuple", "pack_sockaddr", "unpack_sockaddr"]
 

@@ -10,15 +10,14 @@ refusal is an everyday answer (`recv`, `accept`), return the result or ``-errno`
 by address, and belongs to the caller.
 """
 
+import _socket
+import _thread
 import os
 import select
 import stat
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
-
-import _socket
-import _thread
 
 from uringio.errors import op_error
 
@@ -134,9 +133,7 @@ class System:
         Raises:
             OpError: The kernel refused.
         """
-        return _checked(
-            self._libc.socket(family, kind | self.SOCK_CLOEXEC, protocol), "socket", -1
-        )
+        return _checked(self._libc.socket(family, kind | self.SOCK_CLOEXEC, protocol), "socket", -1)
 
     def bind(self, fd: int, family: int, address: AddressTuple) -> None:
         """Bind *fd*; raises `OpError` naming the address, or ValueError for an unfit one."""
