@@ -513,6 +513,8 @@ def make_uring_driver(
         if op.state == DONE:
             # The outcome waits for delivery: it becomes the cancellation.
             succeeded = op.error is None
+            if succeeded and op.code == SEND_ALL:
+                op.done_bytes += op.len
             op.error = reason
             settle_cancelled(op, op.value, succeeded, system, make_cancelled)
             return True
