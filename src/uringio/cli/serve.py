@@ -137,11 +137,13 @@ class FileServer:
         """
         while True:
             await uringio.sleep(_SWEEP_SECONDS)
-            limit = time.monotonic() - _PATIENCE_SECONDS
-            for connection in self._connections:
-                since = connection.waiting_since
-                if since is not None and since < limit:
-                    connection.scope.cancel()
+            self.drop_silent(time.monotonic() - _PATIENCE_SECONDS)
+
+    def drop_silent(self, since: float) -> None:
+        """Drop connections whose peers have owed us a head since before that monotonic time."""
+        for connection in self._connections:
+            if connection.waiting_since is not None and connection.waiting_since < since:
+                connection.scope.cancel()
 
     async def handle(self, stream: SocketStream) -> None:
         """Serve one connection to its end."""
