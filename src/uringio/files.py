@@ -81,13 +81,16 @@ class File:
 
         Source: pread(2).
         """
+        fd = self._readable(offset)
         buffer = bytearray(max_bytes)
 
         def finish(count: object) -> bytes:
             with memoryview(buffer) as view:
                 return bytes(view[: cast("int", count)])
 
-        return self._read(Op(READ, finish=finish), offset, buffer, max_bytes)
+        return self._handed_out(
+            Op(READ, fd, len_=max_bytes, off=offset, memory=buffer, finish=finish)
+        )
 
     def read_into_at(self, offset: int, buffer: bytearray | memoryview) -> Op[int]:
         """
@@ -107,8 +110,10 @@ class File:
 
         Source: pread(2).
         """
-        op: Op[int] = Op(READ)
-        return self._read(op, offset, buffer, memoryview(buffer).nbytes)
+        fd = self._readable(offset)
+        len_bytes = memoryview(buffer).nbytes
+        op: Op[int] = Op(READ, fd, len_=len_bytes, off=offset, memory=buffer)
+        return self._handed_out(op)
 
     def aclose(self) -> Op[None]:
         """
@@ -145,15 +150,13 @@ class File:
     ) -> None:
         await self.aclose()
 
-    def _read(
-        self, op: Op[T], offset: int, buffer: bytearray | memoryview, len_bytes: int
-    ) -> Op[T]:
+    def _readable(self, offset: int) -> int:
+        """Check what can be checked before there is an op, and return the descriptor."""
         if offset < 0:
             raise ValueError(f"an offset is from 0 up, not {offset}")
-        op.fd = self._fd.number
-        op.off = offset
-        op.memory = buffer
-        op.len = len_bytes
+        return self._fd.number
+
+    def _handed_out(self, op: Op[T]) -> Op[T]:
         op.home = self._driver
         self._reads = [
             read for read in self._reads if read.state == NEW or read.state in _IN_FLIGHT
