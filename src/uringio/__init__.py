@@ -28,6 +28,7 @@ from uringio.errors import (
     UseAfterMoveError,
     WrongThreadError,
 )
+from uringio.files import File, open_file
 from uringio.net import (
     Listener,
     SocketStream,
@@ -47,6 +48,7 @@ __all__ = [
     "Context",
     "DoubleReleaseError",
     "EndOfStreamError",
+    "File",
     "Listener",
     "OpError",
     "RingError",
@@ -67,6 +69,7 @@ __all__ = [
     "listen_unix",
     "move_on_after",
     "offload",
+    "open_file",
     "run",
     "sleep",
     "timeout",
