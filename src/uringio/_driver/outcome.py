@@ -9,9 +9,9 @@ from uringio._sys.system import System
 from uringio.errors import op_error
 
 from .contract import MakeCancelled
-from .op import ACCEPT, DONE, OPEN, OPERATION_NAMES, Op
+from .op import ACCEPT, DONE, OPEN, OPERATION_NAMES, SEND_ALL, Op
 
-__all__ = ["settle_cancelled", "settle_failed"]
+__all__ = ["settle_cancelled", "settle_done_as_cancelled", "settle_failed"]
 
 
 def settle_cancelled(
@@ -35,6 +35,20 @@ def settle_cancelled(
     op.memory = None
     op.hold = None
     op.state = DONE
+
+
+def settle_done_as_cancelled(
+    op: Op[object], reason: BaseException | None, system: System, make_cancelled: MakeCancelled
+) -> None:
+    """Turn the outcome of *op*, which waits for delivery, into its cancellation."""
+    succeeded = op.error is None
+    if succeeded and op.code == SEND_ALL:
+        op.done_bytes += op.len
+    # A reason takes the place of whatever the kernel said and of an earlier reason, but never of
+    # the scheduler's own exception: a task that was cancelled must hear that it was.
+    if reason is None or succeeded or isinstance(op.error, Exception):
+        op.error = reason
+    settle_cancelled(op, op.value, succeeded, system, make_cancelled)
 
 
 def settle_failed(op: Op[object], number: int) -> None:

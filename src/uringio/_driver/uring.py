@@ -53,7 +53,7 @@ from . import op as o
 from .contract import Deliver, MakeCancelled, Statistics
 from .offloads import Offloads
 from .op import CANCELLING, DONE, RECV, SEND_ALL, SUBMITTED, Offload, Op
-from .outcome import settle_cancelled, settle_failed
+from .outcome import settle_cancelled, settle_done_as_cancelled, settle_failed
 from .timers import Timers
 
 __all__ = ["UringDriver", "make_uring_driver"]
@@ -538,12 +538,7 @@ def make_uring_driver(
                 op.error = None
             return True
         if op.state == DONE:
-            # The outcome waits for delivery: it becomes the cancellation.
-            succeeded = op.error is None
-            if succeeded and op.code == SEND_ALL:
-                op.done_bytes += op.len
-            op.error = reason
-            settle_cancelled(op, op.value, succeeded, system, make_cancelled)
+            settle_done_as_cancelled(op, reason, system, make_cancelled)
             return True
         return False
 

@@ -17,7 +17,7 @@ import select
 import stat
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from uringio.errors import op_error
 
@@ -28,7 +28,7 @@ from .constants import (
     NR_IO_URING_SETUP,
     SIZEOF_SOCKADDR_STORAGE,
 )
-from .libc import BareSyscall, Libc, get_errno
+from .libc import BareSend, BareSyscall, Libc, get_errno
 from .memory import Memory, memory_at, pin
 from .sockaddr import AddressTuple, pack_sockaddr, unpack_sockaddr
 
@@ -81,6 +81,12 @@ class System:
         self.bare_syscall: BareSyscall = libc.bare_syscall
         self.get_errno: Callable[[], int] = get_errno
         self.nr_enter = NR_IO_URING_ENTER
+        # Whether loads and stores of ours and of other processors keep their order unasked.
+        self.total_store_order = os.uname().machine in _TOTAL_STORE_ORDER
+        # For a hot path: bytes as they are, -1 and `get_errno` on refusal; `os.read` raises, but
+        # of all ways to have some bytes it is the quickest where there are any.
+        self.bare_send: BareSend = libc.bare_send
+        self.read_bytes: Callable[[int, int], bytes] = os.read
         # Clock and wake-ups: the standard library's own C functions.
         self.monotonic_ns: Callable[[], int] = time.monotonic_ns
         # Attempts on sockets and files by address.
@@ -175,7 +181,7 @@ class System:
         return int.from_bytes(value, _BYTE_ORDER, signed=True)
 
     def accept(self, fd: int, addr: int, addrlen: int, flags: int) -> int:
-        """Attempt accept4(2): a descriptor or ``-errno``; *addr* and *addrlen* are addresses or 0."""
+        """Attempt accept4(2): a descriptor or ``-errno``; *addr*, *addrlen* are addresses or 0."""
         return self._libc.accept4(fd, addr, addrlen, flags)
 
     def pack_sockaddr(self, family: int, address: AddressTuple) -> bytes:
@@ -195,7 +201,7 @@ class System:
         """
         found = _socket.getaddrinfo(host, port, 0, kind, 0, _socket.AI_ADDRCONFIG if host else 0)
         return [
-            (int(family), int(type_), protocol, (str(address[0]), *address[1:]))  # type: ignore[misc]
+            (int(family), int(type_), protocol, cast("AddressTuple", address))
             for family, type_, protocol, _canonical, address in found
         ]
 
@@ -259,6 +265,20 @@ class System:
             return -(error.errno or 0)
         return 0
 
+    def pread_flags(self, fd: int, addr: int, len_bytes: int, offset: int, flags: int) -> int:
+        """Attempt preadv2(2) with RWF_* *flags* into one piece of memory."""
+        try:
+            return os.preadv(fd, [memory_at(addr, len_bytes)], offset, flags)
+        except OSError as error:
+            return -(error.errno or 0)
+
+    def pwrite_flags(self, fd: int, addr: int, len_bytes: int, offset: int, flags: int) -> int:
+        """Attempt pwritev2(2) with RWF_* *flags* from one piece of memory."""
+        try:
+            return os.pwritev(fd, [memory_at(addr, len_bytes)], offset, flags)
+        except OSError as error:
+            return -(error.errno or 0)
+
     def fstat(self, fd: int) -> os.stat_result:
         """Attempt fstat(2), which does not block on a local file; raises `OpError`."""
         try:
@@ -270,7 +290,16 @@ class System:
 
     def epoll(self) -> select.epoll:
         """Return a new epoll object, closed on exec; raises OSError."""
-        return select.epoll(flags=select.EPOLL_CLOEXEC)
+        return select.epoll()
+
+    def poll_fd(self, fd: int, mask: int) -> int:
+        """Ask poll(2), without waiting, which of *mask*, POLLERR, POLLHUP, POLLNVAL holds."""
+        if fd < 0:
+            return select.POLLNVAL
+        poller = select.poll()
+        poller.register(fd, mask)
+        found = poller.poll(0)
+        return found[0][1] if found else 0
 
     # --- threads ---------------------------------------------------------------------------------
 
@@ -278,6 +307,8 @@ class System:
         """Run *function* in a thread that interpreter exit does not wait for."""
         _thread.start_new_thread(function, ())
 
+
+_TOTAL_STORE_ORDER: Final = {"x86_64", "amd64", "i386", "i486", "i586", "i686", "s390x"}
 
 _BYTE_ORDER: Final = "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big"
 

@@ -1,0 +1,368 @@
+"""
+Which ops wait for which descriptor, for drivers that wait for readiness.
+
+An op is attempted when it is submitted.  If its descriptor is not ready, it is queued on the
+descriptor's reader or writer side, the poller is told of the descriptor, once and for both
+directions, and each edge attempts what is queued.  A descriptor that never blocks is never watched.
+
+When an attempt may be spared.  `Descriptor.dry` says that nothing can be read before the next
+edge: the last attempt met EAGAIN, or a read from a TCP socket was short, which proves the same
+(epoll(7)).  The proof does not hold for other kinds of sockets, whose reads also end at message and
+credential boundaries, nor once the end of the stream, an error or urgent data was reported;
+`Descriptor.exact` says whether it does.  So a receive in an echo server costs one read, not two.
+"""
+
+import errno
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from uringio._sys.system import System
+
+from . import op as o
+from .attempts import RECV_BYTES_MAX, VALUED, locate, make_attempts, start_connecting
+from .contract import Deliver
+from .op import DONE, RECV, SEND_ALL, SUBMITTED, Op
+from .outcome import settle_failed
+
+__all__ = ["Descriptor", "Descriptors", "Poller"]
+
+_SOL_SOCKET: Final = 1
+_SO_PROTOCOL: Final = 38
+_IPPROTO_TCP: Final = 6
+_MSG_DONTWAIT: Final = 0x40
+
+# One send_all may not keep everybody else waiting while its peer reads as fast as it writes.
+_SENDS_AT_ONCE: Final = 8
+
+
+class Poller(Protocol):
+    """What tells of edges; the bits are poll(2)'s."""
+
+    name: str
+
+    @property
+    def wait(self) -> Callable[[float, int], list[tuple[int, int]]]:
+        """Return (fd, bits) of what has changed, in at most so many seconds (-1: for ever)."""
+        ...
+
+    def watch(self, fd: int, /) -> int:
+        """Report the present state of *fd*, and from now on every edge: 0 or a positive errno."""
+        ...
+
+    def watch_level(self, fd: int, /) -> None:
+        """Report *fd* as long as it can be read."""
+        ...
+
+    def unwatch(self, fd: int, /) -> None:
+        """Report nothing more of *fd*."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the poller's own descriptor."""
+        ...
+
+
+class Descriptor:
+    """
+    What is known of one file descriptor.
+
+    Attributes:
+        fd: Its number.
+        stream: It was registered as non-blocking: READ and WRITE wait for readiness, and take no
+            thread.
+        watched: The poller knows it.
+        dry: Nothing can be read before the next edge; implies *watched*.
+        exact: A short read proves it dry.
+        readers, writers: Ops that met EAGAIN, oldest first.
+        pollers: POLL ops.
+    """
+
+    __slots__ = ("dry", "exact", "fd", "pollers", "readers", "stream", "watched", "writers")
+
+    def __init__(self, fd: int, stream: bool) -> None:
+        self.fd = fd
+        self.stream = stream
+        self.watched = False
+        self.dry = False
+        self.exact = False
+        self.readers: list[Op[object]] = []
+        self.writers: list[Op[object]] = []
+        self.pollers: list[Op[object]] = []
+
+
+class Descriptors:
+    """
+    The descriptors of one driver, and every op that waits for one.
+
+    The ``start_*`` methods take an op that is SUBMITTED and whose memory is located.
+
+    Attributes:
+        table: By number; the driver's hot closures look into it themselves.
+        attempts: See `uringio._driver.attempts`.
+        deliver: Takes a settled op.
+        unfinished: Descriptors whose first writer could go on and was interrupted for fairness.
+        congested: Ops that connect to a Unix listener whose queue is full.
+    """
+
+    def __init__(self, system: System, poller: Poller, deliver: Deliver) -> None:
+        self._system = system
+        self._poller = poller
+        self.deliver = deliver
+        self.table: dict[int, Descriptor] = {}
+        self.attempts = make_attempts(system, self.adopt)
+        self.unfinished: deque[Descriptor] = deque()
+        self.congested: list[Op[object]] = []
+
+    def __len__(self) -> int:
+        """Count the ops that wait."""
+        return len(self.congested) + sum(
+            len(one.readers) + len(one.writers) + len(one.pollers) for one in self.table.values()
+        )
+
+    # --- descriptors -----------------------------------------------------------------------------
+
+    def adopt(self, fd: int, stream: bool = False) -> None:
+        """Begin anew with a new descriptor, whatever had its number before."""
+        self.table[fd] = Descriptor(fd, stream)
+
+    def describe(self, fd: int) -> Descriptor:
+        """Return what is known of *fd*, which may be nothing yet."""
+        descriptor = self.table.get(fd)
+        if descriptor is None:
+            descriptor = self.table[fd] = Descriptor(fd, False)
+        return descriptor
+
+    def forget(self, fd: int) -> list[Op[object]]:
+        """Drop what is known of *fd* and return the ops that were queued on it."""
+        descriptor = self.table.pop(fd, None)
+        if descriptor is None:
+            return []
+        return [*descriptor.readers, *descriptor.writers, *descriptor.pollers]
+
+    def take_all(self) -> list[Op[object]]:
+        """Forget every descriptor and return all that waited."""
+        waiting = self.congested[:]
+        self.congested.clear()
+        self.unfinished.clear()
+        for fd in list(self.table):
+            waiting += self.forget(fd)
+        return waiting
+
+    def unwatch(self, fd: int) -> None:
+        """Like `forget`, for a descriptor that stays open; what was queued fails."""
+        descriptor = self.table.get(fd)
+        if descriptor is not None:
+            if descriptor.watched:
+                self._poller.unwatch(fd)
+            self.strand(fd)
+
+    def strand(self, fd: int) -> None:
+        """Forget *fd* and end what was queued on it: no edge will come any more."""
+        for op in self.forget(fd):
+            self.finish(op, -errno.ECANCELED)
+
+    # --- beginning -------------------------------------------------------------------------------
+
+    def start_at_once(self, op: Op[object]) -> None:
+        """Carry out what never waits."""
+        self.finish(op, self.attempts[op.code](op))
+
+    def start_reader(self, op: Op[object]) -> None:
+        """Attempt, or wait for something to read."""
+        descriptor = self.table.get(op.fd)
+        if descriptor is not None and descriptor.dry and not _tells_nothing(op):
+            descriptor.readers.append(op)
+        elif not self._try_reader(op, descriptor):
+            self._wait(op, self.describe(op.fd).readers)
+
+    def start_writer(self, op: Op[object]) -> None:
+        """Attempt, or wait for room to write."""
+        descriptor = self.table.get(op.fd)
+        if descriptor is not None and descriptor.writers:
+            descriptor.writers.append(op)
+        elif not self._try_writer(op):
+            self._wait(op, self.describe(op.fd).writers)
+
+    def go_on_sending(self, op: Op[object], res: int) -> None:
+        """Continue a SEND_ALL of `bytes` whose first attempt had the result *res*."""
+        op.state = SUBMITTED
+        if res > 0:
+            locate(op)
+            _advance(op, res)
+            if not self._try_writer(op):
+                self._wait(op, self.describe(op.fd).writers)
+        elif _must_wait(op, res):
+            self._wait(op, self.describe(op.fd).writers)
+        else:
+            self.finish(op, res)
+
+    def start_connect(self, op: Op[object]) -> None:
+        """Begin to connect."""
+        res = start_connecting(self._system, op)
+        if res == -errno.EINPROGRESS:
+            self._wait(op, self.describe(op.fd).writers)
+        elif res == -errno.EAGAIN:
+            self.congested.append(op)
+        else:
+            self.finish(op, res)
+
+    def start_poll(self, op: Op[object]) -> None:
+        """Ask for the present state, or wait for it to change."""
+        res = self.attempts[op.code](op)
+        if res == -errno.EAGAIN:
+            self._wait(op, self.describe(op.fd).pollers)
+        else:
+            self.finish(op, res)
+
+    # --- going on --------------------------------------------------------------------------------
+
+    def serve_readers(self, descriptor: Descriptor) -> None:
+        """Attempt the queued readers, until one finds nothing to read."""
+        waiting = descriptor.readers[:]
+        descriptor.readers.clear()
+        for index, op in enumerate(waiting):
+            if not self._try_reader(op, descriptor):
+                descriptor.readers.append(op)
+                if not _tells_nothing(op):
+                    descriptor.readers += waiting[index + 1 :]
+                    break
+
+    def serve_writers(self, descriptor: Descriptor) -> None:
+        """Attempt the queued writers, until one finds no room."""
+        writers = descriptor.writers
+        while writers and self._try_writer(writers[0]):
+            del writers[0]
+
+    def serve_pollers(self, descriptor: Descriptor) -> None:
+        """Ask for what the POLL ops wait for."""
+        for op in descriptor.pollers[:]:
+            res = self.attempts[op.code](op)
+            if res != -errno.EAGAIN:
+                descriptor.pollers.remove(op)
+                self.finish(op, res)
+
+    def serve_everybody(self) -> None:
+        """Attempt every op that waits: edges may have been lost."""
+        for descriptor in list(self.table.values()):
+            descriptor.dry = False
+            self.serve_readers(descriptor)
+            self.serve_writers(descriptor)
+            self.serve_pollers(descriptor)
+
+    def serve_postponed(self) -> None:
+        """Go on with what no edge will tell of."""
+        for _ in range(len(self.unfinished)):
+            self.serve_writers(self.unfinished.popleft())
+        waiting = self.congested[:]
+        self.congested.clear()
+        for op in waiting:
+            self.start_connect(op)
+
+    def recv_failed(self, descriptor: Descriptor, op: Op[object], error: OSError) -> None:
+        """Take what a read for *op*, the first reader, raised."""
+        if error.errno == errno.EAGAIN:
+            descriptor.dry = True
+        else:
+            descriptor.readers.remove(op)
+            self.finish(op, -(error.errno or errno.EIO))
+
+    # --- ending ----------------------------------------------------------------------------------
+
+    def finish(self, op: Op[object], res: int) -> None:
+        """Settle *op* with a result like a completion's, and deliver it."""
+        if res < 0:
+            settle_failed(op, -res)
+        else:
+            if op.code in VALUED:
+                op.value = res
+            op.memory = None
+            op.hold = None
+            op.state = DONE
+        self.deliver(op)
+
+    def withdraw(self, op: Op[object]) -> None:
+        """Take *op* out of wherever it waits."""
+        if op in self.congested:
+            self.congested.remove(op)
+            return
+        descriptor = self.describe(op.fd)
+        for queue in (descriptor.readers, descriptor.writers, descriptor.pollers):
+            if op in queue:
+                queue.remove(op)
+
+    # --- trying ----------------------------------------------------------------------------------
+
+    def _try_reader(self, op: Op[object], descriptor: Descriptor | None) -> bool:
+        """Attempt *op*; False if it must wait."""
+        size = RECV_BYTES_MAX if op.code == RECV and not 0 < op.len < RECV_BYTES_MAX else op.len
+        res = self._attempt(op)
+        if _must_wait(op, res):
+            if descriptor is not None and not _tells_nothing(op):
+                descriptor.dry = descriptor.watched
+            return False
+        if descriptor is not None and descriptor.exact and op.code != o.ACCEPT:
+            descriptor.dry = 0 < res < size and not op.flags
+        self.finish(op, res)
+        return True
+
+    def _try_writer(self, op: Op[object]) -> bool:
+        """Attempt *op*; False if it must wait, or go on in the next turn."""
+        res = self._attempt(op)
+        if op.code == SEND_ALL:
+            for _ in range(_SENDS_AT_ONCE):
+                if res <= 0 or res == op.len:
+                    break
+                _advance(op, res)
+                res = self._attempt(op)
+            else:
+                if 0 < res < op.len:
+                    _advance(op, res)
+                    self.unfinished.append(self.describe(op.fd))
+                    return False
+        if _must_wait(op, res):
+            return False
+        self.finish(op, res)
+        return True
+
+    def _attempt(self, op: Op[object]) -> int:
+        attempt = self.attempts[op.code]
+        res = attempt(op)
+        while res == -errno.EINTR:
+            res = attempt(op)
+        return res
+
+    def _wait(self, op: Op[object], queue: list[Op[object]]) -> None:
+        """Put *op* into *queue*, one of its descriptor's, and have the descriptor watched."""
+        descriptor = self.describe(op.fd)
+        if not descriptor.watched:
+            number = self._poller.watch(op.fd)
+            if number:
+                self.finish(op, -number)
+                return
+            descriptor.watched = True
+            descriptor.exact = self._is_tcp(op.fd)
+        if queue is descriptor.readers and not _tells_nothing(op):
+            descriptor.dry = True
+        queue.append(op)
+
+    def _is_tcp(self, fd: int) -> bool:
+        try:
+            return self._system.getsockopt(fd, _SOL_SOCKET, _SO_PROTOCOL) == _IPPROTO_TCP
+        except OSError:
+            return False
+
+
+def _tells_nothing(op: Op[object]) -> bool:
+    """Whether MSG_* flags (PEEK, OOB, ...) keep the result from telling about the stream."""
+    return op.flags != 0 and op.code <= o.RECV_INTO
+
+
+def _must_wait(op: Op[object], res: int) -> bool:
+    return res == -errno.EAGAIN and not (o.RECV <= op.code <= SEND_ALL and op.flags & _MSG_DONTWAIT)
+
+
+def _advance(op: Op[object], res: int) -> None:
+    op.done_bytes += res
+    op.addr += res
+    op.len -= res

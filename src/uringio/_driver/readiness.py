@@ -1,0 +1,483 @@
+"""
+The driver that waits for readiness, over whichever `Poller` reports edges.
+
+Flat like the uring driver: `submit` and `turn` write out RECV and SEND_ALL of `bytes`; everything
+else goes through two tables, *operation -> how it begins* (`starts`) and *operation -> how it is
+tried* (`uringio._driver.attempts`).  Queues and the rule that spares attempts are in `descriptors`.
+
+Cancelling is immediate, since nothing of an op is in the kernel: it is taken out of its queue.
+Operations on files are different: a thread may be at work on them (`file_calls`).
+
+One batch of edges per turn, and each op is attempted once in it, so a busy descriptor keeps neither
+timers nor other descriptors waiting.
+"""
+
+import _thread
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from uringio._sys.system import System
+from uringio.errors import ClosedError, RingForkedError, WrongThreadError
+
+from . import op as o
+from .attempts import RECV_BYTES_MAX, SEND_BYTES_MAX, locate
+from .contract import Deliver, MakeCancelled, Statistics
+from .descriptors import Descriptor, Descriptors, Poller
+from .file_calls import FileCalls
+from .offloads import Offloads
+from .op import CANCELLING, DONE, RECV, SEND_ALL, SUBMITTED, Offload, Op
+from .outcome import settle_cancelled, settle_done_as_cancelled
+from .timers import Timers
+
+__all__ = ["ReadinessDriver", "make_readiness_driver"]
+
+# What pollers report, in the bits of poll(2).
+_TROUBLE: Final = 0x2000 | 0x010 | 0x008 | 0x002  # RDHUP, HUP, ERR, PRI
+_READABLE: Final = _TROUBLE | 0x001  # IN
+_WRITABLE: Final = 0x010 | 0x008 | 0x004  # HUP, ERR, OUT
+
+_BATCH_COUNT_MAX: Final = 512
+# epoll_wait(2) takes milliseconds in an int; a longer wait is made of several.
+_WAIT_SECONDS_MAX: Final = 86400.0
+# How often connecting is tried while a Unix listener's queue is full; nothing announces its room.
+_CONGESTED_SECONDS: Final = 0.005
+_CLOSE_NS: Final = 1_000_000_000
+
+_leaked: list[object] = []  # the calls of drivers whose closing ran out of time
+
+
+def _discard(op: Op[object]) -> None:
+    """Deliver to nobody: the scheduler has gone."""
+
+
+def _warn_leak(count: int) -> None:
+    import warnings
+
+    warnings.warn(
+        f"{count} file operations were still with worker threads when the driver was closed; their "
+        "memory is leaked on purpose",
+        ResourceWarning,
+        stacklevel=4,
+    )
+
+
+class ReadinessDriver:
+    """See `uringio._driver.contract.Driver`; made by `make_readiness_driver`."""
+
+    def __init__(
+        self,
+        system: System,
+        name: str,
+        *,
+        submit: Callable[[Op[object]], None],
+        turn: Callable[[int | None], None],
+        cancel: Callable[[Op[object], BaseException | None], bool],
+        fire: Callable[[Op[object]], None],
+        flush: Callable[[], None],
+        wake: Callable[[], None],
+        wake_fd: int,
+        register: Callable[[int], None],
+        unregister: Callable[[int], None],
+        statistics: Callable[[], Statistics],
+        poison: Callable[[], None],
+        close: Callable[[int | None], None],
+    ) -> None:
+        self.system = system
+        self.name = name
+        self.submit = submit
+        self.turn = turn
+        self.flush = flush
+        self.wake = wake
+        self.wake_fd = wake_fd
+        self.statistics = statistics
+        self.poison = poison
+        self._cancel = cancel
+        self._fire = fire
+        self._register = register
+        self._unregister = unregister
+        self._close = close
+
+    def cancel(self, op: Op[object], reason: BaseException | None = None, /) -> bool:
+        """See the contract."""
+        return self._cancel(op, reason)
+
+    def fire(self, op: Op[object], /) -> None:
+        """See the contract."""
+        self._fire(op)
+
+    def abandon(self, op: Op[object], /) -> None:
+        """See the contract."""
+        op.memory = None
+        op.state = o.SPENT
+
+    def register(self, fd: int, /) -> None:
+        """See the contract: an attempt on *fd* must answer EAGAIN instead of waiting."""
+        self._register(fd)
+
+    def unregister(self, fd: int, /) -> None:
+        """See the contract."""
+        self._unregister(fd)
+
+    def close(self, deadline_ns: int | None = None, /) -> None:
+        """See the contract."""
+        self._close(deadline_ns)
+
+
+def make_readiness_driver(
+    system: System, deliver: Deliver, make_cancelled: MakeCancelled, poller: Poller
+) -> ReadinessDriver:
+    """
+    Build the driver of the calling thread over *poller*, which it owns from now on.
+
+    Raises:
+        OSError: No descriptor was left for the wake pipe.
+    """
+    try:
+        wake_read_fd, wake_write_fd = system.pipe()
+    except BaseException:
+        poller.close()
+        raise
+    poller.watch_level(wake_read_fd)
+
+    wait = poller.wait
+    read, send, get_errno = system.read_bytes, system.bare_send, system.get_errno
+    clock = system.monotonic_ns
+    get_ident = _thread.get_ident
+    owner_thread = get_ident()
+
+    descriptors = Descriptors(system, poller, deliver)
+    find: Callable[[int], Descriptor | None] = descriptors.table.get
+    unfinished, congested = descriptors.unfinished, descriptors.congested
+    serve_readers, serve_writers = descriptors.serve_readers, descriptors.serve_writers
+    serve_pollers = descriptors.serve_pollers
+    timers = Timers()
+    events: set[Op[object]] = set()
+    nops: deque[Op[object]] = deque()
+    starts: list[Callable[[Op[object]], object]] = []
+    use = waits = turns = stray = 0
+    suspect = False  # edges may have been lost to an exception
+    woken = closed = False
+
+    def submit(op: Op[object]) -> None:
+        nonlocal use
+        code = op.code
+        if code == RECV:
+            descriptor = find(op.fd)
+            if descriptor is not None and descriptor.dry and not op.flags:
+                use += 1
+                op.use = use
+                op.state = SUBMITTED
+                descriptor.readers.append(op)
+                return
+        elif code == SEND_ALL:
+            memory = op.memory
+            if type(memory) is bytes and op.len <= SEND_BYTES_MAX:
+                descriptor = find(op.fd)
+                if descriptor is None or not descriptor.writers:
+                    use += 1
+                    op.use = use
+                    res = send(op.fd, memory, op.len, op.flags)
+                    if res == op.len:
+                        op.memory = None
+                        op.state = DONE
+                        deliver(op)
+                    else:
+                        descriptors.go_on_sending(op, res if res >= 0 else -get_errno())
+                    return
+        start = starts[code]
+        locate(op)
+        use += 1
+        op.use = use
+        op.state = SUBMITTED
+        start(op)
+
+    def turn(deadline_ns: int | None) -> None:
+        nonlocal waits, turns, woken, suspect, stray
+        if get_ident() != owner_thread:
+            raise wrong_thread()
+        turns += 1
+        seconds = -1.0
+        if deadline_ns == 0 or woken or nops or unfinished or suspect:
+            seconds = 0.0
+        else:
+            timer_ns = timers.next_deadline_ns()
+            if timer_ns is not None and (deadline_ns is None or timer_ns < deadline_ns):
+                deadline_ns = timer_ns
+            if deadline_ns is not None:
+                # The poller rounds up to its milliseconds: never early, so never a busy wait.
+                seconds = min(max(0.0, (deadline_ns - clock()) / 1e9), _WAIT_SECONDS_MAX)
+            if congested and not 0 <= seconds < _CONGESTED_SECONDS:
+                seconds = _CONGESTED_SECONDS
+        waits += 1
+        try:
+            for fd, bits in wait(seconds, _BATCH_COUNT_MAX):
+                descriptor = find(fd)
+                if descriptor is None:
+                    if fd == wake_read_fd:
+                        woken = True
+                    else:
+                        stray += 1
+                    continue
+                if bits & _TROUBLE:
+                    descriptor.exact = False
+                if bits & _READABLE:
+                    descriptor.dry = False
+                    readers = descriptor.readers
+                    if readers:
+                        op = readers[0]
+                        if op.code == RECV and not op.flags and len(readers) == 1:
+                            size = op.len if 0 < op.len < RECV_BYTES_MAX else RECV_BYTES_MAX
+                            try:
+                                data = read(fd, size)
+                            except OSError as error:
+                                descriptors.recv_failed(descriptor, op, error)
+                            else:
+                                readers.clear()
+                                op.value = data
+                                op.state = DONE
+                                deliver(op)
+                                if descriptor.exact and 0 < len(data) < size:
+                                    descriptor.dry = True
+                        else:
+                            serve_readers(descriptor)
+                if descriptor.writers and bits & _WRITABLE:
+                    serve_writers(descriptor)
+                if descriptor.pollers:
+                    serve_pollers(descriptor)
+            if woken:
+                # In this order: who finds `woken` set and does not poke has left its work before
+                # it is cleared, and that work is looked at after.
+                system.drain(wake_read_fd)
+                woken = False
+        except BaseException:
+            # A signal handler's, say: the rest of the batch is lost, and edges come only once.
+            suspect = True
+            raise
+        if suspect:
+            suspect = False
+            descriptors.serve_everybody()
+        if unfinished or congested:
+            descriptors.serve_postponed()
+        if nops:
+            settle_nops()
+        if timers:
+            timers.expire(clock(), settle_timer)
+        if offloads.finished:
+            offloads.settle_finished()
+        if files.finished:
+            settle_files()
+
+    # --- beginning -------------------------------------------------------------------------------
+
+    def start_close(op: Op[object]) -> None:
+        if not files.keep_back(op):
+            finish_close(op)
+
+    def start_file(op: Op[object]) -> None:
+        descriptor = find(op.fd)
+        if descriptor is not None and descriptor.stream and op.code == o.READ:
+            descriptors.start_reader(op)
+        elif descriptor is not None and descriptor.stream and op.code == o.WRITE:
+            descriptors.start_writer(op)
+        else:
+            files.start(op)
+
+    def start_offload(op: Op[object]) -> None:
+        assert isinstance(op, Offload)
+        offloads.start(op)
+
+    def start_ready(op: Op[object]) -> None:
+        op.state = DONE
+        deliver(op)
+
+    # --- ending ----------------------------------------------------------------------------------
+
+    def finish(op: Op[object], res: int) -> None:
+        """End an op that may have been cancelled while nobody could stop it."""
+        if op.state == CANCELLING:
+            settle_cancelled(op, res, res >= 0, system, make_cancelled)
+            deliver(op)
+        else:
+            descriptors.finish(op, res)
+
+    def finish_close(op: Op[object]) -> None:
+        descriptors.strand(op.fd)
+        finish(op, descriptors.attempts[op.code](op))
+
+    def settle_nops() -> None:
+        for _ in range(len(nops)):
+            descriptors.finish(nops.popleft(), 0)
+
+    def settle_timer(op: Op[object]) -> None:
+        op.use = 0
+        op.state = DONE
+        deliver(op)
+
+    def settle_files() -> None:
+        for op, res in files.take_finished():
+            if op.code == o.OPEN and res >= 0:
+                descriptors.forget(res)  # whatever had this number before
+            finish(op, res)
+        for op in files.take_closes():
+            finish_close(op)
+
+    def fire(op: Op[object]) -> None:
+        if op in events:
+            events.discard(op)
+            op.state = DONE
+            deliver(op)
+
+    # --- what is seldom --------------------------------------------------------------------------
+
+    def register(fd: int) -> None:
+        unregister(fd)
+        system.set_blocking(fd, False)
+        descriptors.adopt(fd, stream=True)
+
+    def unregister(fd: int) -> None:
+        if not closed:
+            descriptors.unwatch(fd)
+
+    def flush() -> None:
+        if get_ident() != owner_thread:
+            raise wrong_thread()
+
+    def cancel(op: Op[object], reason: BaseException | None) -> bool:
+        if get_ident() != owner_thread:
+            raise wrong_thread()
+        if op.state == SUBMITTED:
+            op.state = CANCELLING
+            op.error = reason
+            if op not in files:
+                withdraw(op)
+                settle_cancelled(op, None, False, system, make_cancelled)
+                deliver(op)
+            return True
+        if op.state == CANCELLING:
+            if reason is None:
+                op.error = None
+            return True
+        if op.state == DONE:
+            settle_done_as_cancelled(op, reason, system, make_cancelled)
+            return True
+        return False
+
+    def withdraw(op: Op[object]) -> None:
+        if op.code == o.TIMEOUT:
+            timers.remove(op)
+        elif op.code == o.OFFLOAD:
+            offloads.abandon(op)
+        elif op.code == o.EVENT:
+            events.discard(op)
+        elif op.code == o.NOP:
+            nops.remove(op)
+        else:
+            descriptors.withdraw(op)
+
+    def wake() -> None:
+        nonlocal woken
+        if not woken and not closed:
+            woken = True
+            system.poke(wake_write_fd)
+
+    def statistics() -> Statistics:
+        count = len(descriptors) + len(timers) + len(events) + len(nops) + len(offloads)
+        count += len(files)
+        return Statistics(poller.name, use, use - count, count, turns, waits, stray, 0)
+
+    def wrong_thread() -> Exception:
+        return WrongThreadError(
+            "this driver belongs to the thread that made it; from other threads only wake() and "
+            "the loop's thread-safe calls may be used"
+        )
+
+    def retire(make_refusal: Callable[[], Exception]) -> None:
+        """Let no closure reach the poller again, whoever still calls one; then close it."""
+        nonlocal closed, find, starts, owner_thread, wrong_thread
+        closed = True
+
+        def refuse(*_arguments: object) -> Descriptor:
+            raise make_refusal()
+
+        find = refuse
+        starts = [refuse] * len(starts)
+        owner_thread = -1  # no thread has this number
+        wrong_thread = make_refusal
+        poller.close()
+        system.close(wake_read_fd)
+        system.close(wake_write_fd)
+
+    def poison() -> None:
+        # Closing a copy of the poller's descriptor changes nothing for the parent; a watch would.
+        if not closed:
+            retire(
+                lambda: RingForkedError(
+                    "this process was forked while the driver was in use: what it watches belongs "
+                    "to the parent. Start a new loop in the child"
+                )
+            )
+
+    def close(deadline_ns: int | None) -> None:
+        nonlocal deliver
+        if closed:
+            return
+        if get_ident() != owner_thread:
+            raise wrong_thread()
+        deliver = descriptors.deliver = _discard
+        for op in [
+            *timers.take_all(),
+            *offloads.take_all(),
+            *events,
+            *nops,
+            *descriptors.take_all(),
+        ]:
+            op.state = CANCELLING
+            settle_cancelled(op, None, False, system, make_cancelled)
+        events.clear()
+        nops.clear()
+        for op in files.ops():
+            if op.state == SUBMITTED and op.code != o.CLOSE:
+                op.state = CANCELLING
+        deadline = deadline_ns if deadline_ns is not None else clock() + _CLOSE_NS
+        while files and clock() < deadline:
+            turn(deadline)
+        stranded_count = files.desert()
+        if stranded_count:
+            _leaked.append(files)
+            _warn_leak(stranded_count)
+        retire(lambda: ClosedError("this driver is closed"))
+
+    starts += [descriptors.start_at_once] * len(o.OPERATION_NAMES)
+    for code in (o.RECV, o.RECV_INTO, o.ACCEPT):
+        starts[code] = descriptors.start_reader
+    for code in (o.SEND, o.SEND_ALL):
+        starts[code] = descriptors.start_writer
+    for code in (o.OPEN, o.READ, o.WRITE, o.FSYNC):
+        starts[code] = start_file
+    starts[o.NOP] = nops.append
+    starts[o.CONNECT] = descriptors.start_connect
+    starts[o.CLOSE] = start_close
+    starts[o.POLL] = descriptors.start_poll
+    starts[o.TIMEOUT] = timers.add
+    starts[o.OFFLOAD] = start_offload
+    starts[o.READY] = start_ready
+    starts[o.EVENT] = events.add
+    offloads = Offloads(system, lambda op: deliver(op), wake)
+    files = FileCalls(system, wake)
+    return ReadinessDriver(
+        system,
+        poller.name,
+        submit=submit,
+        turn=turn,
+        cancel=cancel,
+        fire=fire,
+        flush=flush,
+        wake=wake,
+        wake_fd=wake_write_fd,
+        register=register,
+        unregister=unregister,
+        statistics=statistics,
+        poison=poison,
+        close=close,
+    )
