@@ -4,9 +4,12 @@ Making sockets for a driver: the calls that do not block, on the system's side o
 Surface rooms say what they want in Python's terms; families, levels and option numbers stay here.
 """
 
+import errno
+import os
 from collections.abc import Sequence
 from typing import Final
 
+from uringio._sys.memory import pin
 from uringio._sys.sockaddr import AddressTuple
 from uringio._sys.system import AddressInfo, System
 
@@ -47,13 +50,13 @@ def numeric_address(system: System, host: str, port: int) -> AddressInfo | None:
     """Return *host* as an address if it is numeric, without asking a resolver; else None."""
     if not 0 <= port <= 65535:
         raise ValueError(f"port {port} is outside 0..65535")
+    if "%" in host:
+        return None  # a scope by name: the resolver knows its number
     candidates: tuple[tuple[int, Address], ...] = (
         (system.AF_INET, (host, port)),
         (system.AF_INET6, (host, port, 0, 0)),
     )
     for family, address in candidates:
-        if "%" in host:
-            return None  # a scope by name: the resolver knows its number
         try:
             system.pack_sockaddr(family, address)
         except ValueError:
@@ -62,10 +65,18 @@ def numeric_address(system: System, host: str, port: int) -> AddressInfo | None:
     return None
 
 
-def unix_address(system: System, path: str | bytes) -> AddressInfo:
-    """Return *path* as an address; a leading NUL names the abstract namespace."""
-    system.pack_sockaddr(system.AF_UNIX, path)
-    return system.AF_UNIX, system.SOCK_STREAM, 0, path
+def unix_address(system: System, path: str | bytes | os.PathLike[str]) -> AddressInfo:
+    """
+    Return *path* as an address; a leading NUL names the abstract namespace.
+
+    Raises:
+        ValueError: The path is empty or too long.
+    """
+    address = os.fspath(path)
+    if not address:
+        raise ValueError("a Unix socket's path is not empty")
+    system.pack_sockaddr(system.AF_UNIX, address)
+    return system.AF_UNIX, system.SOCK_STREAM, 0, address
 
 
 def open_listener(
@@ -80,7 +91,8 @@ def open_listener(
     Make a listening stream socket and return its descriptor.
 
     TCP listeners get SO_REUSEADDR, so that a server restarts at once, and TCP_NODELAY, which Linux
-    hands on to every accepted socket.
+    hands on to every accepted socket.  A Unix socket file at which nobody listens any more is
+    replaced; another server's is not.
 
     Raises:
         OpError: The kernel refused, such as EADDRINUSE.
@@ -96,17 +108,36 @@ def open_listener(
             if family == system.AF_INET6:
                 system.setsockopt(fd, _IPPROTO_IPV6, _IPV6_V6ONLY, 1)
             set_nodelay(system, fd)
-        elif isinstance(address, str | bytes):
-            system.remove_stale_socket(address)
         for level, option, value in options:
             system.setsockopt(fd, level, option, value)
-        system.bind(fd, family, address)
+        try:
+            system.bind(fd, family, address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_abandoned(system, info):
+                raise
+            assert isinstance(address, str | bytes)
+            system.remove_stale_socket(address)
+            system.bind(fd, family, address)
         system.listen(fd, backlog)
         driver.register(fd)
     except BaseException:
         system.close(fd)
         raise
     return fd
+
+
+def _is_abandoned(system: System, info: AddressInfo) -> bool:
+    """Whether nobody listens on a Unix socket's path; true of other kinds of file as well."""
+    family, kind, protocol, address = info
+    if family != system.AF_UNIX:
+        return False
+    fd = system.socket(family, kind | system.SOCK_NONBLOCK, protocol)
+    try:
+        addr, len_bytes, _keep = pin(system.pack_sockaddr(family, address))
+        # A server whose queue is full answers EAGAIN: it lives.
+        return system.connect(fd, addr, len_bytes) == -errno.ECONNREFUSED
+    finally:
+        system.close(fd)
 
 
 def open_stream_socket(

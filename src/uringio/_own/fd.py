@@ -6,6 +6,7 @@ forgotten warns and closes itself; by then nothing can be in flight on it, becau
 their owner alive.
 """
 
+import warnings
 from collections.abc import Callable
 
 from uringio.errors import ClosedError
@@ -21,17 +22,20 @@ class OwnedFd:
         fd: The number.
         close: The system's close.
         what: For error messages, such as ``"stream"``.
+
+    Attributes:
+        what: As given.
     """
 
-    __slots__ = ("_close", "_fd", "_what")
+    __slots__ = ("_close", "_fd", "what")
 
     def __init__(self, fd: int, close: Callable[[int], int], what: str) -> None:
         self._fd = fd
         self._close = close
-        self._what = what
+        self.what = what
 
     def __repr__(self) -> str:
-        return f"<OwnedFd {self._what} {'closed' if self._fd < 0 else self._fd}>"
+        return f"<OwnedFd {self.what} {'closed' if self._fd < 0 else self._fd}>"
 
     @property
     def number(self) -> int:
@@ -57,13 +61,12 @@ class OwnedFd:
 
     def closed_error(self) -> ClosedError:
         """Build the error for using it when it is closed."""
-        return ClosedError(f"this {self._what} is closed")
+        return ClosedError(f"this {self.what} is closed")
 
     def __del__(self) -> None:
         if self._fd >= 0:
-            import warnings
-
-            warnings.warn(
-                f"a {self._what} on fd {self._fd} was never closed", ResourceWarning, source=self
-            )
-            self.close()
+            text = f"a {self.what} on fd {self._fd} was never closed"
+            try:
+                warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
+            finally:
+                self.close()  # also where warnings are errors

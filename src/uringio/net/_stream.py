@@ -1,0 +1,352 @@
+"""Connected stream sockets."""
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from uringio._driver.contract import Driver
+from uringio._driver.op import (
+    NEW,
+    READY,
+    RECV,
+    SEND_ALL,
+    SHUTDOWN,
+    SPENT,
+    STALE,
+    Op,
+)
+from uringio._driver.sockets import SEND_ALL_FLAGS, Address
+from uringio._own.fd import OwnedFd
+from uringio.errors import BusyError, EndOfStreamError
+
+from ._closing import close_op, in_flight
+
+__all__ = ["SocketStream"]
+
+T = TypeVar("T")
+
+_SHUT_WR: Final = 1
+# What one operation is given; the kernel takes a little below 2 GiB at a time anyway.
+_SEND_BYTES_MAX: Final = 1 << 30
+
+# In the places of a closed stream's ops: never free, so every call takes the long way to the error.
+_CLOSED_RECV: Final[Op[bytes]] = Op(READY)
+_CLOSED_RECV.state = STALE
+_CLOSED_SEND: Final[Op[None]] = Op(READY)
+_CLOSED_SEND.state = STALE
+
+
+class _Hull:
+    """
+    What a stream's operations keep alive: its descriptor, and what nobody has read yet.
+
+    Apart from the stream, which refers to its ops, so that a stream that is dropped goes at once
+    rather than when the garbage collector finds the circle.
+    """
+
+    __slots__ = ("fd", "unread")
+
+    def __init__(self, fd: OwnedFd) -> None:
+        self.fd = fd
+        self.unread: deque[bytes | OSError] = deque()
+
+    def orphan(self, op: Op[T], value: object, /) -> None:
+        """
+        Keep what a cancelled receive had got; see `Owner`.
+
+        Its error too: a reset is reported once, and after it comes what looks like an orderly end.
+        """
+        if op.code == RECV and value and isinstance(value, bytes | OSError):
+            self.unread.append(value)
+
+
+class SocketStream:
+    """
+    A connected stream socket.
+
+    Made by `connect_tcp`, `connect_unix` and `Listener.accept`.  Close it, or use it as an async
+    context manager.
+
+    Attributes:
+        local_address: This end's address, as the standard library writes it.
+        remote_address: The peer's.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_driver",
+        "_eof_op",
+        "_fd",
+        "_hull",
+        "_recv_op",
+        "_remote",
+        "_send_op",
+        "_unread",
+    )
+
+    def __init__(self, driver: Driver, fd: int, remote: bytes | None = None) -> None:
+        self._driver = driver
+        self._fd = OwnedFd(fd, driver.system.close, "stream")
+        self._remote = remote
+        self._hull = _Hull(self._fd)
+        self._unread = self._hull.unread
+        # One op object per direction for the stream's whole life; `state` says whether it is free.
+        self._recv_op: Op[bytes] = self._make_recv_op(fd)
+        self._send_op: Op[None] = self._make_send_op(fd)
+        self._eof_op: Op[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<SocketStream {self._fd!r}>"
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    def recv(self, max_bytes: int = 65536, /) -> Op[bytes]:
+        """
+        Wait for bytes.
+
+        Args:
+            max_bytes: The most to return, at least 1; a driver may return less. [bytes]
+
+        Returns:
+            Between 1 and *max_bytes* bytes, or ``b""`` once the peer has sent its last.
+
+        Raises:
+            ClosedError: The stream was closed, before the call or during it.
+            BusyError: Another task is receiving.
+            OpError: The connection broke, such as `ConnectionResetError`.
+
+        Cancellation: bytes that had arrived are kept for the next call.
+
+        Source: recv(2).
+        """
+        op = self._recv_op
+        if op.state != SPENT or self._unread or max_bytes < 1:
+            return self._recv_otherwise(max_bytes)
+        op.state = NEW
+        op.error = None
+        op.len = max_bytes
+        return op
+
+    async def recv_exactly(self, count: int, /) -> bytes:
+        """
+        Wait for exactly *count* bytes.
+
+        Raises:
+            EndOfStreamError: The peer ended first; ``partial`` has what came.
+            ClosedError, BusyError, OpError: As `recv`.
+
+        Cancellation: what had arrived is kept for the next call, as after an error.
+        """
+        if count < 0:
+            raise ValueError(f"a count of bytes is from 0 up, not {count}")
+        chunks: list[bytes] = []
+        missing = count
+        try:
+            while missing:
+                chunk = await self.recv(min(missing, 65536))
+                if not chunk:
+                    partial = b"".join(chunks)
+                    chunks.clear()
+                    raise EndOfStreamError(count, partial)
+                chunks.append(chunk)
+                missing -= len(chunk)
+        except BaseException:
+            self._unread.extendleft(reversed(chunks))
+            raise
+        return b"".join(chunks)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Iterate over chunks as they arrive, until the peer's end."""
+        return self._chunks()
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        while chunk := await self.recv():
+            yield chunk
+
+    def _recv_otherwise(self, max_bytes: int) -> Op[bytes]:
+        """`recv` in every case but the plainest."""
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes is at least 1, not {max_bytes}")
+        fd = self._fd.number
+        op = self._recv_op
+        if op.state == NEW:
+            # Handed out and not started.  Whoever holds it may still try to, and must be refused.
+            op.state = STALE
+        elif in_flight(op):
+            raise BusyError(f"another task is receiving on {self!r}")
+        if self._unread:
+            kept: Op[bytes] = Op(READY, finish=lambda _: self._take_unread(max_bytes))
+            kept.home = self._driver
+            return kept
+        op = self._recv_op = self._make_recv_op(fd)
+        op.state = NEW
+        op.len = max_bytes
+        return op
+
+    def _take_unread(self, max_bytes: int) -> bytes:
+        unread = self._unread
+        if not unread:
+            raise BusyError(f"another task took what was kept on {self!r}")
+        first = unread.popleft()
+        if isinstance(first, OSError):
+            raise first
+        if len(first) > max_bytes:
+            unread.appendleft(first[max_bytes:])
+            first = first[:max_bytes]
+        return first
+
+    def _make_recv_op(self, fd: int) -> Op[bytes]:
+        op: Op[bytes] = Op(RECV, fd, owner=self._hull)
+        op.home = self._driver
+        op.state = SPENT
+        return op
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def send_all(self, data: bytes | bytearray | memoryview, /) -> Awaitable[None]:
+        """
+        Send every byte of *data*, waiting where the peer is slow.
+
+        Lifetime: *data* is held until the kernel has taken it all; a `bytearray` cannot be resized
+        meanwhile, and changing its contents changes what is sent.
+
+        Raises:
+            ClosedError: The stream was closed, before the call or during it.
+            BusyError: Another task is sending.
+            OpError: The connection broke, such as `BrokenPipeError`; ``done`` counts what had left.
+
+        Cancellation: some of the bytes may have been sent; the exception's ``done`` counts them.
+
+        Source: send(2).
+        """
+        op = self._send_op
+        if op.state != SPENT or type(data) is not bytes or not data:
+            return self._send_otherwise(data)
+        op.state = NEW
+        op.error = None
+        op.memory = data
+        op.len = len(data)
+        op.done_bytes = 0
+        return op
+
+    def send_eof(self) -> Op[None]:
+        """
+        Tell the peer that no more bytes follow; receiving goes on.
+
+        Raises:
+            ClosedError: The stream is closed.
+            BusyError: Another task is sending; what it sends would be cut off.
+            OpError: The peer is gone (ENOTCONN).
+
+        Source: shutdown(2).
+        """
+        fd = self._fd.number
+        if in_flight(self._send_op):
+            raise BusyError(f"another task is sending on {self!r}")
+        before = self._eof_op
+        if before is not None and before.state == NEW:
+            before.state = STALE  # one at a time is what `aclose` can end
+        op: Op[None] = Op(SHUTDOWN, fd, len_=_SHUT_WR, owner=self._hull)
+        op.home = self._driver
+        self._eof_op = op
+        return op
+
+    def _send_otherwise(self, data: bytes | bytearray | memoryview) -> Awaitable[None]:
+        """`send_all` in every case but the plainest."""
+        fd = self._fd.number
+        view = memoryview(data)
+        op = self._send_op
+        if op.state == NEW:
+            op.state = STALE
+            op.memory = None
+        elif in_flight(op):
+            raise BusyError(f"another task is sending on {self!r}")
+        if view.nbytes == 0:
+            return Op(READY)
+        if view.nbytes > _SEND_BYTES_MAX:
+            return self._send_in_pieces(view.cast("B"))
+        op = self._send_op = self._make_send_op(fd)
+        op.state = NEW
+        op.memory = data
+        op.len = view.nbytes
+        return op
+
+    async def _send_in_pieces(self, view: memoryview) -> None:
+        for start in range(0, view.nbytes, _SEND_BYTES_MAX):
+            try:
+                await self._send_otherwise(view[start : start + _SEND_BYTES_MAX])
+            except BaseException as error:
+                done: object = getattr(error, "done", None)
+                if isinstance(done, int):
+                    error.__dict__["done"] = start + done
+                raise
+
+    def _make_send_op(self, fd: int) -> Op[None]:
+        op: Op[None] = Op(SEND_ALL, fd, flags=SEND_ALL_FLAGS, owner=self._hull)
+        op.home = self._driver
+        op.state = SPENT
+        return op
+
+    # --- the ends --------------------------------------------------------------------------------
+
+    @property
+    def local_address(self) -> Address:
+        """This end's address; raises `ClosedError`."""
+        return self._driver.system.getsockname(self._fd.number)
+
+    @property
+    def remote_address(self) -> Address:
+        """The peer's address; raises `OpError` (ENOTCONN) where it is not known any more."""
+        if self._remote is not None:
+            return self._driver.system.unpack_sockaddr(self._remote)
+        return self._driver.system.getpeername(self._fd.number)
+
+    def fileno(self) -> int:
+        """The descriptor, which stays the stream's; raises `ClosedError`."""
+        return self._fd.number
+
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        """Set a socket option by its numbers; raises `OpError`."""
+        self._driver.system.setsockopt(self._fd.number, level, option, value)
+
+    def getsockopt(self, level: int, option: int) -> int:
+        """Return an integer socket option by its numbers; raises `OpError`."""
+        return self._driver.system.getsockopt(self._fd.number, level, option)
+
+    def aclose(self) -> Op[None]:
+        """
+        Close the stream; safe to call twice.
+
+        Tasks that are receiving or sending get `ClosedError`.
+
+        Raises:
+            WrongThreadError: The stream belongs to another loop or thread.
+
+        Cancellation: the stream is closed all the same.
+        """
+        ops: list[Op[object]] = [self._recv_op, self._send_op]
+        if self._eof_op is not None:
+            ops.append(self._eof_op)
+        closing = close_op(self._driver, self._fd, ops)
+        # The old ones may still be on their way; delivered, they would look free.
+        self._recv_op, self._send_op = _CLOSED_RECV, _CLOSED_SEND
+        return closing
+
+    def close_idle(self) -> None:
+        """Close at once; for streams that nothing was ever awaited on."""
+        if not self._fd.closed:
+            self._driver.unregister(self._fd.number)
+            self._fd.close()
+            self._recv_op, self._send_op = _CLOSED_RECV, _CLOSED_SEND
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
