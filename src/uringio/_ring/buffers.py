@@ -4,11 +4,15 @@ A ring of provided buffers: the kernel picks one when data is there, not before.
 Small and hot on purpose.  The kernel consumes in FIFO order, so a large ring walks through cold
 memory; 16 to 64 buffers stay in the processor's cache.
 
-Putting a buffer back usually writes nothing but the tail.  The kernel took the oldest entry, so when
-buffers return in the order in which they were taken, the slot at the tail already holds that very
-buffer.  `held_at` tells when it does not, and `put` writes the entry then.  (This rests on the kernel
-never writing into entries, which holds for rings without IOU_PBUF_RING_INC and for receives without
-bundles.)
+Putting a buffer back usually writes nothing but the tail.  The kernel took the oldest entry, so
+when buffers return in the order in which they were taken, the slot at the tail already holds that
+very buffer.  `held_at` tells when it does not, and `put` writes the entry then.  (This rests on the
+kernel never writing into entries, which holds for rings without IOU_PBUF_RING_INC and for receives
+without bundles.)
+
+For sockets and pipes only: their requests pick a buffer inside the owner's own enter.  A kernel
+worker (IOSQE_ASYNC, a regular file) would read entries and tail from another processor, and nothing
+here orders the two stores for it.
 
 Twins: io_uring_setup_buf_ring, io_uring_buf_ring_add, io_uring_buf_ring_advance.
 Source: io_uring_provided_buffers(7).
@@ -41,8 +45,10 @@ class BufferRing:
     def __init__(self, ring: Ring, group: int, count: int, buffer_bytes: int) -> None:
         if count < 1 or count & (count - 1) or count > 32768:
             raise ValueError(f"the number of buffers must be a power of two up to 32768: {count}")
-        if buffer_bytes < 1:
-            raise ValueError(f"buffers must have a size, not {buffer_bytes} bytes")
+        if not 0 < buffer_bytes < 1 << 32:
+            raise ValueError(f"buffers cannot have a size of {buffer_bytes} bytes")
+        if not 0 <= group < 1 << 16:
+            raise ValueError(f"a buffer group's number is 0 to 65535, not {group}")
         self._ring = ring
         self.group = group
         self.count = count

@@ -3,12 +3,16 @@ The two queues of a ring: hand slots over, wait, take completions.
 
 Theory of operation.  The maker functions below close over the ring's words and return flat
 functions: one call per *batch*, none per entry.  A driver fills slots itself, with one
-``pack_into`` each, and passes its tail to `submit_and_wait`.  How many slots the kernel consumed is
-read from the shared SQ head and from nothing else: a signal handler may raise while the return value
-of the system call is on its way, and then only shared memory still tells the truth.
+``pack_into`` each, and passes its tail to `submit_and_wait`.
 
-`reap` moves completions into its caller's storage *before* it stores the CQ head, so that nothing can
-be lost in between.  It hands over at most two spans, before and after the wrap.
+Signal handlers are Python code that runs, and may raise, right behind any call that we make.  So
+how many slots the kernel consumed is read from the shared SQ head and from nothing else, since the
+return value may never arrive.  `reap` moves completions into its caller's storage and then stores
+the CQ head *with no call in between*: a handler that came between the two would have them taken
+twice, and with them their provided buffers.  And an errno that would end the ring is believed only
+when a second enter says it again: the handler that ran behind the first may have left its own.
+
+`reap` hands over at most two spans, before and after the wrap.
 
 Indexes are plain integers that never wrap, masked to 32 bits where they meet the shared words.
 
@@ -19,11 +23,13 @@ Twins: io_uring_submit_and_wait_timeout, io_uring_peek_batch_cqe, io_uring_cq_ad
 Sources: io_uring_enter(2); liburing queue.c for the order of events.
 """
 
+import errno
+from _thread import get_ident
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
 from uringio._sys import constants as k
-from uringio._sys.errnos import ENTER_FATES, Fate
+from uringio._sys.errnos import ENTER_REMEDIES, Fate, fate_of_enter
 from uringio._sys.layouts import CQE, GETEVENTS_ARG, TIMESPEC
 from uringio._sys.libc import pointer_argument, size_argument
 from uringio.errors import RingError, WrongThreadError
@@ -37,7 +43,6 @@ U32_MASK: Final = 0xFFFFFFFF
 Completion: TypeAlias = tuple[int, int, int]  # user_data, res, flags
 Reap: TypeAlias = Callable[[], None]
 
-_EEXIST: Final = 17
 _NS_PER_S: Final = 1_000_000_000
 
 
@@ -52,13 +57,20 @@ def make_submit_and_wait(ring: Ring) -> SubmitAndWait:
     Build the function that is the ring's only ``io_uring_enter``.
 
     ``submit_and_wait(tail, wait_count, timeout_ns)`` publishes every slot below *tail*, waits until
-    *wait_count* completions stand in the queue or *timeout_ns* has passed (None: for ever), and runs
-    deferred task work.  It returns the errno's fate: DONE, or REAP when completions must be taken
-    before the rest can be submitted.  Whatever it returns, the SQ head tells what was consumed.
+    *wait_count* completions stand in the queue or *timeout_ns* has passed (None: for ever), and
+    runs deferred task work.  It returns the errno's fate: DONE, or REAP when completions must be
+    taken before the rest can be submitted.  Whatever it returns, the SQ head tells what was
+    consumed.
+
+    The caller sees to it that only the thread that owns the ring comes here.  The kernel refuses
+    other threads too, but not always: a registered index (`register_ring_fd`) means another ring in
+    a thread that has registered one of its own.
 
     Raises:
         WrongThreadError: Another thread owns the ring.
         RingError: The ring is unusable.
+
+    Cost: the system call, and about 300 ns beside it (CPython 3.11).
     """
     system = ring.system
     enter = system.bare_syscall
@@ -76,6 +88,7 @@ def make_submit_and_wait(ring: Ring) -> SubmitAndWait:
     timespec_view = argument.view
     null, zero = pointer_argument(0), size_argument(0)
     argp, argsz = pointer_argument(argument.addr), size_argument(GETEVENTS_ARG.size)
+    cq_overflow = ring.cq_overflow
     done = Fate.DONE
 
     def submit_and_wait(tail: int, wait_count: int, timeout_ns: int | None, /) -> Fate:
@@ -91,25 +104,36 @@ def make_submit_and_wait(ring: Ring) -> SubmitAndWait:
             )
         if result >= 0:
             return done
-        return enter_fate(get_errno(), ring)
+        return settle_failure(get_errno())
+
+    def settle_failure(number: int) -> Fate:
+        fate = fate_of_enter(number)
+        if cq_overflow[0]:
+            # Completions that the kernel had no memory for.  It says EBADR only once; this stays.
+            raise _enter_error(errno.EBADR, ring)
+        if fate is Fate.DONE or fate is Fate.REAP:
+            return fate
+        if enter(nr, fd, 0, 0, flags_timed, argp, argsz) >= 0:
+            return done
+        raise _enter_error(get_errno(), ring)
 
     return submit_and_wait
 
 
-def enter_fate(number: int, ring: Ring) -> Fate:
-    """Return the fate of a failed enter, or raise it."""
-    fate = ENTER_FATES.get(number, Fate.BUG)
-    if fate is Fate.DONE or fate is Fate.REAP:
-        return fate
-    if number == _EEXIST:
-        raise WrongThreadError(
+def _enter_error(number: int, ring: Ring) -> WrongThreadError | RingError:
+    # A registered index is the thread's own: in another thread it is out of range or empty.
+    if number == errno.EEXIST or (
+        number in {errno.EINVAL, errno.EBADF} and ring.registered_by not in {None, get_ident()}
+    ):
+        return WrongThreadError(
             "this ring belongs to another thread: a ring may be entered only by the thread that "
             "first ran it"
         )
     what = f"io_uring_enter failed on ring fd {ring.fd}"
-    if fate is Fate.BUG:
-        raise RingError(number, what, "This is a bug in uringio: please report it")
-    raise RingError(number, what, "The ring is lost; close it and make a new one")
+    if fate_of_enter(number) is Fate.BUG:
+        return RingError(number, what, "This is a bug in uringio: please report it")
+    remedy = ENTER_REMEDIES.get(number, "The ring is lost; close it and make a new one")
+    return RingError(number, what, remedy)
 
 
 def make_reap(ring: Ring, storage: list[Completion]) -> Reap:
@@ -126,20 +150,24 @@ def make_reap(ring: Ring, storage: list[Completion]) -> Reap:
     mask = entries - 1
     size = k.SIZEOF_CQE
     unpack = CQE.iter_unpack
-    extend = storage.extend
 
     def reap() -> None:
+        nonlocal storage
         head = cq_head[0]
         tail = cq_tail[0]
         if head == tail:
             return
         start = head & mask
         end = start + ((tail - head) & U32_MASK)
+        # `+=` where `extend` would do: the interpreter runs signal handlers behind calls, but not
+        # behind an operator, and from the first completion moved to the head stored none may run.
         if end <= entries:
-            extend(unpack(cqes[start * size : end * size]))
+            storage += unpack(cqes[start * size : end * size])
         else:
-            extend(unpack(cqes[start * size :]))
-            extend(unpack(cqes[: (end - entries) * size]))
+            span = unpack(cqes[start * size :])
+            wrapped = unpack(cqes[: (end - entries) * size])
+            storage += span
+            storage += wrapped
         cq_head[0] = tail
 
     return reap

@@ -7,6 +7,7 @@ Twins: io_uring_register_files, _register_buffers, _register_buf_ring, _register
 counterparts (liburing register.c).  Source: io_uring_register(2).
 """
 
+from _thread import get_ident
 from collections.abc import Sequence
 from struct import pack
 
@@ -47,7 +48,11 @@ def register_files(ring: Ring, fds: Sequence[int]) -> None:
 
 
 def register_files_update(ring: Ring, first_slot: int, fds: Sequence[int]) -> int:
-    """Replace slots from *first_slot* on; -1 empties one.  Returns how many were set.  Kernel: 5.5."""
+    """
+    Replace slots from *first_slot* on, and return how many were set; -1 empties a slot.
+
+    Kernel: 5.5.
+    """
     raw = pack(f"={len(fds)}i", *fds)
     addr, _, _keep = pin(raw)
     update = RSRC_UPDATE.pack(first_slot, addr)
@@ -68,6 +73,8 @@ def register_buffers(ring: Ring, spans: Sequence[tuple[int, int]]) -> None:
     Args:
         spans: (address, length in bytes) of each; the memory is the caller's and must outlive the
             registration.
+
+    Kernel: 5.1.
     """
     raw = b"".join(IOVEC.pack(addr, len_bytes) for addr, len_bytes in spans)
     _register(ring, "register_buffers", k.IORING_REGISTER_BUFFERS, raw, len(spans))
@@ -100,20 +107,31 @@ def register_ring_fd(ring: Ring) -> None:
     """
     Let enter find the ring by a registered index, which spares it a descriptor look-up.
 
-    Must come before the closures of `_ring.queue` are made.  Kernel: 5.18.
+    Must come before the closures of `_ring.queue` are made.  The index is the calling thread's own:
+    from now on no other thread may enter the ring.  Kernel: 5.18.
+
+    Raises:
+        OpError: Refused: EBUSY when the thread has sixteen already.
     """
+    if ring.registered_by is not None:
+        return
     update = bytearray(RSRC_UPDATE.pack(0xFFFFFFFF, ring.fd))
     _register(ring, "register_ring_fd", k.IORING_REGISTER_RING_FDS, update, 1)
     ring.enter_fd = RSRC_UPDATE.unpack(update)[0]
     ring.enter_flags |= k.IORING_ENTER_REGISTERED_RING
+    ring.registered_by = get_ident()
 
 
 def unregister_ring_fd(ring: Ring) -> None:
-    """Give the registered index back; it would outlive the ring, which it keeps alive."""
-    if ring.enter_flags & k.IORING_ENTER_REGISTERED_RING:
-        update = RSRC_UPDATE.pack(ring.enter_fd, 0)
-        ring.enter_flags &= ~k.IORING_ENTER_REGISTERED_RING
-        _register(ring, "unregister_ring_fd", k.IORING_UNREGISTER_RING_FDS, update, 1)
+    """
+    Give the registered index back; closures made before enter nothing any more, or another ring.
+
+    `Ring.close` does it too, if it runs in the same thread.  Kernel: 5.18.
+    """
+    if ring.registered_by is not None:
+        result = ring.give_index_back()
+        if result < 0:
+            raise op_error(-result, "unregister_ring_fd", ring.fd)
 
 
 def register_iowq_max_workers(ring: Ring, bounded: int, unbounded: int) -> tuple[int, int]:

@@ -11,17 +11,23 @@ Sources: io_uring_setup(2), io_uring_setup_flags(7).
 """
 
 import errno
-from collections.abc import Iterator
 from typing import Final
 
 from uringio._sys import constants as k
 from uringio._sys.errnos import SETUP_REMEDIES
-from uringio._sys.layouts import PARAMS
+from uringio._sys.layouts import PARAMS, RSRC_UPDATE
 from uringio._sys.memory import pin
 from uringio._sys.system import Mapping, System
 from uringio.errors import RingError
 
-__all__ = ["DEFAULT_FLAGS", "FLAG_LADDER", "Ring", "queue_init"]
+__all__ = [
+    "CQ_ENTRIES_MAX",
+    "DEFAULT_FLAGS",
+    "FLAG_LADDER",
+    "SQ_ENTRIES_MAX",
+    "Ring",
+    "queue_init",
+]
 
 DEFAULT_FLAGS: Final = (
     k.IORING_SETUP_SINGLE_ISSUER
@@ -35,6 +41,10 @@ DEFAULT_FLAGS: Final = (
 
 _BASE: Final = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
 _COOP: Final = k.IORING_SETUP_COOP_TASKRUN | k.IORING_SETUP_TASKRUN_FLAG
+
+# As the kernel has them; more is clamped here as IORING_SETUP_CLAMP would there.
+SQ_ENTRIES_MAX: Final = 32768
+CQ_ENTRIES_MAX: Final = 65536
 
 # Newest flag first; each rung is what the kernels between two versions accept.
 FLAG_LADDER: Final = (
@@ -53,15 +63,17 @@ class Ring:
     One mapped io_uring: descriptor, words and arrays, and nothing that moves.
 
     Who owns the indexes: the SQ tail belongs to whoever fills slots (a driver's closure), the CQ
-    head to the reaper of `_ring.queue`.  The words here are the shared memory itself.
+    head to the reaper of `_ring.queue`.  The words here are the shared memory itself, until
+    `close`: then they are released, and a touch is a ValueError rather than the process's end.
 
     Attributes:
-        fd: The ring's descriptor.
+        fd: The ring's descriptor; -1 once closed.
         enter_fd: What to pass to io_uring_enter: *fd*, or its registered index.
         enter_flags: Flags that belong to every enter (REGISTERED_RING, NO_IOWAIT).
         flags: The set-up flags that the kernel accepted.
         features: IORING_FEAT_* bits.
         sq_entries, cq_entries: Sizes, powers of two.
+        registered_by: The thread whose registered index *enter_fd* is, None without one.
         sqes, cqes: The arrays. [bytes]
         sq_head, sq_tail, sq_flags, sq_dropped, cq_head, cq_tail, cq_overflow: One-word views.
     """
@@ -75,6 +87,7 @@ class Ring:
         self.fd = fd
         self.enter_fd = fd
         self.enter_flags = 0
+        self.registered_by: int | None = None
         if features & k.IORING_FEAT_NO_IOWAIT:
             self.enter_flags |= k.IORING_ENTER_NO_IOWAIT
         self.flags = flags
@@ -91,8 +104,8 @@ class Ring:
         self.sq_flags, self.sq_dropped = word(sq_off[4]), word(sq_off[5])
         self.cq_head, self.cq_tail = word(cq_off[0]), word(cq_off[1])
         self.cq_overflow = word(cq_off[4])
-        assert word(sq_off[2])[0] == sq_entries - 1
-        assert word(cq_off[2])[0] == cq_entries - 1
+        if word(sq_off[2])[0] != sq_entries - 1 or word(cq_off[2])[0] != cq_entries - 1:
+            raise _misfit(f"masks {word(sq_off[2])[0]:#x} and {word(cq_off[2])[0]:#x}", params)
         self.sqes = sqes.view
         self.cqes = ring.view[cq_off[5] : cq_off[5] + cq_entries * k.SIZEOF_CQE]
         if not flags & k.IORING_SETUP_NO_SQARRAY:
@@ -108,18 +121,39 @@ class Ring:
 
     def close(self) -> None:
         """
-        Unmap the ring and close its descriptor; no closure over it may run afterwards.
+        Unmap the ring and close its descriptor; closures over it raise ValueError from then on.
 
         The kernel tears the ring down asynchronously: memory of requests still in flight must stay
-        alive (DESIGN rule 4), which is the caller's to see to.
+        alive, which is the caller's to see to.  A registered index is given back, since it would
+        keep the ring alive; that only works in the thread that registered it.
+
+        Raises:
+            BufferError: Somebody holds an export of the ring's memory, such as an iterator over
+                `cqes`; the ring is still open.
 
         Twin: io_uring_queue_exit.
         """
-        if self.fd >= 0:
-            fd, self.fd = self.fd, -1
-            self._sqes_mapping.unmap()
-            self._ring_mapping.unmap()
-            self.system.close(fd)
+        if self.fd < 0:
+            return
+        for view in (
+            self.sqes, self.cqes, self.sq_head, self.sq_tail, self.sq_flags, self.sq_dropped,
+            self.cq_head, self.cq_tail, self.cq_overflow,
+        ):  # fmt: skip
+            view.release()
+        if self.registered_by is not None:
+            self.give_index_back()
+        fd, self.fd = self.fd, -1
+        self._sqes_mapping.unmap()
+        self._ring_mapping.unmap()
+        self.system.close(fd)
+
+    def give_index_back(self) -> int:
+        """Undo `_ring.register.register_ring_fd`; the kernel's answer."""
+        addr, _, _keep = pin(RSRC_UPDATE.pack(self.enter_fd, 0))
+        self.enter_fd = self.fd
+        self.enter_flags &= ~k.IORING_ENTER_REGISTERED_RING
+        self.registered_by = None
+        return self.system.io_uring_register(self.fd, k.IORING_UNREGISTER_RING_FDS, addr, 1)
 
 
 def queue_init(
@@ -134,22 +168,31 @@ def queue_init(
 
     Args:
         entries: Submission slots, rounded up to a power of two, clamped to 32768. [count]
-        cq_entries: Completion slots, by default four times as many. [count]
+        cq_entries: Completion slots, by default four times as many, rounded up to a power of two,
+            clamped to 65536; at least as many as *entries* comes to. [count]
         ladder: Set-up flags to try in turn; the next is tried on EINVAL alone.
 
     Raises:
         RingError: Refused; ``errno`` and ``remedy`` say why and what to do.
+        ValueError: No kernel could make such a ring.
 
     Twin: io_uring_queue_init_params.  Kernel: 5.19.
     """
     if entries < 1:
         raise ValueError(f"a ring needs at least one entry, not {entries}")
+    entries = min(_power_of_two(entries), SQ_ENTRIES_MAX)
+    if cq_entries is None:
+        cq_entries = 4 * entries
+    cq_entries = min(_power_of_two(cq_entries), CQ_ENTRIES_MAX)
+    if cq_entries < entries:
+        raise ValueError(f"{cq_entries} completion slots are fewer than the {entries} for requests")
+    if not ladder:
+        raise ValueError("the ladder of set-up flags is empty")
     params = bytearray(k.SIZEOF_PARAMS)
     addr, _, keep = pin(params, writable=True)
     fd = -errno.EINVAL
-    for flags in _rungs(ladder):
-        PARAMS.pack_into(params, 0, *(0,) * 25)
-        PARAMS.pack_into(params, 0, 0, cq_entries or entries * 4, flags, *(0,) * 22)
+    for flags in ladder:
+        PARAMS.pack_into(params, 0, 0, cq_entries, flags, *(0,) * 22)
         fd = system.io_uring_setup(entries, addr)
         if fd != -errno.EINVAL:
             break
@@ -165,14 +208,20 @@ def queue_init(
         raise
 
 
-def _rungs(ladder: tuple[int, ...]) -> Iterator[int]:
-    if not ladder:
-        raise ValueError("the ladder of set-up flags is empty")
-    yield from ladder
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length() if count > 0 else count
+
+
+def _misfit(what: str, values: tuple[int, ...]) -> RingError:
+    return RingError(
+        errno.EPROTO,
+        f"the kernel described a ring that does not fit together: {what}, parameters {values}",
+        "Another backend works without io_uring",
+    )
 
 
 def _map(system: System, fd: int, values: tuple[int, ...]) -> Ring:
-    sq_entries, cq_entries, _flags, _, _, features, _ = values[:7]
+    sq_entries, cq_entries, flags, _, _, features, _ = values[:7]
     missing = _REQUIRED_FEATURES & ~features
     if missing:
         raise RingError(
@@ -180,14 +229,25 @@ def _map(system: System, fd: int, values: tuple[int, ...]) -> Ring:
             f"this kernel's io_uring is too old (features {missing:#x} are missing)",
             "It needs Linux 5.19; another backend works without",
         )
+    if not flags & k.IORING_SETUP_DEFER_TASKRUN and not system.total_store_order:
+        # There other processors post completions while we look, and on a machine that reorders
+        # loads we would need a barrier between the CQ tail and the CQEs, which Python lacks.
+        raise RingError(
+            errno.ENOSYS,
+            "this kernel's io_uring cannot defer completions, which this processor needs",
+            "It needs Linux 6.1 here; another backend works without",
+        )
     sq_off, cq_off = values[7:16], values[16:25]
-    assert 0 < sq_entries <= 32768 and sq_entries & (sq_entries - 1) == 0
-    assert 0 < cq_entries <= 65536 and cq_entries & (cq_entries - 1) == 0
+    if sq_entries != _power_of_two(sq_entries) or cq_entries != _power_of_two(cq_entries):
+        raise _misfit("queue sizes that are no powers of two", values)
     len_bytes = max(cq_off[5] + cq_entries * k.SIZEOF_CQE, sq_off[6] + 4 * sq_entries)
     ring = system.map_ring(fd, k.IORING_OFF_SQ_RING, len_bytes)
+    sqes: Mapping | None = None
     try:
         sqes = system.map_ring(fd, k.IORING_OFF_SQES, sq_entries * k.SIZEOF_SQE)
+        return Ring(system, fd, values, ring, sqes)
     except BaseException:
         ring.unmap()
+        if sqes is not None:
+            sqes.unmap()
         raise
-    return Ring(system, fd, values, ring, sqes)

@@ -1,9 +1,9 @@
 """
-What each errno means for us: a fate for every one.
+What each errno of the ring's own calls means for us: a fate for every one.
 
 The fates of ``io_uring_enter`` decide what the ring does next; they are the whole of its error
-handling.  The fates of operations are coarser: nearly all of them are the user's to see, and the
-few that are ours to handle are named here.
+handling.  An operation's errno is another matter: it is the user's to see, and the few exceptions
+stand with the driver that handles them.
 
 Sources: io_uring_enter(2), io_uring_setup(2), and what Linux 6.18 was seen to answer.
 """
@@ -12,21 +12,20 @@ import enum
 import errno
 from typing import Final
 
-__all__ = ["ENTER_FATES", "OP_FATES", "SETUP_REMEDIES", "Fate", "op_fate"]
+__all__ = ["ENTER_FATES", "ENTER_REMEDIES", "SETUP_REMEDIES", "Fate", "fate_of_enter"]
 
 
 class Fate(enum.Enum):
     """What to do about an errno."""
 
     DONE = "done"  # not a failure for us: the wait ended
-    RETRY = "retry"  # call again; nothing was lost
     REAP = "reap"  # make room by taking completions, then call again
     RAISE = "raise"  # the user's to know, as a typed error
     BUG = "bug"  # cannot happen unless this library is wrong
 
 
 # How many SQEs an enter consumed is never read from its return value but from the shared SQ head,
-# so every row may be reached with some of them consumed.
+# so every row may be reached with some of them consumed.  What has no row cannot happen: BUG.
 ENTER_FATES: Final[dict[int, Fate]] = {
     errno.ETIME: Fate.DONE,  # the deadline of the wait passed
     errno.EINTR: Fate.DONE,  # a signal: go back to Python, which runs its handlers, then wait anew
@@ -35,21 +34,30 @@ ENTER_FATES: Final[dict[int, Fate]] = {
     errno.EEXIST: Fate.RAISE,  # another thread owns the ring
     errno.EBADR: Fate.RAISE,  # the kernel dropped a completion for want of memory: the ring is dead
     errno.EBADFD: Fate.RAISE,  # the ring is disabled
-    errno.EBADF: Fate.BUG,
-    errno.EFAULT: Fate.BUG,
-    errno.EINVAL: Fate.BUG,
     errno.ENXIO: Fate.RAISE,  # the ring is being torn down
-    errno.EOPNOTSUPP: Fate.BUG,
     errno.EOWNERDEAD: Fate.RAISE,  # the SQPOLL thread died
-    errno.EPERM: Fate.RAISE,  # a filter installed after set-up forbids it
+    errno.ENOMEM: Fate.RAISE,  # none for what a thread's first enter sets up
+    errno.EPERM: Fate.RAISE,  # a filter installed after set-up forbids it,
+    errno.EACCES: Fate.RAISE,  # and may choose its own words for that
     errno.ENOSYS: Fate.RAISE,
 }
 
-# What an operation's own errno means when it is not simply the user's to see.
-OP_FATES: Final[dict[int, Fate]] = {
-    errno.EINTR: Fate.RETRY,
-    errno.ENOBUFS: Fate.REAP,  # receive with a provided buffer: queue until one returns
-    errno.EFAULT: Fate.BUG,
+_FORBIDDEN: Final = (
+    "A seccomp filter that was installed after the ring was made forbids it; another backend works "
+    "without"
+)
+
+# For what a new ring would not cure.
+ENTER_REMEDIES: Final[dict[int, str]] = {
+    errno.EBADFD: "The ring was made disabled and never enabled (IORING_REGISTER_ENABLE_RINGS)",
+    errno.EPERM: _FORBIDDEN,
+    errno.EACCES: _FORBIDDEN,
+    errno.ENOSYS: _FORBIDDEN,
+    errno.ENOMEM: "Memory is short: free some, or raise the limit of the control group",
+    errno.EBADR: (
+        "The kernel had no memory left to keep a completion, so that some are lost. Close the ring "
+        "and make a new one"
+    ),
 }
 
 SETUP_REMEDIES: Final[dict[int, str]] = {
@@ -71,10 +79,13 @@ SETUP_REMEDIES: Final[dict[int, str]] = {
     ),
     errno.EMFILE: "the process has no descriptor left (ulimit -n)",
     errno.ENFILE: "the system has no descriptor left (sysctl fs.file-max)",
-    errno.EINVAL: "this kernel refuses every combination of set-up flags known to the library",
+    errno.EINVAL: (
+        "this kernel refuses every combination of set-up flags that the library knows. It needs "
+        "Linux 5.19; another backend works without"
+    ),
 }
 
 
-def op_fate(number: int) -> Fate:
-    """Return what to do about a positive errno of an operation."""
-    return OP_FATES.get(number, Fate.RAISE)
+def fate_of_enter(number: int) -> Fate:
+    """Return what to do about a positive errno of io_uring_enter."""
+    return ENTER_FATES.get(number, Fate.BUG)

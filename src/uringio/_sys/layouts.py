@@ -1,8 +1,8 @@
 """
 Byte layouts of what crosses the kernel's border, as `struct.Struct`s.
 
-Native byte order, standard sizes (``=``): the kernel lays these structures out by explicit width and
-aligns every member by hand, so they are the same on every 64-bit Linux.  Sizes and offsets are
+Native byte order, standard sizes (``=``): the kernel lays these structures out by explicit width
+and aligns every member by hand, so they are the same on every 64-bit Linux.  Sizes and offsets are
 pinned by `tests/sys/test_layouts.py` and compared with the C compiler's where one is present.
 """
 

@@ -15,7 +15,6 @@ __all__ = [
     "Memory",
     "Pinned",
     "ReadableBuffer",
-    "address_of_mmap",
     "memory_at",
     "pin",
 ]
@@ -39,6 +38,9 @@ class Memory:
     """
     Zeroed, page-aligned anonymous memory at a fixed address.
 
+    Private: a forked child has a copy of its own, which neither the parent's kernel requests nor
+    the child's stores carry over.
+
     Attributes:
         addr: First byte. [address]
         len_bytes: Its size. [bytes]
@@ -49,17 +51,11 @@ class Memory:
     __slots__ = ("_pin", "addr", "len_bytes", "slices", "view")
 
     def __init__(self, len_bytes: int) -> None:
-        self.slices = mmap.mmap(-1, len_bytes)
+        self.slices = mmap.mmap(-1, len_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.len_bytes = len_bytes
         self._pin = (ctypes.c_char * len_bytes).from_buffer(self.slices)
         self.addr = ctypes.addressof(self._pin)
         self.view = memoryview(self.slices)
-
-
-def address_of_mmap(mapping: mmap.mmap) -> tuple[int, Pinned]:
-    """Return the address of *mapping* and the export that holds it open."""
-    export = (ctypes.c_char * len(mapping)).from_buffer(mapping)
-    return ctypes.addressof(export), export
 
 
 def memory_at(addr: int, len_bytes: int) -> memoryview:
@@ -76,8 +72,9 @@ def pin(data: ReadableBuffer, *, writable: bool = False) -> tuple[int, int, Pinn
     """
     Fix the bytes of *data* and return (address, length, what keeps them there).
 
-    A writable exporter is held by its export, so that it can be neither resized nor moved meanwhile.
-    A read-only exporter other than `bytes` is copied: Python offers no portable address for it.
+    A writable exporter is held by its export, so that it can be neither resized nor moved
+    meanwhile.  A read-only exporter other than `bytes` is copied, since Python offers no portable
+    address for it; so is memory that does not lie in one piece, in the order of its items.
 
     Raises:
         TypeError: *writable* was asked of memory that may not be written, or of no buffer at all.
@@ -93,7 +90,7 @@ def pin(data: ReadableBuffer, *, writable: bool = False) -> tuple[int, int, Pinn
         view = memoryview(data)
     except TypeError:
         raise TypeError(f"a bytes-like object is required, not {type(data).__name__!r}") from None
-    if not view.contiguous:
+    if not view.c_contiguous:
         if writable:
             raise TypeError("memory that receives data must be contiguous")
         return pin(view.tobytes())
@@ -103,5 +100,5 @@ def pin(data: ReadableBuffer, *, writable: bool = False) -> tuple[int, int, Pinn
         return pin(view.tobytes())
     if view.nbytes == 0:
         return 0, 0, view
-    export = (ctypes.c_char * view.nbytes).from_buffer(view.cast("B"))
+    export = (ctypes.c_char * view.nbytes).from_buffer(view)
     return ctypes.addressof(export), view.nbytes, export

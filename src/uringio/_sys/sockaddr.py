@@ -2,7 +2,9 @@
 Socket addresses between Python tuples and the kernel's bytes.
 
 Addresses are those of the standard library: ``(host, port)`` for IPv4, ``(host, port, flowinfo,
-scope_id)`` for IPv6, `str` (or `bytes`, for the abstract namespace) for Unix sockets.
+scope_id)`` for IPv6, of which the last two may be left out, `str` (or `bytes`, for the abstract
+namespace) for Unix sockets.  A host is numeric here; an IPv6 one may end in ``%`` and an interface.
+The empty Unix path is the unnamed address: to bind to it has the kernel choose an abstract name.
 
 Sources: ip(7), ipv6(7), unix(7).
 """
@@ -20,7 +22,12 @@ _FAMILY: Final = struct.Struct("=H")
 _IN: Final = struct.Struct("!H4s8x")
 _IN6: Final = struct.Struct("!HI16s")
 _SCOPE: Final = struct.Struct("=I")
+_SIZEOF_IN: Final = 16
+_SIZEOF_IN6: Final = 28
 _UN_PATH_BYTES_MAX: Final = 108
+_SIZES: Final = {int(_socket.AF_INET): _SIZEOF_IN, int(_socket.AF_INET6): _SIZEOF_IN6}
+_FLOWINFO_MAX: Final = 0xFFFFF
+_U32_MAX: Final = 0xFFFFFFFF
 
 
 def pack_sockaddr(family: int, address: AddressTuple) -> bytes:
@@ -31,45 +38,80 @@ def pack_sockaddr(family: int, address: AddressTuple) -> bytes:
         ValueError: The address does not fit the family, or the path is too long.
     """
     if family == _socket.AF_UNIX:
-        if isinstance(address, tuple):
-            raise ValueError(f"a Unix socket address is a path, not {address!r}")
-        path = os.fsencode(address)
-        if not path.startswith(b"\0"):
-            if b"\0" in path:
-                raise ValueError("a Unix socket path cannot hold a NUL byte")
-            path += b"\0"
-        if len(path) > _UN_PATH_BYTES_MAX:
-            raise ValueError(
-                f"Unix socket path is {len(path)} bytes with its end, the limit is "
-                f"{_UN_PATH_BYTES_MAX}: {address!r}"
-            )
-        return _FAMILY.pack(family) + path
-    if not isinstance(address, tuple) or len(address) < 2:
-        raise ValueError(f"an internet address is (host, port), not {address!r}")
-    host, port = address[0], address[1]
-    if not 0 <= port <= 65535:
-        raise ValueError(f"port {port} is outside 0..65535")
-    try:
-        if family == _socket.AF_INET:
-            return _FAMILY.pack(family) + _IN.pack(port, _socket.inet_pton(family, host))
-        if family == _socket.AF_INET6:
-            flowinfo, scope_id = (address[2], address[3]) if len(address) == 4 else (0, 0)
-            host = host.partition("%")[0]
-            return (
-                _FAMILY.pack(family)
-                + _IN6.pack(port, flowinfo, _socket.inet_pton(family, host))
-                + _SCOPE.pack(scope_id)
-            )
-    except OSError:
-        raise ValueError(f"{host!r} is not a numeric address of family {family}") from None
+        return _FAMILY.pack(family) + _pack_path(address)
+    if family == _socket.AF_INET:
+        if len(address) != 2:
+            raise ValueError(f"an IPv4 address is (host, port), not {address!r}")
+        host, port, _, _ = _internet_parts(address)
+        return _FAMILY.pack(family) + _IN.pack(port, _packed_host(family, host))
+    if family == _socket.AF_INET6:
+        host, port, flowinfo, scope_id = _internet_parts(address)
+        host, _, zone = host.partition("%")
+        if zone and not scope_id:
+            scope_id = _scope_id(zone)
+        if not 0 <= flowinfo <= _FLOWINFO_MAX or not 0 <= scope_id <= _U32_MAX:
+            raise ValueError(f"flow information or scope out of range: {address!r}")
+        packed = _IN6.pack(port, flowinfo, _packed_host(family, host))
+        return _FAMILY.pack(family) + packed + _SCOPE.pack(scope_id)
     raise ValueError(f"address family {family} is not supported")
 
 
+def _pack_path(address: AddressTuple) -> bytes:
+    if isinstance(address, tuple):
+        # Whatever does not fit is a ValueError, of whichever type it is.
+        raise ValueError(f"a Unix socket address is a path, not {address!r}")  # noqa: TRY004
+    path = os.fsencode(address)
+    if path and not path.startswith(b"\0"):
+        if b"\0" in path:
+            raise ValueError("a Unix socket path cannot hold a NUL byte")
+        path += b"\0"
+    if len(path) > _UN_PATH_BYTES_MAX:
+        raise ValueError(
+            f"Unix socket path is {len(path)} bytes with its end, the limit is "
+            f"{_UN_PATH_BYTES_MAX}: {address!r}"
+        )
+    return path
+
+
+def _internet_parts(address: AddressTuple) -> tuple[str, int, int, int]:
+    if not isinstance(address, tuple) or not 2 <= len(address) <= 4:
+        raise ValueError(f"an internet address is (host, port), not {address!r}")
+    host, port, *rest = address
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port {port} is outside 0..65535")
+    flowinfo = rest[0] if rest else 0
+    scope_id = rest[1] if len(rest) > 1 else 0
+    return host, port, flowinfo, scope_id
+
+
+def _packed_host(family: int, host: str) -> bytes:
+    try:
+        return _socket.inet_pton(family, host)
+    except OSError:
+        raise ValueError(f"{host!r} is not a numeric address of family {family}") from None
+
+
+def _scope_id(zone: str) -> int:
+    if zone.isdecimal():
+        return int(zone)
+    try:
+        return _socket.if_nametoindex(zone)
+    except OSError:
+        raise ValueError(f"there is no network interface {zone!r}") from None
+
+
 def unpack_sockaddr(raw: bytes) -> AddressTuple:
-    """Decode the kernel's sockaddr; an empty or unnamed one gives ``""``."""
+    """
+    Decode the kernel's sockaddr; an empty or unnamed one gives ``""``.
+
+    Raises:
+        ValueError: It is of a family that is not supported, or cut short.
+    """
     if len(raw) < 2:
         return ""
     family: int = _FAMILY.unpack_from(raw)[0]
+    if len(raw) < _SIZES.get(family, 0):
+        raise ValueError(f"{len(raw)} bytes are no address of family {family}")
     if family == _socket.AF_INET:
         port, packed = _IN.unpack_from(raw, 2)
         return _socket.inet_ntop(family, packed), port
