@@ -35,6 +35,10 @@ SOUND: dict[str, tuple[bytes, list[tuple[str, str, bytes]]]] = {
         ),
         [("GET", "/1", b""), ("HEAD", "/2", b""), ("POST", "/3", b"abc"), ("GET", "/4", b"")],
     ),
+    "many-fields-in-each": (
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 60 + b"\r\n") * 3,
+        [("GET", "/", b"")] * 3,
+    ),
     "empty-line-between": (
         b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
         [("GET", "/1", b""), ("GET", "/2", b"")],
@@ -214,6 +218,8 @@ MALFORMED: dict[str, tuple[bytes, set[int]]] = {
     "chunk-extension-endless": (CHUNKED + b"5;" + b"a" * 300, _BAD),
     "chunk-too-long": (CHUNKED + b"5\r\nhello!\r\n0\r\n\r\n", _BAD),
     "chunk-ended-by-lf": (CHUNKED + b"5\r\nhello\n0\r\n\r\n", _BAD),
+    "chunk-ended-by-two-lfs": (CHUNKED + b"5\r\nhello\n\n0\r\n\r\n", _BAD),
+    "chunk-ended-by-lf-cr": (CHUNKED + b"5\r\nhello\n\r0\r\n\r\n", _BAD),
     "chunk-ended-by-two-bytes": (CHUNKED + b"5\r\nhelloXX0\r\n\r\n", _BAD),
     "chunk-ended-by-cr-only": (CHUNKED + b"5\r\nhello\r0\r\n\r\n", _BAD),
     "trailer-folded": (CHUNKED + b"0\r\nX: a\r\n b\r\n\r\n", _BAD),
@@ -221,5 +227,9 @@ MALFORMED: dict[str, tuple[bytes, set[int]]] = {
     "trailer-bare-lf": (CHUNKED + b"0\r\nX: a\n\r\n", _BAD),
     "trailers-ended-by-lf": (CHUNKED + b"0\r\n\n", _BAD),
     "trailers-too-many": (CHUNKED + b"0\r\n" + b"X: y\r\n" * 101 + b"\r\n", {431}),
+    "trailers-too-large-together": (
+        CHUNKED + b"0\r\n" + (b"X: " + b"y" * 95 + b"\r\n") * 90 + b"\r\n",
+        {431},
+    ),
     "trailers-too-large": (CHUNKED + b"0\r\nX: " + b"y" * 9000, {431}),
 }

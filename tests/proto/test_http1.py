@@ -265,6 +265,10 @@ async def pieces_of(*pieces: bytes, log: list[str] | None = None) -> AsyncIterat
             log.append("closed")
 
 
+# The collector closes a generator too; what `respond` closes must be closed while others hold it.
+KEPT: list[object] = []
+
+
 def answer(
     wire: bytes,
     status: int,
@@ -274,6 +278,7 @@ def answer(
     **stream_options: int,
 ) -> tuple[MemoryStream, Http1Server, list[object]]:
     """Answer up to *count* requests alike; return the stream, the server and what it returned."""
+    KEPT.clear()
     stream = MemoryStream([wire], **stream_options)
     server = Http1Server(stream)
     results: list[object] = []
@@ -284,6 +289,7 @@ def answer(
                 if await server.next_request() is None:
                     break
                 made = body() if callable(body) else body
+                KEPT.append(made)
                 results.append(await server.respond(status, headers, made))  # type: ignore[arg-type]
             await server.next_request()
 

@@ -480,10 +480,7 @@ class Http1Server:
             (b"Connection", b"close"),
             *self._standing_fields(),
         ]
-        connection = self._h11
-        if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
-            return
-        data = connection.send(
+        data = self._h11.send(
             h11.Response(status_code=violation.status, headers=fields, reason=reason)
         )
         if self._request is None or self._request.method != "HEAD":
