@@ -70,17 +70,17 @@ SETUP_REMEDIES: Final[dict[int, str]] = {
         "another backend works without"
     ),
     errno.EACCES: (
-        "a security policy forbids io_uring (sysctl kernel.io_uring_disabled, SELinux). "
+        "A security policy forbids io_uring (sysctl kernel.io_uring_disabled, SELinux). "
         "Another backend works without"
     ),
     errno.ENOMEM: (
-        "the locked-memory limit (ulimit -l, RLIMIT_MEMLOCK) is too low for the ring, or memory is "
+        "The locked-memory limit (ulimit -l, RLIMIT_MEMLOCK) is too low for the ring, or memory is "
         "short. Raise the limit, or ask for fewer entries"
     ),
-    errno.EMFILE: "the process has no descriptor left (ulimit -n)",
-    errno.ENFILE: "the system has no descriptor left (sysctl fs.file-max)",
+    errno.EMFILE: "The process has no descriptor left (ulimit -n)",
+    errno.ENFILE: "The system has no descriptor left (sysctl fs.file-max)",
     errno.EINVAL: (
-        "this kernel refuses every combination of set-up flags that the library knows. It needs "
+        "This kernel refuses every combination of set-up flags that the library knows. It needs "
         "Linux 5.19; another backend works without"
     ),
 }

@@ -95,8 +95,10 @@ class Libc:
         self.read = self._typed("read", _SSIZE, _INT, _PTR, _SIZE)
         self.write = self._typed("write", _SSIZE, _INT, _PTR, _SIZE)
         self.close = self._typed("close", _INT, _INT)
+        self.fsync = self._typed("fsync", _INT, _INT)
         # What not every C library has, by the names it may have there.
         self.accept4 = self._typed_any(("accept4",), _INT, _INT, _PTR, _PTR, _INT)
+        self.fdatasync = self._typed_any(("fdatasync", "fsync"), _INT, _INT)
         self.pread64 = self._typed_any(("pread64", "pread"), _SSIZE, _INT, _PTR, _SIZE, _OFF)
         self.pwrite64 = self._typed_any(("pwrite64", "pwrite"), _SSIZE, _INT, _PTR, _SIZE, _OFF)
 

@@ -17,7 +17,7 @@ import select
 import stat
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from uringio.errors import op_error
 
@@ -31,6 +31,9 @@ from .constants import (
 from .libc import BareSend, BareSyscall, Libc, get_errno
 from .memory import Memory, memory_at, pin
 from .sockaddr import AddressTuple, pack_sockaddr, unpack_sockaddr
+
+if TYPE_CHECKING:
+    from socket import socket as SocketObject
 
 __all__ = ["AddressInfo", "Mapping", "System", "real_system"]
 
@@ -222,6 +225,20 @@ class System:
         except OSError:
             pass  # bind will say what is wrong
 
+    def socket_inode(self, path: str | bytes) -> int:
+        """Return the inode number of the socket file at *path*, 0 if there is none."""
+        try:
+            found = os.stat(path)
+        except (OSError, ValueError):
+            return 0
+        return found.st_ino if stat.S_ISSOCK(found.st_mode) else 0
+
+    def socket_object(self, fd: int) -> "SocketObject":
+        """Make a standard socket object of *fd*, which has the duty to close it from now on."""
+        import socket  # at first need: most programs never ask
+
+        return socket.socket(fileno=fd)
+
     # --- descriptors -----------------------------------------------------------------------------
 
     def set_blocking(self, fd: int, blocking: bool) -> None:
@@ -259,11 +276,7 @@ class System:
 
     def fsync(self, fd: int, data_only: bool) -> int:
         """Attempt fsync(2) or fdatasync(2); blocks."""
-        try:
-            (os.fdatasync if data_only else os.fsync)(fd)
-        except OSError as error:
-            return -(error.errno or 0)
-        return 0
+        return (self._libc.fdatasync if data_only else self._libc.fsync)(fd)
 
     def pread_flags(self, fd: int, addr: int, len_bytes: int, offset: int, flags: int) -> int:
         """Attempt preadv2(2) with RWF_* *flags* into one piece of memory."""

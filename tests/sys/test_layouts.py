@@ -1,0 +1,292 @@
+"""Byte layouts: golden sizes and offsets always, the C compiler's where there is one."""
+
+from struct import Struct
+from typing import NamedTuple
+
+import pytest
+
+from tests.sys import header
+from uringio._sys import layouts
+
+
+class Field(NamedTuple):
+    """A field of a layout: where it lies, and the C members that it covers in their order."""
+
+    offset: int
+    size: int
+    members: tuple[str, ...]
+
+
+class Layout(NamedTuple):
+    """What a layout must be. `padded_bytes`: bytes of the C struct that it leaves to others."""
+
+    name: str
+    c_type: str
+    size: int
+    fields: tuple[Field, ...]
+    padded_bytes: int = 0
+
+
+def field(offset: int, size: int, *members: str) -> Field:
+    return Field(offset, size, members)
+
+
+RING_OFFSETS = ("head", "tail", "ring_mask", "ring_entries")
+
+LAYOUTS = [
+    Layout(
+        "SQE",
+        "struct io_uring_sqe",
+        64,
+        (
+            field(0, 4, "opcode", "flags", "ioprio"),
+            field(4, 4, "fd"),
+            field(8, 8, "off|addr2"),
+            field(16, 8, "addr|splice_off_in"),
+            field(24, 4, "len"),
+            field(28, 4, "rw_flags|msg_flags|accept_flags|fsync_flags|open_flags|cancel_flags"),
+            field(32, 8, "user_data"),
+            field(40, 2, "buf_index|buf_group"),
+            field(44, 4, "splice_fd_in|file_index"),
+        ),
+    ),
+    Layout(
+        "SQE_SHORT",
+        "struct io_uring_sqe",
+        64,
+        (
+            field(0, 4, "opcode", "flags", "ioprio"),
+            field(4, 4, "fd"),
+            field(8, 8, "off"),
+            field(16, 8, "addr"),
+            field(24, 4, "len"),
+            field(28, 4, "rw_flags"),
+            field(32, 8, "user_data"),
+        ),
+    ),
+    Layout(
+        "CQE",
+        "struct io_uring_cqe",
+        16,
+        (field(0, 8, "user_data"), field(8, 4, "res"), field(12, 4, "flags")),
+    ),
+    Layout(
+        "PARAMS",
+        "struct io_uring_params",
+        120,
+        (
+            field(0, 4, "sq_entries"),
+            field(4, 4, "cq_entries"),
+            field(8, 4, "flags"),
+            field(12, 4, "sq_thread_cpu"),
+            field(16, 4, "sq_thread_idle"),
+            field(20, 4, "features"),
+            field(24, 4, "wq_fd"),
+            *(
+                field(40 + 4 * at, 4, f"sq_off.{name}")
+                for at, name in enumerate((*RING_OFFSETS, "flags", "dropped", "array", "resv1"))
+            ),
+            field(72, 8, "sq_off.user_addr|sq_off.resv2"),
+            *(
+                field(80 + 4 * at, 4, f"cq_off.{name}")
+                for at, name in enumerate((*RING_OFFSETS, "overflow", "cqes", "flags", "resv1"))
+            ),
+            field(112, 8, "cq_off.user_addr|cq_off.resv2"),
+        ),
+    ),
+    Layout(
+        "GETEVENTS_ARG",
+        "struct io_uring_getevents_arg",
+        24,
+        (
+            field(0, 8, "sigmask"),
+            field(8, 4, "sigmask_sz"),
+            field(12, 4, "min_wait_usec"),
+            field(16, 8, "ts"),
+        ),
+    ),
+    Layout(
+        "TIMESPEC",
+        "struct __kernel_timespec",
+        16,
+        (field(0, 8, "tv_sec"), field(8, 8, "tv_nsec")),
+    ),
+    Layout(
+        "BUF",
+        "struct io_uring_buf",
+        14,
+        (field(0, 8, "addr"), field(8, 4, "len"), field(12, 2, "bid")),
+        padded_bytes=2,  # in entry 0 the ring's tail, which is not ours to zero
+    ),
+    Layout(
+        "BUF_REG",
+        "struct io_uring_buf_reg",
+        40,
+        (
+            field(0, 8, "ring_addr"),
+            field(8, 4, "ring_entries"),
+            field(12, 2, "bgid"),
+            field(14, 2, "flags|pad"),
+        ),
+    ),
+    Layout(
+        "RSRC_UPDATE",
+        "struct io_uring_rsrc_update",
+        16,
+        (field(0, 4, "offset"), field(8, 8, "data")),
+    ),
+    Layout(
+        "PROBE_HEAD",
+        "struct io_uring_probe",
+        16,
+        (field(0, 1, "last_op"), field(1, 1, "ops_len")),
+    ),
+    Layout(
+        "PROBE_OP",
+        "struct io_uring_probe_op",
+        8,
+        (field(0, 1, "op"), field(2, 2, "flags")),
+    ),
+    Layout("IOVEC", "struct iovec", 16, (field(0, 8, "iov_base"), field(8, 8, "iov_len"))),
+    Layout(
+        "OPEN_HOW",
+        "struct open_how",
+        24,
+        (field(0, 8, "flags"), field(8, 8, "mode"), field(16, 8, "resolve")),
+    ),
+    Layout(
+        "SYNC_CANCEL_REG",
+        "struct io_uring_sync_cancel_reg",
+        64,
+        (
+            field(0, 8, "addr"),
+            field(8, 4, "fd"),
+            field(12, 4, "flags"),
+            field(16, 8, "timeout.tv_sec"),
+            field(24, 8, "timeout.tv_nsec"),
+            field(32, 1, "opcode"),
+        ),
+    ),
+]
+
+BY_NAME = {layout.name: layout for layout in LAYOUTS}
+FIELDS = [(layout, one) for layout in LAYOUTS for one in layout.fields]
+
+# Members that came after their structs, which installed headers may lack: the kernel that did it.
+YOUNG = {"min_wait_usec": "6.12", "opcode": "6.6"}
+
+
+def place_of(c_type: str, member: str) -> tuple[str, str]:
+    """Spell a member's offset and size in C."""
+    return f"offsetof({c_type}, {member})", f"sizeof((({c_type} *)0)->{member})"
+
+
+def aliases(one: Field) -> list[list[str]]:
+    """List the members of a field in their order, each with the other names of the same place."""
+    return [member.split("|") for member in one.members]
+
+
+@pytest.fixture(scope="module")
+def in_headers() -> dict[str, int | None]:
+    """Sizes, and offsets and sizes of all members, by their C expressions."""
+    expressions = [f"sizeof({layout.c_type})" for layout in LAYOUTS]
+    for layout, one in FIELDS:
+        for names in aliases(one):
+            for name in names:
+                expressions += place_of(layout.c_type, name)
+    return header.evaluate(expressions)
+
+
+def place(struct: Struct, index: int, count: int) -> tuple[int, int]:
+    """Find where the field lies, by packing ones into it and zeros into all others."""
+    values = [0] * count
+    for ones in (0xFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF):
+        try:
+            values[index] = -1
+            raw = struct.pack(*values)
+        except Exception:  # noqa: BLE001 - struct.error: the field is unsigned
+            values[index] = ones
+            try:
+                raw = struct.pack(*values)
+            except Exception:  # noqa: BLE001 - too wide for the field: the one before was right
+                break
+        marked = [at for at, byte in enumerate(raw) if byte == 0xFF]
+    assert marked == list(range(marked[0], marked[-1] + 1))
+    return marked[0], len(marked)
+
+
+def test_every_layout_is_covered() -> None:
+    """A layout that is added to the module gets its row here."""
+    structs = {name for name, value in vars(layouts).items() if isinstance(value, Struct)}
+    assert structs == set(BY_NAME)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda one: one.name)
+def test_layout_is_golden(layout: Layout) -> None:
+    """Size, order, offset and width of every field are as written down, on any machine."""
+    struct: Struct = getattr(layouts, layout.name)
+    assert struct.format.startswith("=")
+    assert struct.size == layout.size
+    count = len(struct.unpack(bytes(struct.size)))
+    assert count == len(layout.fields)
+    found = [place(struct, index, count) for index in range(count)]
+    assert found == [(one.offset, one.size) for one in layout.fields]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda one: one.name)
+def test_pad_bytes_are_zeroed(layout: Layout) -> None:
+    """Packing leaves nothing of what the slot held before: the kernel refuses stray bytes."""
+    struct: Struct = getattr(layouts, layout.name)
+    raw = bytearray(b"\xaa" * struct.size)
+    struct.pack_into(raw, 0, *[0] * len(layout.fields))
+    assert raw == bytes(struct.size)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda one: one.name)
+def test_size_is_the_compilers(layout: Layout, in_headers: dict[str, int | None]) -> None:
+    """The layout is as long as the C struct in the installed headers."""
+    assert in_headers[f"sizeof({layout.c_type})"] == layout.size + layout.padded_bytes
+
+
+@pytest.mark.parametrize(
+    ("layout", "one"),
+    FIELDS,
+    ids=[f"{layout.name}-{'+'.join(one.members)}" for layout, one in FIELDS],
+)
+def test_field_is_the_compilers(
+    layout: Layout, one: Field, in_headers: dict[str, int | None]
+) -> None:
+    """
+    The field covers exactly the members that it says it does, by the installed headers.
+
+    A member that they are too old to know is skipped, by name, if it is known to be young.
+    """
+    offset = one.offset
+    for names in aliases(one):
+        places = {
+            (in_headers[at], in_headers[size])
+            for at, size in (place_of(layout.c_type, name) for name in names)
+        } - {(None, None)}
+        if not places:
+            assert names[0] in YOUNG, f"the installed headers know none of {names}"
+            pytest.skip(
+                f"the installed headers are older than {layout.c_type}.{names[0]} "
+                f"(Linux {YOUNG[names[0]]})"
+            )
+        [(found_offset, found_size)] = places
+        assert found_offset == offset
+        assert found_size is not None
+        offset += found_size
+    assert offset == one.offset + one.size
+
+
+def test_the_tail_of_a_buffer_ring_lies_behind_entry_0() -> None:
+    """The tail word is the two bytes that packing an entry leaves alone."""
+    assert layouts.BUF.size == layouts.BUF_RING_TAIL_OFFSET
+    assert layouts.BUF_RING_TAIL_OFFSET + 2 == layouts.BUF_SIZE
+
+
+def test_the_compiler_puts_the_tail_there_too() -> None:
+    """Struct io_uring_buf_ring lays its tail over the entries at our offset."""
+    value = header.evaluate(["offsetof(struct io_uring_buf_ring, tail)"]).popitem()[1]
+    assert value == layouts.BUF_RING_TAIL_OFFSET
