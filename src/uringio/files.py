@@ -10,18 +10,39 @@ Regular files are what this room is for.  Descriptors of other kinds (a folder t
 
 import os
 from types import TracebackType
-from typing import Final, Self, TypeVar, cast
+from typing import Final, NoReturn, Self, TypeVar, cast
 
 from uringio._driver import current
-from uringio._driver.op import CANCELLING, CLOSE, NEW, OPEN, READ, READY, STALE, SUBMITTED, Op
+from uringio._driver.contract import Driver
+from uringio._driver.op import CANCELLING, CLOSE, DONE, NEW, OPEN, READ, READY, SUBMITTED, Op
 from uringio._own.fd import OwnedFd
-from uringio.errors import ClosedError, UsageError
+from uringio.errors import ClosedError, WrongThreadError
 
 __all__ = ["File", "open_file"]
 
 T = TypeVar("T")
 
 _AT_FDCWD: Final = -100  # openat(2): relative paths start at the working directory
+
+
+class _Hull:
+    """
+    What a file's operations keep alive: its descriptor.
+
+    Apart from the file, which refers to its ops, so that a file that is dropped goes at once rather
+    than when the garbage collector finds the circle.
+    """
+
+    __slots__ = ("_driver", "fd")
+
+    def __init__(self, driver: Driver, fd: int) -> None:
+        self._driver = driver
+        self.fd = OwnedFd(fd, driver.system.close, "file")
+
+    def orphan(self, op: Op[T], value: object, /) -> None:
+        """Close what a cancelled open had opened all the same; see `Owner`."""
+        if op.code == OPEN and isinstance(value, int):
+            self._driver.system.close(value)
 
 
 class File:
@@ -32,14 +53,15 @@ class File:
         fd: An open descriptor, which the file owns from now on.
     """
 
-    __slots__ = ("__weakref__", "_driver", "_fd", "_reads")
+    __slots__ = ("__weakref__", "_driver", "_fd", "_hull", "_ops")
 
     def __init__(self, fd: int) -> None:
         driver = current.driver()
         self._driver = driver
-        self._fd = OwnedFd(fd, driver.system.close, "file")
+        self._hull = _Hull(driver, fd)
+        self._fd = self._hull.fd
         # Handed out and not done: closing must reach them, for their descriptor may be given anew.
-        self._reads: list[Op[object]] = []
+        self._ops: list[Op[object]] = []
 
     def __repr__(self) -> str:
         return f"<File {self._fd!r}>"
@@ -88,9 +110,7 @@ class File:
             with memoryview(buffer) as view:
                 return bytes(view[: cast("int", count)])
 
-        return self._handed_out(
-            Op(READ, fd, len_=max_bytes, off=offset, memory=buffer, finish=finish)
-        )
+        return self.hand_out(Op(READ, fd, len_=max_bytes, off=offset, memory=buffer, finish=finish))
 
     def read_into_at(self, offset: int, buffer: bytearray | memoryview) -> Op[int]:
         """
@@ -113,7 +133,7 @@ class File:
         fd = self._readable(offset)
         len_bytes = memoryview(buffer).nbytes
         op: Op[int] = Op(READ, fd, len_=len_bytes, off=offset, memory=buffer)
-        return self._handed_out(op)
+        return self.hand_out(op)
 
     def aclose(self) -> Op[None]:
         """
@@ -121,20 +141,25 @@ class File:
 
         Tasks that are reading get `ClosedError`.
 
+        Raises:
+            WrongThreadError: The file belongs to another loop or thread.
+
         Cancellation: the file is closed all the same.
         """
         driver = self._driver
         if self._fd.closed:
             return Op(READY)
         if current.driver() is not driver:
-            raise UsageError("a file is closed in the loop that it belongs to")
+            raise WrongThreadError("a file is closed in the loop that it belongs to")
         fd = self._fd.take()
-        for read in self._reads:
-            if read.state == NEW:
-                read.state = STALE  # whoever holds it can no longer start it
-            elif read.state in _IN_FLIGHT:
-                driver.cancel(read, ClosedError(f"fd {fd} was closed during the read"))
-        self._reads.clear()
+        for op in self._ops:
+            # One exception each: raised in two tasks, a shared one would mix their tracebacks.
+            reason = ClosedError("this file was closed by another task meanwhile")
+            if op.state == NEW:
+                _refuse_later(op, reason)
+            else:
+                driver.cancel(op, reason)
+        self._ops.clear()
         closing: Op[None] = Op(CLOSE, fd)
         closing.home = driver
         return closing
@@ -156,16 +181,28 @@ class File:
             raise ValueError(f"an offset is from 0 up, not {offset}")
         return self._fd.number
 
-    def _handed_out(self, op: Op[T]) -> Op[T]:
+    def hand_out(self, op: Op[T]) -> Op[T]:
+        """Tie *op*, new and on this file's descriptor, to the file's life."""
         op.home = self._driver
-        self._reads = [
-            read for read in self._reads if read.state == NEW or read.state in _IN_FLIGHT
-        ]
-        self._reads.append(op)
+        op.owner = self._hull
+        self._ops = [one for one in self._ops if one.state in _PENDING]
+        self._ops.append(op)
         return op
 
 
-_IN_FLIGHT: Final = frozenset({SUBMITTED, CANCELLING})
+_PENDING: Final = frozenset({NEW, SUBMITTED, CANCELLING, DONE})
+
+
+def _refuse_later(op: Op[object], reason: ClosedError) -> None:
+    """Make an op that was handed out and not started raise *reason* once it is."""
+
+    def refuse(_: object) -> NoReturn:
+        raise reason
+
+    op.code = READY
+    op.fd = -1
+    op.memory = None
+    op.finish = refuse
 
 
 def open_file(
@@ -185,6 +222,7 @@ def open_file(
     Raises:
         OpError: The kernel refused, such as `FileNotFoundError`, `PermissionError`.
         ValueError: The path holds a NUL.
+        ClosedError: *folder* was closed, before the call or during it.
 
     Cancellation: a descriptor that was opened all the same is closed.
 
@@ -194,7 +232,10 @@ def open_file(
     if b"\0" in raw:
         raise ValueError("a path holds no NUL")
     fd = _AT_FDCWD if folder is None else folder.fileno()
-    return Op(OPEN, fd, flags=flags | os.O_CLOEXEC, memory=raw + b"\0", finish=_opened)
+    driver = current.driver()
+    op = Op(OPEN, fd, flags=flags | os.O_CLOEXEC, memory=raw + b"\0", finish=_opened)
+    op.home = driver
+    return op if folder is None else folder.hand_out(op)
 
 
 def _opened(fd: object) -> File:
