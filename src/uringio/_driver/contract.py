@@ -125,6 +125,15 @@ class Driver(Protocol):
         """In a forked child: make every later use raise `RingForkedError`, touching nothing."""
         ...
 
+    def leave(self) -> None:
+        """
+        Let go from outside of the driver's thread, which may have ended; nothing may use the driver.
+
+        Nobody can wait for the kernel here: what is in flight is never delivered, and its memory
+        leaked on purpose, with a `ResourceWarning`.
+        """
+        ...
+
     def close(self, deadline_ns: int | None = None, /) -> None:
         """
         Cancel what is in flight, wait for it until *deadline_ns* (default: a second), let go.

@@ -25,6 +25,7 @@ __all__ = [
     "driver_for_start",
     "driver_of",
     "loop",
+    "running",
     "scheduler",
     "set_current",
 ]
@@ -80,6 +81,11 @@ def set_current(driver: "Driver | None", scheduler: Scheduler | None) -> None:
     """Make *driver* and *scheduler* this thread's, or clear them with None."""
     _current.driver = driver
     _current.scheduler = scheduler
+
+
+def running() -> bool:
+    """Whether a driver runs in this thread."""
+    return _current.driver is not None
 
 
 def driver() -> "Driver":

@@ -44,7 +44,7 @@ nothing under it.
 """
 
 from collections.abc import Callable, Generator
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
 
 from uringio._sys.memory import Pinned, ReadableBuffer
@@ -145,6 +145,7 @@ class Op(Generic[T_co]):
     __slots__ = (
         "__weakref__",
         "_asyncio_future_blocking",
+        "_cancel_message",
         "addr",
         "code",
         "context",
@@ -164,6 +165,8 @@ class Op(Generic[T_co]):
         "value",
         "waiter",
     )
+
+    _cancel_message: object  # set by `cancel` only
 
     def __init__(
         self,
@@ -217,8 +220,11 @@ class Op(Generic[T_co]):
         return f"<Op {OPERATION_NAMES[self.code]}{fd} {states[self.state]}>"
 
     def __del__(self) -> None:
-        if self.state == NEW and self.code != READY:
-            _warn_never_awaited(self)
+        if self.state == NEW:
+            if self.code != READY:
+                _warn_never_awaited(self)
+        elif self.value is not None and self.finish is not None:
+            _close_unclaimed(self)
 
     def _not_new(self) -> Exception:
         if self.state == STALE:
@@ -233,26 +239,39 @@ class Op(Generic[T_co]):
     def add_done_callback(
         self, callback: "Callable[[Op[T_co]], object]", *, context: Context | None = None
     ) -> None:
-        """Call *callback* with the op when it is done, in *context*; starts the op if it is new."""
+        """
+        Call *callback* with the op when it is done, in *context*; starts the op if it is new.
+
+        An op that cannot be started is done with the error that says why: asyncio's task does not
+        survive an exception from here.
+
+        Raises:
+            BusyError: The op was superseded.
+        """
         self._asyncio_future_blocking = True
+        if context is None:
+            context = copy_context()
         if self.state == NEW:
             self.waiter = callback
             self.context = context
-            current.driver_for_start(self).submit(self)
+            try:
+                driver = current.driver_for_start(self)
+                self.home = driver
+                driver.submit(self)
+            except Exception as error:
+                self._refuse(error)
         elif self.state == SPENT:
             current.call_soon(callback, self, context)
-        elif self.waiter is None:
+        elif self.state == STALE:
+            raise self._not_new()
+        elif self.waiter is None or self.waiter is _nobody:
             self.waiter = callback
             self.context = context
         else:
-            first, first_context = self.waiter, self.context
-            self.waiter = _CallbackList(
-                [(cast("Callable[[Op[object]], object]", first), first_context)]
-                if not isinstance(first, _CallbackList)
-                else first.entries,
-                (cast("Callable[[Op[object]], object]", callback), context),
-            )
-            self.context = None
+            if not isinstance(self.waiter, _CallbackList):
+                self.waiter = _CallbackList(self.waiter, self.context)
+                self.context = None
+            self.waiter.entries.append((cast("Callable[[Op[object]], object]", callback), context))
 
     def remove_done_callback(self, callback: "Callable[[Op[T_co]], object]") -> int:
         """Forget *callback*; returns how many were removed."""
@@ -262,7 +281,7 @@ class Op(Generic[T_co]):
             waiter.entries[:] = [entry for entry in waiter.entries if entry[0] != callback]
             return before - len(waiter.entries)
         if waiter is not None and waiter == callback:
-            self.waiter = None
+            self.waiter = _nobody
             return 1
         return 0
 
@@ -270,11 +289,17 @@ class Op(Generic[T_co]):
         """
         Ask the kernel to stop; False when the outcome was already delivered.
 
-        The op stays in flight until its terminal completion.
+        The op stays in flight until its terminal completion.  A new op is started and stopped, so
+        that its owner hears of it in the one way there is.
         """
+        if self.state == NEW:
+            self.add_done_callback(_nobody)
         if self.state == SPENT or self.state == STALE:
             return False
-        return current.driver_of(self).cancel(self)
+        self._cancel_message = msg
+        # Not the current driver: tasks are cancelled between two runs of their loop, too.
+        driver = self.home if self.home is not None else current.driver_of(self)
+        return driver.cancel(self)
 
     def done(self) -> bool:
         """Whether the outcome has been delivered."""
@@ -293,7 +318,9 @@ class Op(Generic[T_co]):
 
     def result(self) -> T_co:
         """Return the value of a finished op, or raise its error."""
-        self._require_finished()
+        if self.state != SPENT:
+            self._require_finished()
+        self.waiter = None  # a reused op must not keep its last task alive
         if self.error is not None:
             raise self.error
         if self.finish is not None:
@@ -302,11 +329,31 @@ class Op(Generic[T_co]):
             if not isinstance(self.value, _Finished):
                 self.value = _Finished(self.finish(self.value))
             return cast(T_co, self.value.value)
-        return cast(T_co, self.value)
+        return self.value  # type: ignore[return-value]  # a cast is a call, and this is hot
 
     def get_loop(self) -> object:
-        """Return the asyncio loop that runs the op."""
-        return current.loop()
+        """Return the asyncio loop that runs here, which is the only one that may await the op."""
+        try:
+            return current.loop()
+        except UsageError:
+            # asyncio's task compares this with its own loop and fails with a clear error; it would
+            # not survive an exception.
+            return None
+
+    def _make_cancelled_error(self) -> BaseException:
+        # asyncio.gather asks its children for the exception to raise.
+        if self.error is not None and _is_cancellation(self.error):
+            return self.error
+        return cast("_CancelledMaker", current.loop()).make_cancelled_error(self)
+
+    def _refuse(self, error: Exception) -> None:
+        """End an op that its driver would not take."""
+        callback, context = self.waiter, self.context
+        self.waiter = _nobody
+        self.error = error
+        self.memory = None
+        self.state = SPENT
+        current.call_soon(cast("Callable[[Op[T_co]], object]", callback), self, context)
 
     def _require_finished(self) -> None:
         if self.state != SPENT:
@@ -336,24 +383,38 @@ class _Finished:
         self.value = value
 
 
+class _CancelledMaker(Protocol):
+    """The part of our asyncio loop that an op knows."""
+
+    def make_cancelled_error(self, op: "Op[T]", /) -> BaseException: ...
+
+
 class _CallbackList:
     """Several done callbacks in the one place of an op's waiter."""
 
     __slots__ = ("entries",)
 
-    def __init__(
-        self,
-        entries: "list[tuple[Callable[[Op[object]], object], Context | None]]",
-        added: "tuple[Callable[[Op[object]], object], Context | None]",
-    ) -> None:
-        self.entries = [*entries, added]
+    def __init__(self, first: object, context: Context | None) -> None:
+        self.entries = [(cast("Callable[[Op[object]], object]", first), context)]
 
     def __call__(self, op: Op[object]) -> None:
-        for callback, context in self.entries:
-            if context is None:
-                callback(op)
-            else:
-                context.run(callback, op)
+        # Directly, one after another, like a single waiter: with a pass between, a task could be
+        # cancelled after its data had come, and the data would be lost.
+        failure: BaseException | None = None
+        for callback, context in list(self.entries):
+            try:
+                if context is None:
+                    callback(op)
+                else:
+                    context.run(callback, op)
+            except BaseException as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+
+def _nobody(op: Op[T]) -> None:
+    """Stand in for the waiter of an op that nobody awaits any more."""
 
 
 def renew(op: Op[T]) -> Op[T]:
@@ -382,3 +443,9 @@ def _warn_never_awaited(op: Op[object]) -> None:
     if op.code == CLOSE and op.home is not None:
         op.home.system.close(op.fd)  # nobody else knows the descriptor any more
     warnings.warn(f"{op!r} was never awaited", RuntimeWarning, stacklevel=3, source=op)
+
+
+def _close_unclaimed(op: Op[object]) -> None:
+    """Close a descriptor that nobody took: its awaiter went away between its coming and its finish."""
+    if (op.code == ACCEPT or op.code == OPEN) and isinstance(op.value, int) and op.home is not None:
+        op.home.system.close(op.value)

@@ -81,6 +81,7 @@ class ReadinessDriver:
         unregister: Callable[[int], None],
         statistics: Callable[[], Statistics],
         poison: Callable[[], None],
+        leave: Callable[[], None],
         close: Callable[[int | None], None],
     ) -> None:
         self.system = system
@@ -92,6 +93,7 @@ class ReadinessDriver:
         self.wake_fd = wake_fd
         self.statistics = statistics
         self.poison = poison
+        self.leave = leave
         self._cancel = cancel
         self._fire = fire
         self._register = register
@@ -418,6 +420,13 @@ def make_readiness_driver(
                 )
             )
 
+    def leave() -> None:
+        nonlocal owner_thread
+        # Nothing here is tied to the thread: it changes hands, and closes without waiting.
+        if not closed:
+            owner_thread = get_ident()
+            close(0)
+
     def close(deadline_ns: int | None) -> None:
         nonlocal deliver
         if closed:
@@ -479,5 +488,6 @@ def make_readiness_driver(
         unregister=unregister,
         statistics=statistics,
         poison=poison,
+        leave=leave,
         close=close,
     )

@@ -21,6 +21,7 @@ __all__ = [
     "Address",
     "AddressInfo",
     "SocketOption",
+    "bind_stream_socket",
     "numeric_address",
     "open_listener",
     "open_stream_socket",
@@ -37,6 +38,7 @@ SEND_FLAGS: Final = _MSG_NOSIGNAL
 # With WAITALL io_uring itself goes on after a short send; send(2) ignores it.
 SEND_ALL_FLAGS: Final = _MSG_NOSIGNAL | _MSG_WAITALL
 
+_SOCK_DGRAM: Final = 2
 _SOL_SOCKET: Final = 1
 _SO_REUSEADDR: Final = 2
 _SO_REUSEPORT: Final = 15
@@ -88,7 +90,30 @@ def open_listener(
     options: Sequence[SocketOption] = (),
 ) -> int:
     """
-    Make a listening stream socket and return its descriptor.
+    Make a listening stream socket and return its descriptor; see `bind_stream_socket`.
+
+    Raises:
+        OpError: The kernel refused, such as EADDRINUSE.
+    """
+    fd = bind_stream_socket(driver, info, reuse_port=reuse_port, options=options)
+    try:
+        driver.system.listen(fd, backlog)
+    except BaseException:
+        driver.unregister(fd)
+        driver.system.close(fd)
+        raise
+    return fd
+
+
+def bind_stream_socket(
+    driver: Driver,
+    info: AddressInfo,
+    *,
+    reuse_port: bool = False,
+    options: Sequence[SocketOption] = (),
+) -> int:
+    """
+    Make a stream socket that is bound, to listen later, and return its descriptor.
 
     TCP listeners get SO_REUSEADDR, so that a server restarts at once, and TCP_NODELAY, which Linux
     hands on to every accepted socket.  A Unix socket file at which nobody listens any more is
@@ -118,7 +143,6 @@ def open_listener(
             assert isinstance(address, str | bytes)
             system.remove_stale_socket(address)
             system.bind(fd, family, address)
-        system.listen(fd, backlog)
         driver.register(fd)
     except BaseException:
         system.close(fd)
@@ -127,14 +151,15 @@ def open_listener(
 
 
 def _is_abandoned(system: System, info: AddressInfo) -> bool:
-    """Whether nobody listens on a Unix socket's path; true of other kinds of file as well."""
-    family, kind, protocol, address = info
+    """Whether no socket is bound to a Unix path any more; true of other kinds of file as well."""
+    family, _kind, protocol, address = info
     if family != system.AF_UNIX:
         return False
-    fd = system.socket(family, kind | system.SOCK_NONBLOCK, protocol)
+    # A socket of another kind than the listener's is answered EPROTOTYPE, and so leaves no
+    # connection behind for the listener to accept.
+    fd = system.socket(family, _SOCK_DGRAM, protocol)
     try:
         addr, len_bytes, _keep = pin(system.pack_sockaddr(family, address))
-        # A server whose queue is full answers EAGAIN: it lives.
         return system.connect(fd, addr, len_bytes) == -errno.ECONNREFUSED
     finally:
         system.close(fd)

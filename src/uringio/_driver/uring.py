@@ -69,7 +69,6 @@ _BY_DRIVER: Final = -1  # rows without an SQE
 _HEADS: Final = [_BY_DRIVER] * len(o.OPERATION_NAMES)
 _HEADS[o.NOP] = sqe_head(k.IORING_OP_NOP)
 _HEADS[o.RECV] = sqe_head(k.IORING_OP_RECV, k.IOSQE_BUFFER_SELECT)
-_HEADS[o.RECV_INTO] = sqe_head(k.IORING_OP_RECV)
 _HEADS[o.SEND] = sqe_head(k.IORING_OP_SEND)
 _HEADS[o.SEND_ALL] = sqe_head(k.IORING_OP_SEND)
 _HEADS[o.ACCEPT] = sqe_head(k.IORING_OP_ACCEPT)
@@ -77,10 +76,15 @@ _HEADS[o.CONNECT] = sqe_head(k.IORING_OP_CONNECT)
 _HEADS[o.SHUTDOWN] = sqe_head(k.IORING_OP_SHUTDOWN)
 _HEADS[o.CLOSE] = sqe_head(k.IORING_OP_CLOSE)
 _HEADS[o.OPEN] = sqe_head(k.IORING_OP_OPENAT)
-_HEADS[o.READ] = sqe_head(k.IORING_OP_READ)
 _HEADS[o.WRITE] = sqe_head(k.IORING_OP_WRITE)
 _HEADS[o.FSYNC] = sqe_head(k.IORING_OP_FSYNC)
 _HEADS[o.POLL] = sqe_head(k.IORING_OP_POLL_ADD)
+
+# The kernel writes into the memory of these: they keep off the path that takes `bytes` as they are.
+_WRITING_HEADS: Final = {
+    o.RECV_INTO: sqe_head(k.IORING_OP_RECV),
+    o.READ: sqe_head(k.IORING_OP_READ),
+}
 
 
 _CANCEL_HEAD: Final = sqe_head(k.IORING_OP_ASYNC_CANCEL)
@@ -133,6 +137,7 @@ class UringDriver:
         wake_fd: int,
         statistics: Callable[[], Statistics],
         poison: Callable[[], None],
+        leave: Callable[[], None],
         close: Callable[[int | None], None],
     ) -> None:
         self.system = system
@@ -144,6 +149,7 @@ class UringDriver:
         self.wake_fd = wake_fd
         self.statistics = statistics
         self.poison = poison
+        self.leave = leave
         self._cancel = cancel
         self._fire = fire
         self._close = close
@@ -248,7 +254,7 @@ def make_uring_driver(
     inline_class: type = bytes if BYTES_DATA_OFFSET is not None else _NoClass
     inline_offset = BYTES_DATA_OFFSET or 0
 
-    waits = turns = stray = starved_count = 0
+    waits = turns = stray = starved_count = resubmitted_count = 0
     woken = wake_armed = False
     closed = False
 
@@ -262,7 +268,6 @@ def make_uring_driver(
             settle_failed(op, errno.EAGAIN)
             deliver(op)
             return
-        use += 1
         memory = op.memory
         if memory is None:
             addr = op.addr
@@ -270,6 +275,7 @@ def make_uring_driver(
             addr = id(memory) + inline_offset
         else:
             addr = locate(op)
+        use += 1
         pack(sqes, (tail & sq_mask) << 6, head, op.fd, op.off, addr, op.len, op.flags, use)
         op.use = use
         op.state = SUBMITTED
@@ -362,7 +368,7 @@ def make_uring_driver(
         op.addr += res
         op.done_bytes += res
         op.len -= res
-        submit(op)
+        resubmit(op)
         return False
 
     def settle_none(op: Op[object], res: int) -> bool:
@@ -391,13 +397,16 @@ def make_uring_driver(
     # --- what is seldom --------------------------------------------------------------------------
 
     def locate(op: Op[object]) -> int:
-        """Pin memory that is not inline bytes."""
+        """Pin memory that is not inline bytes, or that the kernel will write into."""
         assert op.memory is not None
-        addr, _, op.hold = pin(op.memory, writable=op.code in (o.RECV_INTO, o.READ))
+        addr, _, op.hold = pin(op.memory, writable=op.code in _WRITING_HEADS)
         return addr
 
     def submit_by_driver(op: Op[object]) -> None:
         nonlocal use
+        if op.code in _WRITING_HEADS:
+            submit_writing(op)
+            return
         use += 1
         op.use = use
         op.state = SUBMITTED
@@ -411,6 +420,23 @@ def make_uring_driver(
         else:
             op.state = DONE
             deliver(op)
+
+    def submit_writing(op: Op[object]) -> None:
+        nonlocal tail, use
+        if tail == limit and not make_room():
+            settle_failed(op, errno.EAGAIN)
+            deliver(op)
+            return
+        addr = op.addr if op.memory is None else locate(op)
+        use += 1
+        pack(
+            sqes, (tail & sq_mask) << 6, _WRITING_HEADS[op.code],
+            op.fd, op.off, addr, op.len, op.flags, use,
+        )  # fmt: skip
+        op.use = use
+        op.state = SUBMITTED
+        in_flight[use] = op
+        tail += 1
 
     def settle_timer(op: Op[object]) -> None:
         op.use = 0
@@ -438,8 +464,10 @@ def make_uring_driver(
             starved_count += 1
             starved.append(op)
             return
+        elif res == -errno.EINTR and code == o.CLOSE:
+            op.state = DONE  # close(2): the descriptor is gone all the same
         elif res == -errno.EINTR:
-            submit(op)
+            resubmit(op)
             return
         else:
             settle_failed(op, -res)
@@ -451,7 +479,12 @@ def make_uring_driver(
         waiting = list(starved)
         starved.clear()
         for op in waiting:
-            submit(op)
+            resubmit(op)
+
+    def resubmit(op: Op[object]) -> None:
+        nonlocal resubmitted_count
+        resubmitted_count += 1
+        submit(op)
 
     def grow_buffers() -> None:
         """Replace the ring of buffers by a larger one, while no buffer is in use."""
@@ -496,9 +529,8 @@ def make_uring_driver(
 
     def arm_wake() -> None:
         nonlocal wake_armed
-        wake_armed = push(
-            _HEADS[o.READ], wake_read_fd, wake_memory.addr, wake_memory.len_bytes, 0, _USE_WAKE
-        )
+        head, memory = _WRITING_HEADS[o.READ], wake_memory
+        wake_armed = push(head, wake_read_fd, memory.addr, memory.len_bytes, 0, _USE_WAKE)
 
     def make_room() -> bool:
         """Hand the full queue over; False when the kernel takes nothing."""
@@ -580,7 +612,7 @@ def make_uring_driver(
     def statistics() -> Statistics:
         count = len(in_flight) + len(timers) + len(starved) + len(offloads)
         count += len(events)
-        submitted = use - _USE_FIRST
+        submitted = use - _USE_FIRST - resubmitted_count
         return Statistics(
             "uring", submitted, submitted - count, count, turns, waits, stray, starved_count
         )
@@ -615,6 +647,22 @@ def make_uring_driver(
                     "parent. Start a new loop in the child"
                 )
             )
+
+    def leave() -> None:
+        nonlocal deliver
+        if closed:
+            return
+        deliver = _discard
+        timers.take_all()
+        offloads.take_all()
+        # The armed read of the wake pipe ends some time after the ring.
+        _leaked.append(wake_memory)
+        if in_flight:
+            _leaked.append((dict(in_flight), buffers))
+            _warn_leak(len(in_flight))
+        # The registered index belongs to the ring's thread, and goes with it.
+        ring.registered_by = None
+        retire(lambda: ClosedError("this driver is closed"))
 
     def close(deadline_ns: int | None) -> None:
         nonlocal closed, deliver
@@ -654,5 +702,6 @@ def make_uring_driver(
         wake_fd=wake_write_fd,
         statistics=statistics,
         poison=poison,
+        leave=leave,
         close=close,
     )
