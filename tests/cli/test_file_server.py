@@ -75,3 +75,23 @@ def test_peers_that_read_slowly_are_kept(backend: str, tmp_path: Path) -> None:
                     server.drop_silent(math.inf)
 
     uringio.run(serve_here, tmp_path, client, backend=backend)
+
+
+def test_short_reads_are_continued(tmp_path: Path) -> None:
+    """A read that returns less than asked for is followed by one from where it ended."""
+    content = bytes(range(256)) * 40
+
+    class Reluctant:
+        async def read_into_at(self, offset: int, buffer: memoryview) -> int:
+            count = min(len(buffer), 999, len(content) - offset)
+            buffer[:count] = content[offset : offset + count]
+            return count
+
+    async def main() -> None:
+        async with await Tree.open(str(tmp_path)) as tree:
+            server = FileServer(tree)
+            for size in (len(content), len(content) - 1):
+                pieces = [bytes(piece) async for piece in server._pieces(Reluctant(), size)]
+                assert b"".join(pieces) == content[:size]
+
+    uringio.run(main)

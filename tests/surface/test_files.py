@@ -193,21 +193,25 @@ def test_closing_ends_reads(scheduler: Scheduler, path: Path) -> None:
     assert outcomes == [CONTENT[:100]] * 20
 
 
-def test_cancelled_opens_leave_no_descriptor(scheduler: Scheduler, path: Path) -> None:
+@pytest.mark.parametrize("where", ["anywhere", "in a folder"])
+def test_cancelled_opens_leave_no_descriptor(scheduler: Scheduler, path: Path, where: str) -> None:
     """However an open is cancelled, nothing stays open (the leak check of every test looks)."""
 
-    async def opener() -> None:
-        file = await open_file(path)
-        await file.aclose()
-
     async def main() -> None:
-        for passes in range(1, 5):  # a task of asyncio that never began cannot say that it ended
-            for _ in range(25):
-                opening = scheduler.spawn(opener)
-                for _ in range(passes):
-                    await scheduler.checkpoint()
-                opening.cancel()
-                await opening.wait()
+        async with await open_file(path.parent) as parent:
+            folder = parent if where == "in a folder" else None
+
+            async def opener() -> None:
+                file = await open_file(path, folder=folder)
+                await file.aclose()
+
+            for passes in range(1, 5):  # a task of asyncio that never began cannot say it ended
+                for _ in range(25):
+                    opening = scheduler.spawn(opener)
+                    for _ in range(passes):
+                        await scheduler.checkpoint()
+                    opening.cancel()
+                    await opening.wait()
 
     scheduler.run(main)
 
