@@ -39,7 +39,6 @@ VALUED: Final = frozenset({
 _WRITES_MEMORY: Final = frozenset({o.RECV_INTO, o.READ})
 _SOL_SOCKET: Final = 1
 _SO_ERROR: Final = 4
-_POLLOUT: Final = 0x004
 _POLLNVAL: Final = 0x020
 _POLL_MASK: Final = 0x7FFF
 
@@ -102,7 +101,12 @@ def make_attempts(system: System, adopt: Callable[[int], None]) -> list[Attempt]
             return -(error.errno or errno.EIO)
         if number:
             return -number
-        return 0 if poll_fd(op.fd, _POLLOUT) else -errno.EAGAIN
+        # Asking again also tells the socket that it is connected: otherwise the next connect(2)
+        # would still answer 0 instead of EISCONN.
+        res = system.connect(op.fd, op.addr, op.off)
+        if res == -errno.EALREADY:
+            return -errno.EAGAIN
+        return 0 if res == -errno.EISCONN else res
 
     def attempt_shutdown(op: Op[object]) -> int:
         return system.shutdown(op.fd, op.len)

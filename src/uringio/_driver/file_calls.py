@@ -24,7 +24,7 @@ __all__ = ["FileCalls"]
 
 _DATA_ONLY: Final = 1  # IORING_FSYNC_DATASYNC
 _PATH_BYTES_MAX: Final = 4096
-_AT_CURRENT_POSITION: Final = -1
+_AT_CURRENT_POSITION: Final = (1 << 64) - 1  # as in an SQE
 
 
 class FileCalls:
