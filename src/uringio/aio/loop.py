@@ -1,0 +1,457 @@
+"""
+The event loop, as asyncio's users know it: servers and connections over TCP and Unix sockets.
+
+Names are resolved by asyncio's own ``getaddrinfo``; sockets are made by the driver's system, and
+are numbers until somebody asks a transport or server for its ``socket``.
+"""
+
+# ruff: noqa: ARG002 - asyncio's signatures, some of whose arguments matter to TLS only
+
+import asyncio
+import contextvars
+import errno
+import os
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+
+from uringio._driver.contract import Driver
+from uringio._driver.op import CONNECT, Op
+from uringio._driver.sockets import (
+    AddressInfo,
+    SocketOption,
+    bind_stream_socket,
+    open_stream_socket,
+    unix_address,
+)
+
+from .running import RunningLoop
+from .server import Listening, Server
+from .transport import Sock, StreamTransport
+from .unsupported import UnsupportedCalls, refuse
+
+__all__ = ["EventLoop", "new_event_loop", "run"]
+
+T = TypeVar("T")
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+StrPath: TypeAlias = str | bytes | os.PathLike[str]
+
+_AI_PASSIVE: Final = 1
+_BACKLOG: Final = 100
+_SOL_SOCKET: Final = 1
+_SO_REUSEADDR: Final = 2
+_SO_KEEPALIVE: Final = 9
+
+
+class EventLoop(RunningLoop, UnsupportedCalls):
+    """
+    An asyncio event loop on a uringio driver.
+
+    Args:
+        backend: ``"uring"``, ``"epoll"``, or None to take io_uring where it works.
+
+    Not yet supported: TLS, subprocesses, pipes, datagrams, ``sendfile``, ``sock_*`` and reader and
+    writer callbacks; each raises NotImplementedError.
+    """
+
+    if TYPE_CHECKING:
+
+        async def _ensure_resolved(
+            self,
+            address: tuple[str | None, int | str | None],
+            *,
+            family: int = 0,
+            type: int = 0,  # noqa: A002 - asyncio's name
+            proto: int = 0,
+            flags: int = 0,
+            loop: asyncio.AbstractEventLoop,
+        ) -> Sequence[tuple[int, int, int, str, tuple[str, int]]]: ...
+
+    # --- clients ---------------------------------------------------------------------------------
+
+    async def create_connection(
+        self,
+        protocol_factory: Callable[[], P],
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        ssl: object = None,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        sock: Sock | None = None,
+        local_addr: tuple[str, int] | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        happy_eyeballs_delay: float | None = None,
+        interleave: int | None = None,
+        all_errors: bool = False,
+    ) -> tuple[asyncio.Transport, P]:
+        """
+        Connect to a TCP address; see `asyncio.loop.create_connection`.
+
+        The addresses of a name are tried one after another.  TCP_NODELAY is on.
+
+        Raises:
+            NotImplementedError: *ssl* was asked for.
+            ValueError: The arguments contradict each other.
+            OSError: No address answered.
+            ExceptionGroup: The same, with *all_errors*.
+        """
+        _refuse_tls(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        driver = self.require_driver()
+        if sock is not None:
+            if host is not None or port is not None:
+                raise ValueError("a connection is made by host and port, or over sock, not both")
+            return await self._adopt(driver, sock, protocol_factory)
+        if host is None and port is None:
+            raise ValueError("a connection takes host and port, or sock")
+        infos = await self._resolve(host, port, family=family, proto=proto, flags=flags)
+        locals_ = [] if local_addr is None else await self._resolve(*local_addr, family=family)
+        errors: list[OSError] = []
+        for info in infos:
+            try:
+                fd = await _connect(driver, info, locals_)
+            except OSError as error:
+                errors.append(error)
+                continue
+            return await self._start_transport(driver, fd, protocol_factory())
+        if all_errors:
+            raise ExceptionGroup("create_connection failed", errors)
+        raise _only_error(errors)
+
+    async def create_unix_connection(
+        self,
+        protocol_factory: Callable[[], P],
+        path: StrPath | None = None,
+        *,
+        ssl: object = None,
+        sock: Sock | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[asyncio.Transport, P]:
+        """
+        Connect to a Unix stream socket; see `asyncio.loop.create_unix_connection`.
+
+        Raises:
+            NotImplementedError: *ssl* was asked for.
+            ValueError: The arguments contradict each other, or the path is too long.
+            OSError: Nobody listens there.
+        """
+        _refuse_tls(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        driver = self.require_driver()
+        if (path is None) == (sock is None):
+            raise ValueError("a connection takes either path or sock")
+        if sock is not None:
+            return await self._adopt(driver, sock, protocol_factory)
+        assert path is not None
+        fd = await _connect(driver, unix_address(driver.system, os.fspath(path)), ())
+        return await self._start_transport(driver, fd, protocol_factory())
+
+    async def connect_accepted_socket(
+        self,
+        protocol_factory: Callable[[], P],
+        sock: Sock,
+        *,
+        ssl: object = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[asyncio.Transport, P]:
+        """
+        Take over a connection that was accepted elsewhere.
+
+        Raises:
+            NotImplementedError: *ssl* was asked for.
+            ValueError: *sock* is no stream socket.
+        """
+        _refuse_tls(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        return await self._adopt(self.require_driver(), sock, protocol_factory)
+
+    async def _adopt(
+        self, driver: Driver, sock: Sock, protocol_factory: Callable[[], P]
+    ) -> tuple[asyncio.Transport, P]:
+        _require_stream(driver, sock)
+        driver.register(sock.fileno())
+        return await self._start_transport(driver, sock.fileno(), protocol_factory(), sock)
+
+    async def _start_transport(
+        self, driver: Driver, fd: int, protocol: P, sock: Sock | None = None
+    ) -> tuple[asyncio.Transport, P]:
+        context = contextvars.copy_context()
+        transport = StreamTransport(self, driver, fd, protocol, context, sock=sock)
+        # Not from within the caller's task: a protocol is not part of it.
+        begun: asyncio.Future[None] = self.create_future()
+        self.call_soon(_begin, transport, begun, context=context)
+        try:
+            await begun
+        except BaseException:
+            transport.abort()
+            raise
+        return transport, protocol
+
+    async def _resolve(
+        self,
+        host: str | None,
+        port: int | str | None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[AddressInfo]:
+        """Return the stream addresses of *host*, each once."""
+        stream = self.require_driver().system.SOCK_STREAM
+        found = await self._ensure_resolved(
+            (host, port), family=family, type=stream, proto=proto, flags=flags, loop=self
+        )
+        if not found:
+            raise OSError(f"getaddrinfo() found no address of {host!r}")
+        return list(
+            dict.fromkeys((int(family), stream, proto, addr) for family, _, proto, _, addr in found)
+        )
+
+    # --- servers ---------------------------------------------------------------------------------
+
+    async def create_server(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: str | Sequence[str] | None = None,
+        port: int | None = None,
+        *,
+        family: int = 0,
+        flags: int = _AI_PASSIVE,
+        sock: Sock | None = None,
+        backlog: int = _BACKLOG,
+        ssl: object = None,
+        reuse_address: bool | None = None,
+        reuse_port: bool | None = None,
+        keep_alive: bool | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+    ) -> Server:
+        """
+        Listen on TCP addresses; see `asyncio.loop.create_server`.
+
+        TCP_NODELAY is on for every connection.
+
+        Raises:
+            NotImplementedError: *ssl* was asked for.
+            ValueError: The arguments contradict each other.
+            OSError: An address cannot be bound.
+        """
+        _refuse_tls(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        driver = self.require_driver()
+        if sock is not None:
+            if host is not None or port is not None:
+                raise ValueError("a server is made by host and port, or over sock, not both")
+            _require_stream(driver, sock)
+            driver.register(sock.fileno())
+            listeners = [Listening(self, driver, sock.fileno(), sock=sock)]
+        else:
+            if host is None and port is None:
+                raise ValueError("a server takes host and port, or sock")
+            options: list[SocketOption] = []
+            if reuse_address is False:
+                options.append((_SOL_SOCKET, _SO_REUSEADDR, 0))
+            if keep_alive:
+                options.append((_SOL_SOCKET, _SO_KEEPALIVE, 1))
+            infos: dict[AddressInfo, None] = {}
+            for name in _hosts(host):
+                infos.update(
+                    dict.fromkeys(await self._resolve(name, port, family=family, flags=flags))
+                )
+            listeners = self._bind(driver, infos, bool(reuse_port), options)
+        return await self._serve(driver, listeners, protocol_factory, backlog, start_serving)
+
+    def _bind(
+        self,
+        driver: Driver,
+        infos: Iterable[AddressInfo],
+        reuse_port: bool,
+        options: Sequence[SocketOption],
+    ) -> list[Listening]:
+        listeners: list[Listening] = []
+        failure: OSError | None = None
+        try:
+            for info in infos:
+                try:
+                    fd = bind_stream_socket(driver, info, reuse_port=reuse_port, options=options)
+                except OSError as error:
+                    # A family that this machine has not, of which a resolver may tell all the same.
+                    if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+                        raise
+                    failure = failure or error
+                    continue
+                listeners.append(Listening(self, driver, fd))
+        except BaseException:
+            for listening in listeners:
+                listening.close()
+            raise
+        if not listeners:
+            assert failure is not None
+            raise failure
+        return listeners
+
+    async def create_unix_server(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        path: StrPath | None = None,
+        *,
+        sock: Sock | None = None,
+        backlog: int = _BACKLOG,
+        ssl: object = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+        cleanup_socket: bool = True,
+    ) -> Server:
+        """
+        Listen on a Unix stream socket; see `asyncio.loop.create_unix_server`.
+
+        A socket that an earlier server left at *path* is replaced, any other file is not.  With
+        *cleanup_socket* (Python 3.13's default, here everywhere's) closing removes it.
+
+        Raises:
+            NotImplementedError: *ssl* was asked for.
+            ValueError: The arguments contradict each other, or the path is too long.
+            OSError: The path cannot be bound.
+        """
+        _refuse_tls(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        driver = self.require_driver()
+        if (path is None) == (sock is None):
+            raise ValueError("a server takes either path or sock")
+        if sock is not None:
+            _require_stream(driver, sock)
+            driver.register(sock.fileno())
+            listening = Listening(self, driver, sock.fileno(), sock=sock)
+        else:
+            assert path is not None
+            where = os.fspath(path)
+            fd = bind_stream_socket(driver, unix_address(driver.system, where))
+            abstract = where[:1] in ("\0", b"\0")
+            removed = where if cleanup_socket and not abstract else None
+            listening = Listening(self, driver, fd, path=removed)
+        return await self._serve(driver, [listening], protocol_factory, backlog, start_serving)
+
+    async def _serve(
+        self,
+        driver: Driver,
+        listeners: list[Listening],
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        backlog: int,
+        start_serving: bool,
+    ) -> Server:
+        context = contextvars.copy_context()
+        server = Server(self, driver, listeners, protocol_factory, backlog, context)
+        if start_serving:
+            try:
+                await server.start_serving()
+            except BaseException:
+                server.close()
+                raise
+        return server
+
+
+async def _connect(driver: Driver, info: AddressInfo, locals_: Sequence[AddressInfo]) -> int:
+    """Make a socket and connect it; returns its descriptor."""
+    fd, packed = open_stream_socket(driver, info)
+    try:
+        _bind_one(driver, fd, info[0], locals_)
+        op: Op[None] = Op(CONNECT, fd, off=len(packed), memory=packed)
+        await op
+    except BaseException as error:
+        driver.unregister(fd)
+        driver.system.close(fd)
+        if isinstance(error, OSError):
+            error.add_note(f"while connecting to {info[3]!r}")
+        raise
+    return fd
+
+
+def _bind_one(driver: Driver, fd: int, family: int, locals_: Sequence[AddressInfo]) -> None:
+    """Bind *fd* to the first local address of its family that can be had."""
+    if not locals_:
+        return
+    failure: OSError | None = None
+    for local_family, _, _, address in locals_:
+        if local_family != family:
+            continue
+        try:
+            driver.system.bind(fd, family, address)
+        except OSError as error:
+            failure = failure or error
+        else:
+            return
+    if failure is None:
+        raise OSError(errno.EADDRNOTAVAIL, f"no local address of family {family} was given")
+    raise failure
+
+
+def _begin(transport: StreamTransport, begun: "asyncio.Future[None]") -> None:
+    transport.begin()
+    if not begun.done():
+        begun.set_result(None)
+
+
+def _only_error(errors: list[OSError]) -> OSError:
+    """Return what to raise for the failures of several addresses."""
+    first = errors[0]
+    if all(str(error) == str(first) for error in errors):
+        return first
+    return OSError(first.errno, "no address answered: " + ", ".join(map(str, errors)))
+
+
+def _hosts(host: str | Sequence[str] | None) -> Sequence[str | None]:
+    if host is None or host == "":  # an empty list is no host, "" is any
+        return [None]
+    return [host] if isinstance(host, str) else list(host)
+
+
+def _require_stream(driver: Driver, sock: Sock) -> None:
+    if sock.type != driver.system.SOCK_STREAM:
+        raise ValueError(f"a stream socket is needed here, not {sock!r}")
+
+
+def _refuse_tls(ssl: object, *details: object) -> None:
+    if ssl:
+        refuse("TLS")
+    if any(detail is not None for detail in details):
+        raise ValueError("server_hostname and ssl_* are for connections with ssl")
+
+
+def new_event_loop(*, backend: str | None = None) -> EventLoop:
+    """
+    Make an event loop.
+
+    Args:
+        backend: ``"uring"``, ``"epoll"``, or None to take io_uring where it works.
+
+    Raises:
+        UsageError: There is no such backend.
+
+    The driver is made by the loop's first run, in the thread that runs it.
+
+    Example:
+        >>> import asyncio, uringio.aio
+        >>> async def main() -> str:
+        ...     await asyncio.sleep(0)
+        ...     return "done"
+        >>> with asyncio.Runner(loop_factory=uringio.aio.new_event_loop) as runner:
+        ...     runner.run(main())
+        'done'
+    """
+    return EventLoop(backend=backend)
+
+
+def run(
+    main: Coroutine[object, object, T], *, debug: bool | None = None, backend: str | None = None
+) -> T:
+    """
+    Run the coroutine *main* on an event loop of its own; like ``asyncio.run``.
+
+    Raises:
+        RingError: The backend asked for cannot be had here.
+    """
+    with asyncio.Runner(debug=debug, loop_factory=lambda: EventLoop(backend=backend)) as runner:
+        return runner.run(main)

@@ -1,0 +1,162 @@
+"""
+One pass of the loop, as a flat closure.
+
+A pass makes one turn of the driver, which hands over all that was submitted since the last one and
+waits; wakes whoever the finished ops belong to; and runs the callbacks that are ready, in asyncio's
+order.  Finished ops are woken directly: a transport's waiter is called, a task's C-level wake-up is
+called in the task's context, neither goes through ``call_soon``.
+
+What is called here may raise anything.  KeyboardInterrupt and SystemExit end the run, as in
+asyncio; what has not been woken yet stays queued for the next run.  All else goes to the loop's
+exception handler.
+"""
+
+# ruff: noqa: BLE001 - whatever a callback raises is reported, as asyncio does
+# pyright: reportPrivateUsage=false - this is a method of the loop, taken apart
+
+import heapq
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from uringio._driver.contract import Driver
+from uringio._driver.op import SPENT, Op
+
+from .handles import report_failure
+
+if TYPE_CHECKING:
+    from .running import RunningLoop
+
+__all__ = ["make_pass"]
+
+_SECONDS_MAX = 86400.0
+# Timers that were cancelled leave the heap when they come up, or when they are most of it.
+_DEAD_TIMERS_KEPT_MAX = 50
+
+logger = logging.getLogger("asyncio")
+
+
+def make_pass(
+    loop: "RunningLoop", driver: Driver, completed: deque[Op[object]]
+) -> Callable[[], None]:
+    """
+    Build the function that makes one pass.
+
+    Args:
+        loop: Whose callbacks and timers are run.
+        driver: Turned once per pass.
+        completed: Where the driver delivers.
+    """
+    ready = loop._ready
+    scheduled = loop._scheduled
+    take_op = completed.popleft
+    take_handle = ready.popleft
+    turn = driver.turn
+    clock = driver.system.monotonic_ns
+
+    def one_pass() -> None:
+        if ready or completed or loop._stopping:
+            turn(0)
+        elif scheduled:
+            turn(next_deadline_ns())
+        else:
+            turn(None)
+
+        for _ in range(len(completed)):
+            op = take_op()
+            op.state = SPENT
+            context = op.context
+            try:
+                if context is None:
+                    op.waiter(op)  # type: ignore[operator]
+                else:
+                    context.run(op.waiter, op)  # type: ignore[arg-type]
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                op_failed(op, error)
+
+        if scheduled:
+            expire()
+
+        if loop._debug:
+            run_watched()
+            return
+        for _ in range(len(ready)):
+            handle = take_handle()
+            if handle._cancelled:
+                continue
+            try:
+                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                report_failure(loop, handle, error)
+
+    # --- what is seldom --------------------------------------------------------------------------
+
+    def next_deadline_ns() -> int | None:
+        if loop._timer_cancelled_count > _DEAD_TIMERS_KEPT_MAX:
+            sweep()
+        while scheduled and scheduled[0]._cancelled:
+            forget_first()
+        if not scheduled:
+            return None
+        seconds = min(scheduled[0].when() - loop.time(), _SECONDS_MAX)
+        # One nanosecond more, for what the float rounded away: to wake early is to wake twice.
+        return clock() + int(seconds * 1e9) + 1 if seconds > 0 else 0
+
+    def expire() -> None:
+        end = loop.time() + loop._clock_resolution
+        while scheduled:
+            handle = scheduled[0]
+            if handle._cancelled:
+                forget_first()
+            elif handle.when() < end:
+                heapq.heappop(scheduled)
+                handle._scheduled = False  # type: ignore[attr-defined]
+                ready.append(handle)
+            else:
+                break
+
+    def forget_first() -> None:
+        handle = heapq.heappop(scheduled)
+        handle._scheduled = False  # type: ignore[attr-defined]
+        loop._timer_cancelled_count -= 1
+
+    def sweep() -> None:
+        if loop._timer_cancelled_count * 2 <= len(scheduled):
+            return
+        for handle in scheduled:
+            if handle._cancelled:
+                handle._scheduled = False  # type: ignore[attr-defined]
+        scheduled[:] = [handle for handle in scheduled if not handle._cancelled]
+        heapq.heapify(scheduled)
+        loop._timer_cancelled_count = 0
+
+    def run_watched() -> None:
+        """Run what is ready, and name the callbacks that take long."""
+        for _ in range(len(ready)):
+            handle = take_handle()
+            if handle._cancelled:
+                continue
+            began = loop.time()
+            loop._current_handle = handle
+            try:
+                handle._run()
+            finally:
+                loop._current_handle = None
+            seconds = loop.time() - began
+            if seconds >= loop.slow_callback_duration:
+                logger.warning("Executing %r took %.3f seconds", handle, seconds)
+
+    def op_failed(op: Op[object], error: BaseException) -> None:
+        loop.call_exception_handler(
+            {
+                "message": f"Exception in a done callback of {op!r}",
+                "exception": error,
+            }
+        )
+
+    return one_pass

@@ -1,0 +1,205 @@
+"""
+How the loop runs: its driver, its passes, its end.
+
+The driver belongs to the thread that runs the loop.  It is made by the first run, made anew when a
+later run happens in another thread and nothing is in flight, and let go by `close`, which may be
+called from any thread once the loop has stopped.
+
+What asyncio's `BaseEventLoop` does well stays with it: the timer heap, executors, name resolution,
+exception handlers, async generators, debug mode.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, TypeVarTuple
+
+from uringio._driver import current
+from uringio._driver.contract import BACKENDS, Driver, make_driver
+from uringio._driver.op import DONE, Op
+from uringio._sys.system import System
+from uringio.errors import UsageError, WrongThreadError
+
+from .handles import Handle
+from .passes import make_pass
+from .signals import Signals
+from .tasks import AsyncioScheduler, make_cancelled
+
+__all__ = ["RunningLoop"]
+
+Ts = TypeVarTuple("Ts")
+
+
+class _Here(threading.local):
+    """The identity of a thread; its ident would be given to the next thread when it ends."""
+
+    def __init__(self) -> None:
+        self.thread = object()
+
+
+_here = _Here()
+
+
+class RunningLoop(asyncio.BaseEventLoop):
+    """The running half of `EventLoop`."""
+
+    if TYPE_CHECKING:
+        # BaseEventLoop's own, which its stubs keep to themselves.
+        _ready: deque[asyncio.Handle]
+        _scheduled: list[asyncio.TimerHandle]
+        _timer_cancelled_count: int
+        _clock_resolution: float
+        _stopping: bool
+        _closed: bool
+        _debug: bool
+        _current_handle: asyncio.Handle | None
+        slow_callback_duration: float
+
+        def _check_closed(self) -> None: ...
+        def _check_running(self) -> None: ...
+        def _add_callback_signalsafe(self, handle: asyncio.Handle) -> None: ...
+
+    def __init__(self, *, backend: str | None = None, system: System | None = None) -> None:
+        super().__init__()
+        if backend not in (None, *BACKENDS):
+            self._closed = True  # there is nothing to close, nor to warn of
+            raise UsageError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
+        self._backend = backend
+        self._system = system
+        self._completed: deque[Op[object]] = deque()
+        self._driver: Driver | None = None
+        self._driver_thread: object = None
+        self._scheduler = AsyncioScheduler(self)
+        self._signals = Signals(self)
+
+    # --- running ---------------------------------------------------------------------------------
+
+    def run_forever(self) -> None:
+        """
+        Run until `stop` is called.
+
+        Raises:
+            RuntimeError: This loop or another already runs in this thread.
+            RingError: The backend asked for cannot be had here.
+            WrongThreadError: The loop ran in another thread, where operations are still in flight.
+            RingForkedError: It ran in the parent process of this one.
+        """
+        self._check_closed()
+        self._check_running()
+        if current.running():
+            raise UsageError(
+                "uringio already runs in this thread; this is no place for another loop"
+            )
+        driver = self._prepare_driver()
+        with self._signals.watched(driver.wake_fd):
+            current.set_current(driver, self._scheduler)
+            try:
+                super().run_forever()
+            finally:
+                current.set_current(None, None)
+
+    def _prepare_driver(self) -> Driver:
+        """Return the driver for a run in this thread."""
+        driver = self._driver
+        if driver is not None and self._driver_thread is not _here.thread:
+            if driver.statistics().in_flight or self._completed:
+                raise WrongThreadError(
+                    "this loop ran in another thread, where operations are still in flight; close "
+                    "its transports and handles there before running it here"
+                )
+            self._driver = None
+            driver.leave()
+            driver = None
+        if driver is None:
+            driver = make_driver(
+                self._completed.append, make_cancelled, backend=self._backend, system=self._system
+            )
+            self._driver = driver
+            self._driver_thread = _here.thread
+            self._run_once = make_pass(self, driver, self._completed)
+        return driver
+
+    def require_driver(self) -> Driver:
+        """Return the running driver; raises `UsageError` when the loop does not run here."""
+        driver = self._driver
+        if driver is None or self._driver_thread is not _here.thread:
+            raise UsageError("this needs the loop to run, in this thread")
+        return driver
+
+    def close(self) -> None:
+        """
+        Cancel what is in flight, wait for the kernel to let go of it, free everything.
+
+        From another thread than the one that ran the loop, nobody can wait for the kernel: what is
+        still in flight is then leaked on purpose, with a `ResourceWarning`.
+
+        Raises:
+            RuntimeError: The loop runs.
+        """
+        if self._closed:
+            return
+        super().close()
+        self._signals.clear()
+        driver, self._driver = self._driver, None
+        if driver is None:
+            return
+        self._run_once = _refuse_to_run  # and let go of the driver
+        if self._driver_thread is _here.thread:
+            for op in self._completed:
+                if op.state == DONE:
+                    driver.cancel(op)  # its owner hears of bytes and descriptors nobody will take
+            self._completed.clear()
+            driver.close()
+        else:
+            self._completed.clear()
+            driver.leave()
+
+    # --- being called ----------------------------------------------------------------------------
+
+    def call_soon(
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        """Call ``callback(*args)`` in the next pass."""
+        if self._debug or self._closed:
+            checked = super().call_soon(callback, *args, context=context)
+            if checked._source_traceback:  # type: ignore[attr-defined]
+                del checked._source_traceback[-1]  # type: ignore[attr-defined]
+            return checked
+        handle = Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def _write_to_self(self) -> None:
+        driver = self._driver
+        if driver is not None:
+            driver.wake()
+
+    def make_cancelled_error(self, op: Op[object], /) -> BaseException:
+        """Build the exception that `asyncio.gather` raises for a child."""
+        return make_cancelled(op)
+
+    # --- signals ---------------------------------------------------------------------------------
+
+    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """
+        Call ``callback(*args)`` in the loop when the signal arrives.
+
+        Raises:
+            TypeError, ValueError: As `asyncio`'s own.
+            RuntimeError: The signal cannot be caught, or this is not the main thread.
+        """
+        self._check_closed()
+        self._signals.add(sig, callback, args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Restore the signal's default; False if there was no handler."""
+        return self._signals.remove(sig)
+
+
+def _refuse_to_run() -> None:
+    raise RuntimeError("this loop is closed")

@@ -1,0 +1,337 @@
+"""
+Servers: listening sockets, and the transports that come of them.
+
+Each listening socket has one accept op, used again for every connection.  Closing a server shuts
+its own sockets down at once, so that nobody can connect any more and the port is free; the
+descriptors follow when the accepts in flight have ended.  A socket that the program brought along
+may be shared with other processes, and is only closed.
+"""
+
+import asyncio
+import errno
+import sys
+import weakref
+from asyncio import trsock
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Final
+
+from uringio._driver.contract import Driver
+from uringio._driver.op import ACCEPT, NEW, SPENT, Op
+from uringio._own.fd import OwnedFd
+
+from .transport import Sock, StreamTransport
+
+if TYPE_CHECKING:
+    from .running import RunningLoop
+
+__all__ = ["Listening", "Server"]
+
+_SOCKADDR_BYTES: Final = 128
+_SHUT_RDWR: Final = 2
+_RETRY_SECONDS: Final = 1.0
+# What accept(2) reports of a connection that broke while it waited in the backlog.
+_PEER_GONE: Final = frozenset({
+    errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETDOWN, errno.ENOPROTOOPT,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENONET, errno.EINTR,
+})  # fmt: skip
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# From 3.12 on asyncio's servers wait for their connections to end.
+_WAITS_FOR_CLIENTS: Final = sys.version_info >= (3, 12)
+
+
+class Listening:
+    """
+    One bound socket, and the accept op that serves it.
+
+    Args:
+        loop: The running loop.
+        driver: The loop's driver.
+        fd: The socket's descriptor.
+        sock: The socket object that owns it, if the program brought one.
+        path: Where a Unix socket is to be removed from when it closes.
+    """
+
+    def __init__(
+        self,
+        loop: "RunningLoop",
+        driver: Driver,
+        fd: int,
+        *,
+        sock: Sock | None = None,
+        path: str | bytes | None = None,
+    ) -> None:
+        self._loop = loop
+        self._driver = driver
+        self._fd = fd
+        self._owned = None if sock is not None else OwnedFd(fd, driver.system.close, "server")
+        self._sock = sock
+        self._shared = sock is not None
+        self._path = path
+        self._inode = 0 if path is None else driver.system.socket_inode(path)
+        self._closing = False
+        self._busy = False  # whether a connection is being handed over right now
+        self._retry: asyncio.TimerHandle | None = None
+        self._connected: Callable[[int, bytes], None] | None = None
+        self._closed: Callable[[Listening], None] | None = None
+        # Where the kernel writes the peer's address and its length.
+        self._peer = driver.system.allocate(4096)
+        self._peer_len = self._peer.view[_SOCKADDR_BYTES : _SOCKADDR_BYTES + 4].cast("I")
+        self._op: Op[object] = Op(
+            ACCEPT,
+            fd,
+            addr=self._peer.addr,
+            off=self._peer.addr + _SOCKADDR_BYTES,
+            flags=driver.system.SOCK_CLOEXEC,
+        )
+        self._op.state = SPENT
+        self._op.home = driver
+        self._op.waiter = self._accepted
+
+    def start(
+        self,
+        backlog: int,
+        context: Context,
+        connected: Callable[[int, bytes], None],
+        closed: "Callable[[Listening], None]",
+    ) -> None:
+        """
+        Accept connections until `close`.
+
+        Args:
+            backlog: Connections that may wait to be accepted. [count]
+            context: In which *connected* is called.
+            connected: Takes each connection's descriptor and the peer's raw address.
+            closed: Hears when the descriptor is closed.
+        """
+        self._driver.system.listen(self._fd, backlog)
+        self._connected = connected
+        self._closed = closed
+        self._op.context = context
+        self._accept()
+
+    def _accept(self) -> None:
+        self._retry = None
+        op = self._op
+        op.state = NEW
+        op.error = None
+        self._peer_len[0] = _SOCKADDR_BYTES
+        self._driver.submit(op)
+
+    def _accepted(self, op: Op[object]) -> None:
+        fd, op.value = op.value, None
+        try:
+            if self._closing:
+                return
+            self._busy = True
+            if op.error is not None:
+                self._accept_failed(op.error)
+            else:
+                assert isinstance(fd, int) and self._connected is not None
+                self._connected(fd, bytes(self._peer.view[: self._peer_len[0]]))
+        finally:
+            self._busy = False
+            if self._closing:
+                self._release()
+            elif self._retry is None:
+                self._accept()
+
+    def _accept_failed(self, error: BaseException) -> None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _PEER_GONE:
+            return
+        self._retry = self._loop.call_later(_RETRY_SECONDS, self._accept)
+        what = "out of system resources" if number in _EXHAUSTED else "failed"
+        self._loop.call_exception_handler(
+            {
+                "message": f"accepting connections {what}; trying again in a second",
+                "exception": error,
+                "socket": self.socket(),
+            }
+        )
+
+    def close(self) -> None:
+        """Accept no more, and close the descriptor as soon as the kernel has let go of it."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._retry is not None:
+            self._retry.cancel()
+        if not self._shared:
+            self._driver.system.shutdown(self._fd, _SHUT_RDWR)
+        if self._path is not None and self._inode == self._driver.system.socket_inode(self._path):
+            self._driver.system.remove_stale_socket(self._path)
+        if not self._driver.cancel(self._op) and not self._busy:
+            self._release()
+
+    def _release(self) -> None:
+        self._driver.unregister(self._fd)
+        if self._sock is not None:
+            self._sock.close()
+        elif self._owned is not None:
+            self._owned.close()
+        self._owned = None
+        self._op.waiter = self._op.context = None
+        if self._closed is not None:
+            self._closed(self)
+
+    def socket(self) -> trsock.TransportSocket:
+        """Return the socket, to look at."""
+        if self._sock is None:
+            assert self._owned is not None
+            # From here on the socket object has the duty to close the descriptor.
+            self._sock = self._driver.system.socket_object(self._owned.take())
+            self._owned = None
+        return trsock.TransportSocket(self._sock)  # type: ignore[arg-type]
+
+
+class Server(asyncio.Server):
+    """
+    See `asyncio.Server`.
+
+    Each connection's protocol runs in a copy of the context in which the server was made.
+    """
+
+    def __init__(
+        self,
+        loop: "RunningLoop",
+        driver: Driver,
+        listeners: list[Listening],
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        backlog: int,
+        context: Context,
+    ) -> None:
+        self._loop = loop
+        self._driver = driver
+        self._listeners = listeners  # those whose descriptor is not closed
+        self._protocol_factory = protocol_factory
+        self._backlog = backlog
+        self._context = context
+        self._serving = False
+        self._closed = False
+        self._clients: weakref.WeakSet[StreamTransport] = weakref.WeakSet()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._forever: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Server sockets={self.sockets!r}>"
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop that serves."""
+        return self._loop
+
+    def is_serving(self) -> bool:
+        """Whether connections are accepted."""
+        return self._serving
+
+    @property
+    def sockets(self) -> tuple[trsock.TransportSocket, ...]:  # type: ignore[override]
+        """The listening sockets, none once the server is closed."""
+        if self._closed:
+            return ()
+        return tuple(listening.socket() for listening in self._listeners)
+
+    def begin(self) -> None:
+        """Accept connections from now on; safe to call twice."""
+        if self._serving:
+            return
+        self._serving = True
+        for listening in self._listeners:
+            listening.start(
+                self._backlog, self._context.copy(), self._connected, self._listening_closed
+            )
+
+    def _connected(self, fd: int, peer: bytes) -> None:
+        context = self._context.copy()
+        try:
+            protocol = context.run(self._protocol_factory)
+        except BaseException as error:
+            self._driver.unregister(fd)
+            self._driver.system.close(fd)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            self._loop.call_exception_handler(
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": error,
+                }
+            )
+            return
+        transport = StreamTransport(
+            self._loop, self._driver, fd, protocol, context, server=self, peer=peer
+        )
+        self._clients.add(transport)
+        context.run(transport.begin)
+
+    def detach(self, transport: StreamTransport, /) -> None:
+        """Forget a transport that has ended."""
+        self._clients.discard(transport)
+        self._maybe_finish()
+
+    def _listening_closed(self, listening: Listening) -> None:
+        self._listeners.remove(listening)
+        self._maybe_finish()
+
+    def _maybe_finish(self) -> None:
+        if not self._closed or self._listeners or (_WAITS_FOR_CLIENTS and self._clients):
+            return
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def close(self) -> None:
+        """Accept no more; connections that stand stay.  Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._serving = False
+        for listening in list(self._listeners):
+            listening.close()
+        if self._forever is not None and not self._forever.done():
+            self._forever.cancel()
+
+    def close_clients(self) -> None:
+        """Close every connection that the server accepted."""
+        for transport in list(self._clients):
+            transport.close()
+
+    def abort_clients(self) -> None:
+        """Abort every connection that the server accepted."""
+        for transport in list(self._clients):
+            transport.abort()
+
+    async def start_serving(self) -> None:
+        """Accept connections from now on; safe to call twice."""
+        self.begin()
+        await asyncio.sleep(0)
+
+    async def serve_forever(self) -> None:
+        """
+        Accept connections until cancelled, which closes the server.
+
+        Raises:
+            RuntimeError: The server is closed, or another task is in here.
+        """
+        if self._forever is not None:
+            raise RuntimeError(f"another task is in serve_forever() of {self!r}")
+        if self._closed:
+            raise RuntimeError(f"{self!r} is closed")
+        self.begin()
+        self._forever = self._loop.create_future()
+        try:
+            await self._forever
+        except asyncio.CancelledError:
+            self.close()
+            await self.wait_closed()
+            raise
+        finally:
+            self._forever = None
+
+    async def wait_closed(self) -> None:
+        """Wait until the server is closed and, from Python 3.12 on, its connections have ended."""
+        if self._closed and not self._listeners and not (_WAITS_FOR_CLIENTS and self._clients):
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter

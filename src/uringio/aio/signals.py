@@ -1,0 +1,168 @@
+"""
+Signals, for a loop that runs in the main thread.
+
+Python runs signal handlers between two bytecodes of the main thread, so also in the middle of a
+submission.  asyncio's own SIGINT handler (`asyncio.Runner`) cancels the main task, which would
+reach into the driver there.  While the loop runs, the program's SIGINT handler is therefore called
+at once only where user code was interrupted; where it was ours, the loop calls it among its next
+callbacks.  Whose code it is, is read off the stack: going outwards, the first frame that is not the
+standard library's decides.
+
+A wait in the kernel ends by itself: the interpreter's C handler writes into the driver's wake pipe.
+"""
+
+# pyright: reportPrivateUsage=false - asyncio's own way in from a signal handler is private
+
+import asyncio
+import contextlib
+import errno
+import inspect
+import os
+import signal
+from collections.abc import Callable, Generator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from uringio._driver.forks import after_fork_in_child
+
+if TYPE_CHECKING:
+    from .running import RunningLoop
+
+__all__ = ["Signals"]
+
+_STDLIB = str(Path(os.__file__).parent) + os.sep
+_SITE = _STDLIB + "site-packages"
+
+# Whose wake pipe is the process's wakeup descriptor, and which that is.
+_watching: "Signals | None" = None
+_watched_fd = -1
+
+
+class Signals:
+    """The signal handlers of one loop."""
+
+    def __init__(self, loop: "RunningLoop") -> None:
+        self._loop = loop
+        self._handles: dict[int, asyncio.Handle] = {}
+
+    def add(self, number: int, callback: Callable[..., object], args: tuple[object, ...]) -> None:
+        """
+        Have the loop call ``callback(*args)`` when the signal arrives.
+
+        Raises:
+            TypeError: *callback* is a coroutine or a coroutine function.
+            ValueError: There is no such signal.
+            RuntimeError: The signal cannot be caught, or this is not the main thread.
+        """
+        if inspect.iscoroutinefunction(callback) or not callable(callback):
+            raise TypeError("a signal handler is a plain function, not a coroutine")
+        _check(number)
+        self._handles[number] = asyncio.Handle(callback, args, self._loop, None)
+        try:
+            signal.signal(number, self._arrived)
+            signal.siginterrupt(number, False)
+        except (ValueError, OSError) as error:
+            del self._handles[number]
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
+            raise RuntimeError(f"signal {number} cannot be handled here: {error}") from error
+
+    def remove(self, number: int) -> bool:
+        """Restore the signal's default; False if the loop does not handle it."""
+        _check(number)
+        if self._handles.pop(number, None) is None:
+            return False
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, default)
+        return True
+
+    def clear(self) -> None:
+        """Remove every handler, where that can be done: in the main thread."""
+        for number in list(self._handles):
+            with contextlib.suppress(ValueError):
+                self.remove(number)
+
+    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+        handle = self._handles.get(number)
+        if handle is not None:
+            self._loop._add_callback_signalsafe(handle)
+
+    @contextlib.contextmanager
+    def watched(self, wake_fd: int) -> Generator[None, None, None]:
+        """Let signals wake the driver, and SIGINT spare it, while the block runs."""
+        global _watching, _watched_fd
+        try:
+            fd_before = signal.set_wakeup_fd(wake_fd, warn_on_full_buffer=False)
+        except ValueError:  # not the main thread, where no handler runs
+            yield
+            return
+        if fd_before != -1:
+            signal.set_wakeup_fd(fd_before)  # the program's own, which it would miss
+        else:
+            _watched_fd = wake_fd
+        outer, _watching = _watching, self
+        original = signal.getsignal(signal.SIGINT)
+        wrapper = self._wrap(original) if callable(original) else None
+        if wrapper is not None:
+            signal.signal(signal.SIGINT, wrapper)
+        try:
+            yield
+        finally:
+            if wrapper is not None and signal.getsignal(signal.SIGINT) is wrapper:
+                signal.signal(signal.SIGINT, original)
+            _watching = outer
+            if fd_before == -1:
+                _forget_wakeup_fd()
+
+    def _wrap(
+        self, original: Callable[[int, FrameType | None], object]
+    ) -> Callable[[int, FrameType | None], None]:
+        def on_interrupt(number: int, frame: FrameType | None) -> None:
+            if _watching is self and _in_library(frame):
+                later = asyncio.Handle(original, (number, frame), self._loop, None)
+                self._loop._add_callback_signalsafe(later)
+            else:
+                original(number, frame)
+
+        return on_interrupt
+
+
+def _check(number: int) -> None:
+    if number not in signal.valid_signals():
+        raise ValueError(f"there is no signal {number}")
+
+
+def _in_library(frame: FrameType | None) -> bool:
+    """Whether *frame* was reached through this library's own code."""
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module == "uringio" or module.startswith("uringio."):
+            return True
+        filename = frame.f_code.co_filename
+        if not filename.startswith("<frozen") and (
+            not filename.startswith(_STDLIB) or filename.startswith(_SITE)
+        ):
+            return False
+        frame = frame.f_back
+    return False
+
+
+def _forget_wakeup_fd() -> None:
+    global _watched_fd
+    found = signal.set_wakeup_fd(-1)
+    if found not in {-1, _watched_fd}:
+        signal.set_wakeup_fd(found)  # the program has put its own there
+    _watched_fd = -1
+
+
+def _after_fork() -> None:
+    # The pipe is the parent's: a signal to the child must not wake it.
+    global _watching
+    _watching = None
+    if _watched_fd != -1:
+        with contextlib.suppress(ValueError):
+            _forget_wakeup_fd()
+
+
+after_fork_in_child(_after_fork)

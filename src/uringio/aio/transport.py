@@ -1,0 +1,608 @@
+"""
+Stream transports: a connected socket under an asyncio protocol.
+
+One receive op and one send op per transport, made with it and used again for every message.  The
+receive op's outcome goes from the driver's completions straight into ``data_received``; then the op
+is submitted anew (one-shot, so that pausing and closing need no state of the kernel's).  `write`
+submits the send op at once when it is free, which packs it into this pass's enter; what is written
+meanwhile is joined and sent when it has ended.
+
+While reading is paused an outcome that still arrives is held in the op, one chunk at most, and
+delivered on resuming.
+
+The end.  `connection_lost` is called, and the descriptor closed, when neither op is in flight any
+more: closing a descriptor does not end what the kernel has in hand.  `close` therefore first
+cancels the receive and lets the sending end, `abort` cancels both.
+"""
+
+# ruff: noqa: BLE001 - whatever a protocol raises is reported, as asyncio does
+
+import asyncio
+import logging
+from asyncio import trsock
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from typing import TYPE_CHECKING, Final, Protocol
+
+from uringio._driver.contract import Driver
+from uringio._driver.op import (
+    CANCELLING,
+    DONE,
+    NEW,
+    RECV,
+    SEND_ALL,
+    SPENT,
+    STALE,
+    SUBMITTED,
+    Op,
+)
+from uringio._driver.sockets import SEND_ALL_FLAGS
+from uringio._own.fd import OwnedFd
+
+if TYPE_CHECKING:
+    from .running import RunningLoop
+
+__all__ = ["Hub", "Sock", "StreamTransport"]
+
+logger = logging.getLogger("asyncio")
+
+_RECV_BYTES: Final = 65536
+_SEND_BYTES_MAX: Final = 1 << 30  # what one SQE is given; the kernel stops below 2 GiB anyway
+_HIGH_WATER_BYTES: Final = 65536
+_SHUT_WR: Final = 1
+_WARN_AFTER_LOST_WRITES: Final = 5
+_IN_FLIGHT: Final = frozenset({SUBMITTED, CANCELLING, DONE})
+_INFO_NAMES: Final = frozenset({"socket", "sockname", "peername"})
+
+# Reasons not to read on.
+_PAUSED: Final = 1
+_CLOSING: Final = 2
+_ENDED: Final = 4
+
+# How far the end has come.
+_OPEN: Final = 0
+_ENDING: Final = 1  # nothing more will be sent; waiting for the ops in flight
+_OVER: Final = 2  # connection_lost is on its way
+
+
+class Sock(Protocol):
+    """What is asked of a socket object that the program brings along."""
+
+    @property
+    def type(self) -> int:
+        """SOCK_STREAM."""
+        ...
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        ...
+
+
+class Hub(Protocol):
+    """What a transport tells the server that accepted it."""
+
+    def detach(self, transport: "StreamTransport", /) -> None:
+        """Forget *transport*, which has ended."""
+        ...
+
+
+class StreamTransport(asyncio.Transport):
+    """
+    A stream socket's transport.
+
+    Args:
+        loop: The running loop.
+        driver: The loop's driver.
+        fd: The socket's descriptor.
+        protocol: Told what happens, in *context*.
+        server: Hears of the end.
+        sock: The socket object that owns the descriptor, if the program brought one.
+        peer: The peer's address as the kernel writes it, if it is known.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_after_send",
+        "_backlog",
+        "_backlog_bytes",
+        "_context",
+        "_deliver",
+        "_driver",
+        "_ending",
+        "_eof",
+        "_error",
+        "_held",
+        "_high_water",
+        "_loop",
+        "_lost_writes",
+        "_low_water",
+        "_obstacle",
+        "_owned",
+        "_peer",
+        "_protocol",
+        "_recv_op",
+        "_send_op",
+        "_server",
+        "_sock",
+        "_submit",
+        "_writing_paused",
+    )
+
+    def __init__(
+        self,
+        loop: "RunningLoop",
+        driver: Driver,
+        fd: int,
+        protocol: asyncio.BaseProtocol,
+        context: Context,
+        *,
+        server: Hub | None = None,
+        sock: Sock | None = None,
+        peer: bytes | None = None,
+    ) -> None:
+        super().__init__()
+        self._loop = loop
+        self._driver = driver
+        self._submit = driver.submit
+        self._owned = None if sock is not None else OwnedFd(fd, driver.system.close, "transport")
+        self._sock = sock
+        self._context = context
+        self._server = server
+        self._peer = peer
+        self._obstacle = 0
+        self._held = False
+        self._backlog: list[bytes] = []
+        self._backlog_bytes = 0
+        self._after_send = False  # whether the end of a send is more than that
+        self._writing_paused = False
+        self._eof = False
+        self._ending = _OPEN
+        self._error: BaseException | None = None
+        self._lost_writes = 0
+        self._protocol: asyncio.BaseProtocol
+        self._deliver: Callable[..., object]
+        self._high_water = _HIGH_WATER_BYTES
+        self._low_water = _HIGH_WATER_BYTES // 4
+        self.set_protocol(protocol)
+        self._recv_op = self._make_op(Op(RECV, fd, len_=_RECV_BYTES), self._received)
+        self._send_op = self._make_op(Op(SEND_ALL, fd, flags=SEND_ALL_FLAGS), self._sent)
+
+    def _make_op(self, op: Op[object], waiter: Callable[[Op[object]], None]) -> Op[object]:
+        op.state = SPENT
+        op.home = self._driver
+        op.waiter = waiter
+        op.context = self._context
+        return op
+
+    def __repr__(self) -> str:
+        if self._recv_op.fd < 0:
+            return "<StreamTransport closed>"
+        closing = " closing" if self._obstacle & _CLOSING else ""
+        reading = "on" if self.is_reading() else "off"
+        buffered = self.get_write_buffer_size()
+        fd = self._recv_op.fd
+        return f"<StreamTransport{closing} fd={fd} reading={reading} buffered={buffered}>"
+
+    if TYPE_CHECKING:
+        _extra: dict[str, object]
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Tell the protocol that the connection stands, and start to read."""
+        try:
+            self._protocol.connection_made(self)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self._loop.call_exception_handler(
+                {
+                    "message": "Exception in protocol.connection_made()",
+                    "exception": error,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+        self._read_on()
+
+    def _read_on(self) -> None:
+        op = self._recv_op
+        if not self._obstacle and op.state == SPENT and not self._held:
+            op.state = NEW
+            self._submit(op)
+
+    def _received(self, op: Op[object]) -> None:
+        data = op.value
+        if not data or self._obstacle:
+            self._received_otherwise(op)
+            return
+        op.value = None
+        try:
+            self._deliver(data)
+        except BaseException as error:
+            self._protocol_failed("data_received", error)
+            return
+        if not self._obstacle and op.state == SPENT:  # type: ignore[redundant-expr]
+            op.state = NEW
+            self._submit(op)
+
+    def _received_otherwise(self, op: Op[object]) -> None:
+        """Handle what is not simply data that is welcome."""
+        if self._obstacle & _CLOSING:
+            op.value = None
+            op.error = None
+            self._end_if_idle()
+        elif self._obstacle & _PAUSED:
+            self._held = True
+        elif op.error is not None:
+            error, op.error = op.error, None
+            self._fatal_error(error, "Fatal read error on socket transport")
+        else:
+            self._peer_ended()
+
+    def _deliver_held(self) -> None:
+        if self._held and not self._obstacle & _PAUSED:
+            self._held = False
+            self._received(self._recv_op)
+
+    def _peer_ended(self) -> None:
+        self._obstacle |= _ENDED
+        try:
+            keep_open = self._protocol.eof_received()  # type: ignore[attr-defined]
+        except BaseException as error:
+            self._protocol_failed("eof_received", error)
+            return
+        if not keep_open:
+            self.close()
+
+    def _deliver_into_buffers(self, data: bytes) -> None:
+        """`data_received` of a `BufferedProtocol`: copy into the buffers that it offers."""
+        protocol = self._protocol
+        rest = memoryview(data)
+        while rest and not self._obstacle & _CLOSING:
+            if protocol is not self._protocol:
+                self._deliver(bytes(rest))  # it has put another in its place
+                return
+            buffer: memoryview = protocol.get_buffer(len(rest))  # type: ignore[attr-defined]
+            room = len(buffer)
+            if not room:
+                raise RuntimeError("get_buffer() returned an empty buffer")
+            count = min(room, len(rest))
+            buffer[:count] = rest[:count]
+            protocol.buffer_updated(count)  # type: ignore[attr-defined]
+            rest = rest[count:]
+
+    def _protocol_failed(self, method: str, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            self._read_on()
+            raise error
+        self._fatal_error(error, f"Fatal error: protocol.{method}() call failed.")
+
+    def is_reading(self) -> bool:
+        """Whether data is delivered as it comes."""
+        return not self._obstacle & (_PAUSED | _CLOSING)
+
+    def pause_reading(self) -> None:
+        """Deliver no more until `resume_reading`; safe to call twice."""
+        if not self._obstacle & _CLOSING:
+            self._obstacle |= _PAUSED
+
+    def resume_reading(self) -> None:
+        """Deliver again what comes; safe to call twice."""
+        if self._obstacle & _CLOSING or not self._obstacle & _PAUSED:
+            return
+        self._obstacle &= ~_PAUSED
+        if self._held:
+            self._loop.call_soon(self._deliver_held, context=self._context)
+        else:
+            self._read_on()
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """
+        Send *data*, without waiting.
+
+        Raises:
+            TypeError: *data* is not bytes-like.
+            RuntimeError: `write_eof` was called.
+        """
+        op = self._send_op
+        if op.state != SPENT or type(data) is not bytes or not 0 < len(data) <= self._high_water:
+            self._write_otherwise(data)
+            return
+        op.state = NEW
+        op.memory = data
+        op.len = len(data)
+        self._submit(op)
+
+    def _write_otherwise(self, data: bytes | bytearray | memoryview) -> None:
+        if not isinstance(data, bytes | bytearray | memoryview):  # pyright: ignore
+            raise TypeError(f"data to write is bytes-like, not {type(data).__name__!r}")
+        if self._eof:
+            raise RuntimeError("write() after write_eof()")
+        if not data:
+            return
+        if self._obstacle & _CLOSING:
+            if self._lost_writes >= _WARN_AFTER_LOST_WRITES:
+                logger.warning("writing to a transport that is closed")
+            self._lost_writes += 1
+            return
+        # A copy of what may change: the caller is free to use its bytearray again.
+        chunk = data if type(data) is bytes else bytes(data)
+        self._backlog.append(chunk)
+        self._backlog_bytes += len(chunk)
+        if self._send_op.state == SPENT:
+            self._send_backlog()
+        else:
+            self._after_send = True
+        self._maybe_pause_writing()
+
+    def _send_backlog(self) -> None:
+        backlog = self._backlog
+        data = backlog[0] if len(backlog) == 1 else b"".join(backlog)
+        backlog.clear()
+        if len(data) > _SEND_BYTES_MAX:
+            backlog.append(data[_SEND_BYTES_MAX:])
+            data = data[:_SEND_BYTES_MAX]
+        self._backlog_bytes -= len(data)
+        op = self._send_op
+        op.state = NEW
+        op.memory = data
+        op.len = len(data)
+        self._submit(op)
+        self._after_send = bool(
+            backlog or self._writing_paused or self._eof or self._obstacle & _CLOSING
+        )
+
+    def _sent(self, op: Op[object]) -> None:
+        if self._after_send or op.error is not None:
+            self._sent_otherwise(op)
+
+    def _sent_otherwise(self, op: Op[object]) -> None:
+        """Handle the end of a send that failed, or after which there is something to do."""
+        error, op.error = op.error, None
+        if self._ending:
+            self._end_if_idle()
+        elif error is not None:
+            self._fatal_error(error, "Fatal write error on socket transport")
+        else:
+            if self._backlog:
+                self._send_backlog()
+            self._maybe_resume_writing()  # which may write more, or close
+            if op.state == SPENT:
+                self._after_send = False
+                self._finish_writing()
+
+    def _finish_writing(self) -> None:
+        """Do what waited for the last byte to be sent."""
+        if self._obstacle & _CLOSING:
+            self._send_op.state = STALE  # from here on `write` takes the long way
+            self._end()
+        elif self._eof:
+            self._send_op.state = STALE
+            self._driver.system.shutdown(self._send_op.fd, _SHUT_WR)
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """Send all of it, in one piece."""
+        self.write(b"".join(list_of_data))
+
+    def write_eof(self) -> None:
+        """Send what was written, then the end; reading goes on."""
+        if self._eof or self._obstacle & _CLOSING:
+            return
+        self._eof = True
+        self._after_send = True
+        if self._send_op.state == SPENT:
+            self._finish_writing()
+
+    def can_write_eof(self) -> bool:
+        """Return True: every stream socket has an end to send."""
+        return True
+
+    # --- flow control ----------------------------------------------------------------------------
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes were written and are not sent."""
+        op = self._send_op
+        return self._backlog_bytes + (op.len if op.state in _IN_FLIGHT else 0)
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return the low and the high limit, in bytes."""
+        return self._low_water, self._high_water
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """
+        Set at how many waiting bytes the protocol is asked to pause, and at how few to go on.
+
+        Raises:
+            ValueError: Not ``high >= low >= 0``.
+        """
+        if high is None:
+            high = _HIGH_WATER_BYTES if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"it takes high >= low >= 0, not high={high!r} and low={low!r}")
+        self._high_water = high
+        self._low_water = low
+        self._maybe_pause_writing()
+
+    def _maybe_pause_writing(self) -> None:
+        if self._writing_paused or self.get_write_buffer_size() <= self._high_water:
+            return
+        self._writing_paused = True
+        self._after_send = True
+        self._tell_protocol("pause_writing", self._protocol.pause_writing)
+
+    def _maybe_resume_writing(self) -> None:
+        if self._writing_paused and self.get_write_buffer_size() <= self._low_water:
+            self._writing_paused = False
+            self._tell_protocol("resume_writing", self._protocol.resume_writing)
+
+    def _tell_protocol(self, name: str, method: Callable[[], object]) -> None:
+        try:
+            method()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self._loop.call_exception_handler(
+                {
+                    "message": f"protocol.{name}() failed",
+                    "exception": error,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+
+    # --- the ends --------------------------------------------------------------------------------
+
+    def is_closing(self) -> bool:
+        """Whether the transport is closed or on its way there."""
+        return bool(self._obstacle & _CLOSING)
+
+    def close(self) -> None:
+        """Read no more, send what was written, then end; safe to call twice."""
+        if self._obstacle & _CLOSING:
+            return
+        self._obstacle |= _CLOSING
+        self._driver.cancel(self._recv_op)
+        if self._send_op.state in _IN_FLIGHT or self._backlog:
+            self._after_send = True
+        else:
+            self._send_op.state = STALE
+            self._end()
+
+    def abort(self) -> None:
+        """End at once; what was not sent is lost."""
+        self._force_close(None)
+
+    def _fatal_error(self, error: BaseException, message: str) -> None:
+        if isinstance(error, OSError):
+            if self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=error)
+        else:
+            self._loop.call_exception_handler(
+                {
+                    "message": message,
+                    "exception": error,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+        self._force_close(error)
+
+    def _force_close(self, error: BaseException | None) -> None:
+        if self._ending:
+            return
+        self._obstacle |= _CLOSING
+        self._backlog.clear()
+        self._backlog_bytes = 0
+        self._error = error
+        self._driver.cancel(self._recv_op)
+        if self._driver.cancel(self._send_op):
+            self._after_send = True
+        else:
+            self._send_op.state = STALE
+        self._end()
+
+    def _end(self) -> None:
+        self._ending = _ENDING
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if (
+            self._ending == _ENDING
+            and self._recv_op.state not in _IN_FLIGHT
+            and self._send_op.state not in _IN_FLIGHT
+        ):
+            self._recv_op.state = self._send_op.state = STALE
+            self._ending = _OVER
+            self._loop.call_soon(self._connection_lost, context=self._context)
+
+    def _connection_lost(self) -> None:
+        try:
+            self._protocol.connection_lost(self._error)  # type: ignore[arg-type]  # any exception
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        """Close the descriptor and let go of everything."""
+        fd = self._recv_op.fd
+        self._driver.unregister(fd)
+        if self._sock is not None:
+            self._sock.close()
+        elif self._owned is not None:
+            self._owned.close()
+        self._owned = None
+        for op in (self._recv_op, self._send_op):
+            op.fd = -1
+            op.waiter = op.context = None
+        # Protocols hold their transport; here the circle is broken.
+        self._protocol = None  # type: ignore[assignment]
+        self._deliver = _deliver_to_nobody
+        self._leave_server()
+
+    def _leave_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.detach(self)
+
+    def __del__(self) -> None:
+        if self._server is not None:
+            self._leave_server()  # abandoned: the descriptor warns and closes itself
+
+    # --- about it --------------------------------------------------------------------------------
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Let *protocol* hear what happens from now on."""
+        self._protocol = protocol
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            self._deliver = self._deliver_into_buffers
+        else:
+            self._deliver = getattr(protocol, "data_received", _deliver_to_nobody)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return who hears what happens."""
+        return self._protocol
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """
+        Return what is known about the connection, or *default*.
+
+        Args:
+            name: ``"socket"`` (a socket object to look at and set options on), ``"sockname"`` or
+                ``"peername"``.
+        """
+        known: dict[str, object] = self._extra
+        if name not in known and name in _INFO_NAMES and self._recv_op.fd >= 0:
+            known[name] = self._socket() if name == "socket" else self._address(name)
+        return known.get(name, default)
+
+    def _socket(self) -> trsock.TransportSocket:
+        if self._sock is None:
+            assert self._owned is not None
+            # From here on the socket object has the duty to close the descriptor.
+            self._sock = self._driver.system.socket_object(self._owned.take())
+            self._owned = None
+        return trsock.TransportSocket(self._sock)  # type: ignore[arg-type]
+
+    def _address(self, name: str) -> object:
+        system = self._driver.system
+        fd = self._recv_op.fd
+        try:
+            if name == "sockname":
+                return system.getsockname(fd)
+            if self._peer is not None:
+                return system.unpack_sockaddr(self._peer)
+            return system.getpeername(fd)
+        except (OSError, ValueError):
+            return None
+
+
+def _deliver_to_nobody(data: object) -> None:
+    """Stand in for a protocol that takes no data."""

@@ -1,0 +1,97 @@
+"""What asyncio's loops offer and this one does not yet, each saying so."""
+
+# ruff: noqa: ARG002 - a refusal looks at nothing
+
+import asyncio
+from typing import NoReturn
+
+__all__ = ["UnsupportedCalls", "refuse"]
+
+
+def refuse(what: str) -> NoReturn:
+    """Raise NotImplementedError for *what*."""
+    raise NotImplementedError(f"uringio's asyncio loop does not support {what} yet")
+
+
+class UnsupportedCalls(asyncio.BaseEventLoop):
+    """The refusals, as methods."""
+
+    async def start_tls(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("TLS")
+
+    async def create_datagram_endpoint(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("datagram sockets")
+
+    async def connect_read_pipe(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("pipes")
+
+    async def connect_write_pipe(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("pipes")
+
+    async def subprocess_exec(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("subprocesses")
+
+    async def subprocess_shell(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("subprocesses")
+
+    async def sendfile(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("sendfile")
+
+    async def sock_sendfile(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("sendfile")
+
+    async def sock_recv(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("operations on socket objects")
+
+    async def sock_recv_into(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("operations on socket objects")
+
+    async def sock_recvfrom(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("operations on socket objects")
+
+    async def sock_recvfrom_into(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("operations on socket objects")
+
+    async def sock_sendall(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("operations on socket objects")
+
+    async def sock_sendto(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("operations on socket objects")
+
+    async def sock_connect(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("operations on socket objects")
+
+    async def sock_accept(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("operations on socket objects")
+
+    def add_reader(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("readiness callbacks")
+
+    def remove_reader(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("readiness callbacks")
+
+    def add_writer(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("readiness callbacks")
+
+    def remove_writer(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refuse."""
+        refuse("readiness callbacks")
