@@ -12,7 +12,8 @@ exception handler.
 """
 
 # ruff: noqa: BLE001 - whatever a callback raises is reported, as asyncio does
-# pyright: reportPrivateUsage=false - this is a method of the loop, taken apart
+# A pass is a method of the loop, taken apart.
+# pyright: reportPrivateUsage=false
 
 import heapq
 import logging

@@ -11,7 +11,8 @@ standard library's decides.
 A wait in the kernel ends by itself: the interpreter's C handler writes into the driver's wake pipe.
 """
 
-# pyright: reportPrivateUsage=false - asyncio's own way in from a signal handler is private
+# asyncio's way into its loop from a signal handler is private.
+# pyright: reportPrivateUsage=false
 
 import asyncio
 import contextlib

@@ -22,7 +22,7 @@ import logging
 from asyncio import trsock
 from collections.abc import Callable, Iterable
 from contextvars import Context
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from uringio._driver.contract import Driver
 from uringio._driver.op import (
@@ -267,7 +267,7 @@ class StreamTransport(asyncio.Transport):
             if protocol is not self._protocol:
                 self._deliver(bytes(rest))  # it has put another in its place
                 return
-            buffer: memoryview = protocol.get_buffer(len(rest))  # type: ignore[attr-defined]
+            buffer = cast("memoryview", protocol.get_buffer(len(rest)))  # type: ignore[attr-defined]
             room = len(buffer)
             if not room:
                 raise RuntimeError("get_buffer() returned an empty buffer")
@@ -320,20 +320,17 @@ class StreamTransport(asyncio.Transport):
         op.len = len(data)
         self._submit(op)
 
-    def _write_otherwise(self, data: bytes | bytearray | memoryview) -> None:
-        if not isinstance(data, bytes | bytearray | memoryview):  # pyright: ignore
-            raise TypeError(f"data to write is bytes-like, not {type(data).__name__!r}")
+    def _write_otherwise(self, data: object) -> None:
+        chunk = _as_bytes(data)
         if self._eof:
             raise RuntimeError("write() after write_eof()")
-        if not data:
+        if not chunk:
             return
         if self._obstacle & _CLOSING:
             if self._lost_writes >= _WARN_AFTER_LOST_WRITES:
                 logger.warning("writing to a transport that is closed")
             self._lost_writes += 1
             return
-        # A copy of what may change: the caller is free to use its bytearray again.
-        chunk = data if type(data) is bytes else bytes(data)
         self._backlog.append(chunk)
         self._backlog_bytes += len(chunk)
         if self._send_op.state == SPENT:
@@ -606,3 +603,12 @@ class StreamTransport(asyncio.Transport):
 
 def _deliver_to_nobody(data: object) -> None:
     """Stand in for a protocol that takes no data."""
+
+
+def _as_bytes(data: object) -> bytes:
+    """Return *data*, copied if its owner could change it."""
+    if isinstance(data, bytes):
+        return data
+    if not isinstance(data, bytearray | memoryview):
+        raise TypeError(f"data to write is bytes-like, not {type(data).__name__!r}")
+    return bytes(data)  # pyright: ignore[reportUnknownArgumentType]

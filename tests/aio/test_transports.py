@@ -1,0 +1,907 @@
+"""Transports: the conversation between a connection and its protocol."""
+
+import asyncio
+import contextvars
+import errno
+import gc
+import socket
+import struct
+import warnings
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.aio.conftest import Run
+from tests.aio.protocols import Buffered, Diary, Echo, HalfOpen
+from tests.aio.waiting import passes, until
+
+LARGE = bytes(range(256)) * 4096 * 16  # 16 MiB in which every shift shows
+
+
+@asynccontextmanager
+async def listening(protocol_factory: Callable[[], Any], **options: Any) -> Any:
+    """Serve on a loopback port; yields the server and where it listens."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(protocol_factory, "127.0.0.1", 0, **options)
+    try:
+        yield server, server.sockets[0].getsockname()
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def test_echo_and_the_order_of_calls(run: Run[None]) -> None:
+    """connection_made, data_received, eof_received, connection_lost(None), each once and in order."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        servants: list[Echo] = []
+
+        def factory() -> Echo:
+            servants.append(Echo())
+            return servants[-1]
+
+        async with listening(factory) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            assert client.calls == ["made"]
+            transport.write(b"one")
+            assert await client.until_received(3) == b"one"
+            transport.close()
+            assert transport.is_closing()
+            await client.lost
+            await servants[0].lost
+        assert client.calls == ["made", "data", "lost"]
+        assert servants[0].calls == ["made", "data", "eof", "lost"]
+        assert client.error is None
+        assert servants[0].error is None
+
+    run(main())
+
+
+def test_writes_keep_their_order_and_are_joined(run: Run[None]) -> None:
+    """Many small writes in one pass arrive complete and in order, of every bytes-like type."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with listening(Echo) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            expected = b""
+            for number in range(1000):
+                piece = struct.pack("!I", number)
+                kind = (bytes, bytearray, memoryview)[number % 3]
+                transport.write(kind(piece))
+                expected += piece
+            transport.writelines([b"a", bytearray(b"b"), memoryview(b"c")])
+            expected += b"abc"
+            assert await client.until_received(len(expected)) == expected
+            transport.close()
+            await client.lost
+
+    run(main())
+
+
+def test_bytearray_may_change_after_write(run: Run[None]) -> None:
+    """What was written is what was in the bytearray at that moment."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with listening(Echo) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            data = bytearray(b"before")
+            transport.write(data)
+            data[:] = b"after!"
+            data.extend(b"and resized")
+            assert await client.until_received(6) == b"before"
+            transport.close()
+            await client.lost
+
+    run(main())
+
+
+def test_large_transfer_is_exact(run: Run[None]) -> None:
+    """16 MiB in one write come back byte for byte through an echo with flow control."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with listening(Echo) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            transport.write(LARGE)
+            assert await client.until_received(len(LARGE)) == LARGE
+            transport.close()
+            await client.lost
+        assert client.calls.count("pause") == client.calls.count("resume") == 1
+
+    run(main())
+
+
+def test_wrong_data_is_refused(run: Run[None]) -> None:
+    """Write refuses what is not bytes, and takes nothing for nothing."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with listening(Echo) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            with pytest.raises(TypeError, match="str"):
+                transport.write("text")  # type: ignore[arg-type]
+            transport.write(b"")
+            assert transport.get_write_buffer_size() == 0
+            transport.close()
+            await client.lost
+
+    run(main())
+
+
+def test_flow_control_with_a_slow_reader(run: Run[None]) -> None:
+    """
+    A peer that does not read makes the protocol pause above the high limit, and go on below the low
+    one once it reads; nothing is lost.
+    """
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        readers: list[Diary] = []
+
+        class SlowReader(Diary):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                self.transport.pause_reading()
+                readers.append(self)
+
+        async with listening(SlowReader) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            transport.set_write_buffer_limits(high=100_000, low=10_000)
+            assert transport.get_write_buffer_limits() == (10_000, 100_000)
+            sent = 0
+            while "pause" not in client.calls:
+                transport.write(bytes([sent // 50_000 % 256]) * 50_000)
+                sent += 50_000
+                await asyncio.sleep(0)
+            assert transport.get_write_buffer_size() > 100_000
+            assert readers[0].calls == ["made"]
+            assert not readers[0].transport.is_reading()
+            readers[0].transport.resume_reading()
+            received = await readers[0].until_received(sent)
+            assert received == b"".join(bytes([n % 256]) * 50_000 for n in range(sent // 50_000))
+            while "resume" not in client.calls:
+                await client.change()
+            assert transport.get_write_buffer_size() <= 10_000
+            transport.close()
+            await client.lost
+            await readers[0].lost
+
+    run(main())
+
+
+def test_write_buffer_limits_are_checked(run: Run[None]) -> None:
+    """Limits follow one another as asyncio's do, and contradictions are refused."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with listening(Diary) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            assert transport.get_write_buffer_limits() == (16384, 65536)
+            transport.set_write_buffer_limits(high=1000)
+            assert transport.get_write_buffer_limits() == (250, 1000)
+            transport.set_write_buffer_limits(low=1000)
+            assert transport.get_write_buffer_limits() == (1000, 4000)
+            transport.set_write_buffer_limits()
+            assert transport.get_write_buffer_limits() == (16384, 65536)
+            with pytest.raises(ValueError, match="low"):
+                transport.set_write_buffer_limits(high=1, low=2)
+            with pytest.raises(ValueError, match="low"):
+                transport.set_write_buffer_limits(high=-1)
+            transport.close()
+            await client.lost
+
+    run(main())
+
+
+def test_writing_while_resumed(run: Run[None]) -> None:
+    """A protocol that writes inside of resume_writing keeps the order of its bytes."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        class Refiller(Diary):
+            def resume_writing(self) -> None:
+                super().resume_writing()
+                self.transport.write(b"<after>")
+
+        async with listening(Echo) as (_, address):
+            transport, client = await loop.create_connection(Refiller, *address)
+            transport.set_write_buffer_limits(high=10, low=10)
+            expected = b""
+            for letter in (b"a", b"b", b"c", b"d"):
+                transport.write(letter * 100_000)
+                expected += letter * 100_000
+            expected += b"<after>"
+            assert await client.until_received(len(expected)) == expected
+            transport.close()
+            await client.lost
+
+    run(main())
+
+
+def test_pause_holds_what_arrives(run: Run[None]) -> None:
+    """Paused, nothing is delivered; resumed, what came meanwhile is, in order and complete."""
+
+    async def main() -> None:
+        readers: list[Diary] = []
+
+        class Pauser(Diary):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                readers.append(self)
+
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                self.transport.pause_reading()
+
+        async with listening(Pauser) as (_, address):
+            with socket.create_connection(address) as peer:
+                expected = b""
+                for number in range(50):
+                    peer.sendall(b"%d," % number)
+                    expected += b"%d," % number
+                    await until(lambda: not (not readers or readers[0].received != expected))
+                    # The pause came with that delivery: what comes now waits for the resumption.
+                    peer.sendall(b"held,")
+                    await passes(3)
+                    assert readers[0].received == expected
+                    expected += b"held,"
+                    readers[0].transport.resume_reading()
+                    readers[0].transport.resume_reading()
+                    assert await readers[0].until_received(len(expected)) == expected
+                    readers[0].transport.resume_reading()
+            await readers[0].lost
+
+    run(main())
+
+
+def test_pause_and_resume_within_one_delivery(run: Run[None]) -> None:
+    """Pausing and resuming inside of data_received changes nothing."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        class Fickle(Echo):
+            def data_received(self, data: bytes) -> None:
+                self.transport.pause_reading()
+                self.transport.resume_reading()
+                super().data_received(data)
+
+        async with listening(Fickle) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            for number in range(1, 50):
+                transport.write(b"x")
+                await client.until_received(number)
+            transport.close()
+            await client.lost
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [1, 7, 1024, 1 << 20])
+def test_buffered_protocol(run: Run[None], size: int) -> None:
+    """A BufferedProtocol gets every byte through whatever buffer it offers."""
+    data = bytes(range(256)) * (4 if size < 1024 else 1000)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with listening(Echo) as (_, address):
+            transport, client = await loop.create_connection(lambda: Buffered(size), *address)
+            transport.write(data)
+            await until(lambda: sum(map(len, client.pieces)) >= len(data))
+            assert b"".join(client.pieces) == data
+            assert max(map(len, client.pieces)) <= size
+            transport.close()
+            await client.lost
+
+    run(main())
+
+
+def test_buffered_protocol_without_room_is_fatal(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """An empty buffer is the protocol's mistake: reported, and the connection ends."""
+    reports: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reports.append(context["message"]))
+        async with listening(Echo) as (_, address):
+            transport, client = await loop.create_connection(lambda: Buffered(0), *address)
+            transport.write(b"data")
+            await client.lost
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(main())
+    assert len(reports) == 1
+    assert "data_received" in reports[0]
+
+
+def test_protocol_is_exchanged_in_flight(run: Run[None]) -> None:
+    """set_protocol takes effect with the next delivery, also out of a delivery."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        second: list[Diary] = []
+
+        class Upgrader(Diary):
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                second.append(Diary())
+                second[0].transport = self.transport
+                self.transport.set_protocol(second[0])
+                assert self.transport.get_protocol() is second[0]
+                self.transport.write(b"ready")
+
+        async with listening(Upgrader) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            transport.write(b"upgrade")
+            await client.until_received(5)
+            transport.write(b"more")
+            while not second[0].received:
+                await second[0].change()
+            assert second[0].received == b"more"
+            transport.close()
+            await client.lost
+            await second[0].lost
+        assert second[0].calls == ["data", "eof", "lost"]
+
+    run(main())
+
+
+def test_write_eof_ends_one_half(run: Run[None]) -> None:
+    """After write_eof the peer sees the end behind all data, and can still answer."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        servants: list[HalfOpen] = []
+
+        def factory() -> HalfOpen:
+            servants.append(HalfOpen())
+            return servants[-1]
+
+        async with listening(factory) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            assert transport.can_write_eof()
+            transport.write(LARGE)
+            transport.write_eof()
+            transport.write_eof()
+            with pytest.raises(RuntimeError, match="write_eof"):
+                transport.write(b"late")
+            while "eof" not in servants[0].calls:
+                await servants[0].change()
+            assert servants[0].received == LARGE
+            servants[0].transport.write(b"answer")
+            servants[0].transport.close()
+            await client.lost
+            assert client.received == b"answer"
+            assert client.calls[-2:] == ["eof", "lost"]
+
+    run(main())
+
+
+def test_close_sends_what_was_written(run: Run[None]) -> None:
+    """Close right after a large write loses nothing; writes after it are dropped."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        servants: list[Diary] = []
+
+        def factory() -> Diary:
+            servants.append(Diary())
+            return servants[-1]
+
+        async with listening(factory) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            transport.write(LARGE)
+            transport.write(b"end")
+            transport.close()
+            transport.close()
+            transport.write(b"dropped")
+            transport.write_eof()
+            assert client.calls.count("lost") == 0
+            await client.lost
+            while "eof" not in servants[0].calls:
+                await servants[0].change()
+            assert servants[0].received == LARGE + b"end"
+            await servants[0].lost
+
+    run(main())
+
+
+def test_abort_loses_what_was_not_sent(run: Run[None]) -> None:
+    """Abort ends at once, although a slow peer has not taken what was written."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        class Deaf(Diary):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                self.transport.pause_reading()
+
+        async with listening(Deaf) as (server, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            transport.write(LARGE)
+            await asyncio.sleep(0)
+            transport.abort()
+            transport.abort()
+            transport.close()
+            assert transport.get_write_buffer_size() <= len(LARGE)
+            await client.lost
+            assert client.error is None
+            server.abort_clients()
+
+    run(main())
+
+
+def test_reset_is_reported_as_the_error(run: Run[None]) -> None:
+    """A connection that the peer resets ends with connection_lost(ConnectionResetError)."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        servants: list[Diary] = []
+
+        def factory() -> Diary:
+            servants.append(Diary())
+            return servants[-1]
+
+        async with listening(factory) as (_, address):
+            peer = socket.create_connection(address)
+            await until(lambda: servants)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            await servants[0].lost
+            assert isinstance(servants[0].error, ConnectionResetError)
+            assert servants[0].error.errno == errno.ECONNRESET
+        del loop
+
+    run(main())
+
+
+def test_writing_to_a_peer_that_is_gone(run: Run[None]) -> None:
+    """Writing on and on into a connection that the peer closed ends it, with the error."""
+
+    async def main() -> None:
+        servants: list[HalfOpen] = []
+
+        def factory() -> HalfOpen:
+            servants.append(HalfOpen())
+            return servants[-1]
+
+        async with listening(factory) as (_, address):
+            socket.create_connection(address).close()
+            await until(lambda: servants)
+            servant = servants[0]
+            while "eof" not in servant.calls:
+                await servant.change()
+            while not servant.lost.done():
+                servant.transport.write(b"is anybody there?")
+                await asyncio.sleep(0)
+            assert isinstance(servant.error, BrokenPipeError | ConnectionResetError)
+            servant.transport.write(b"dropped")
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", ["data_received", "eof_received"])
+def test_failing_protocol_ends_its_connection_only(
+    make_loop: Callable[[], asyncio.AbstractEventLoop], method: str
+) -> None:
+    """An exception out of a protocol is reported, ends that connection, and no other."""
+    reports: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reports.append(context))
+        servants: list[Diary] = []
+
+        class Failing(Echo):
+            pass
+
+        def fail(*_: object) -> None:
+            raise ValueError("on purpose")
+
+        def factory() -> Diary:
+            servants.append(Echo() if servants else Failing())
+            if isinstance(servants[-1], Failing):
+                setattr(servants[-1], method, fail)
+            return servants[-1]
+
+        async with listening(factory) as (_, address):
+            first, client = await loop.create_connection(Diary, *address)
+            second, other = await loop.create_connection(Diary, *address)
+            first.write(b"data")
+            first.write_eof()
+            await client.lost
+            assert isinstance(servants[0].error, ValueError)
+            second.write(b"still here")
+            assert await other.until_received(10) == b"still here"
+            second.close()
+            await other.lost
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(main())
+    assert len(reports) == 1
+    assert isinstance(reports[0]["exception"], ValueError)
+    assert method in reports[0]["message"]
+
+
+def test_failures_of_notices_are_reported(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """connection_made, pause_writing, resume_writing and connection_lost may fail; life goes on."""
+    reports: list[str] = []
+
+    class Clumsy(Diary):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            raise ValueError("made")
+
+        def pause_writing(self) -> None:
+            raise ValueError("pause")
+
+        def resume_writing(self) -> None:
+            raise ValueError("resume")
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            raise ValueError("lost")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reports.append(str(context["exception"])))
+        async with listening(Echo) as (_, address):
+            transport, client = await loop.create_connection(Clumsy, *address)
+            transport.write(LARGE)
+            assert await client.until_received(len(LARGE)) == LARGE
+            transport.close()
+            await client.lost
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(main())
+    assert reports == ["made", "pause", "resume", "lost"]
+
+
+def test_failing_factory_costs_one_connection(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """A protocol factory that raises closes that connection; the server goes on."""
+    reports: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reports.append(str(context["exception"])))
+        made: list[int] = []
+
+        def factory() -> Echo:
+            made.append(1)
+            if len(made) == 1:
+                raise ValueError("no protocol today")
+            return Echo()
+
+        async with listening(factory) as (_, address):
+            _, unlucky = await loop.create_connection(Diary, *address)
+            await unlucky.lost
+            transport, client = await loop.create_connection(Diary, *address)
+            transport.write(b"ok")
+            await client.until_received(2)
+            transport.close()
+            await client.lost
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(main())
+    assert reports == ["no protocol today"]
+
+
+def test_extra_info(run: Run[None]) -> None:
+    """socket, sockname and peername tell what they should on both sides, also after the end."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        servants: list[Diary] = []
+
+        def factory() -> Diary:
+            servants.append(Diary())
+            return servants[-1]
+
+        async with listening(factory) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            await until(lambda: servants)
+            servant = servants[0].transport
+            sock = transport.get_extra_info("socket")
+            assert sock.type == socket.SOCK_STREAM
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            accepted = servant.get_extra_info("socket")
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            assert transport.get_extra_info("peername") == address
+            assert servant.get_extra_info("sockname") == address
+            assert transport.get_extra_info("sockname") == servant.get_extra_info("peername")
+            assert transport.get_extra_info("sockname") == sock.getsockname()
+            assert transport.get_extra_info("nonsense", 5) == 5
+            assert not sock.get_inheritable()
+            assert not accepted.get_inheritable()
+            transport.close()
+            await client.lost
+            assert transport.get_extra_info("peername") == address
+            assert servant.get_extra_info("cipher") is None
+
+    run(main())
+
+
+def test_context_of_a_connection(run: Run[None]) -> None:
+    """
+    A server's protocols run in copies of the context in which it was made; what one connection sets,
+    it sees again, and no other does.
+    """
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[list[str]] = []
+
+        class Contextual(Diary):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                self.seen = [variable.get()]
+                seen.append(self.seen)
+
+            def data_received(self, data: bytes) -> None:
+                self.seen.append(variable.get())
+                variable.set(data.decode())
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                self.seen.append(variable.get())
+                super().connection_lost(exc)
+
+        variable.set("server")
+        async with listening(Contextual) as (_, address):
+            variable.set("later")
+            for number in (0, 1):
+                with socket.create_connection(address) as peer:
+                    peer.sendall(b"first")
+                    await until(lambda: not (len(seen) <= number or len(seen[number]) < 2))
+                    peer.sendall(b"second")
+                    await until(lambda: len(seen[number]) >= 3)
+                await until(lambda: len(seen[number]) >= 4)
+        assert seen == [["server", "server", "first", "second"]] * 2
+        del loop
+
+    run(main())
+
+
+def test_socket_objects_of_the_program(run: Run[None]) -> None:
+    """Connected, accepted and listening socket objects are taken over, and closed in the end."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        transport, protocol = await loop.create_connection(Diary, sock=ours)
+        theirs.sendall(b"hello")
+        assert await protocol.until_received(5) == b"hello"
+        assert transport.get_extra_info("socket").fileno() == ours.fileno()
+        transport.close()
+        await protocol.lost
+        assert ours.fileno() == -1
+        theirs.close()
+
+        ours, theirs = socket.socketpair()
+        transport, accepted = await loop.connect_accepted_socket(Echo, ours)
+        theirs.sendall(b"hello")
+        await accepted.until_received(5)
+        theirs.close()
+        await accepted.lost
+        assert ours.fileno() == -1
+
+        listener = socket.create_server(("127.0.0.1", 0))
+        address = listener.getsockname()
+        server = await loop.create_server(Echo, sock=listener)
+        transport, protocol = await loop.create_connection(Diary, *address)
+        transport.write(b"x")
+        await protocol.until_received(1)
+        transport.close()
+        await protocol.lost
+        server.close()
+        await server.wait_closed()
+        assert listener.fileno() == -1
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            with pytest.raises(ValueError, match="stream"):
+                await loop.create_connection(Diary, sock=datagrams)
+            with pytest.raises(ValueError, match="stream"):
+                await loop.create_server(Diary, sock=datagrams)
+
+    run(main())
+
+
+def test_unix_sockets(run: Run[None], tmp_path: Path) -> None:
+    """Servers and connections over Unix sockets, by path and abstract; the path goes with its server."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        path = tmp_path / "socket"
+        for where in (path, str(path), f"\0uringio-test-{id(loop)}"):
+            server = await loop.create_unix_server(Echo, where)
+            transport, client = await loop.create_unix_connection(
+                Diary,
+                where,  # type: ignore[arg-type]  # as asyncio does at run time
+            )
+            transport.write(LARGE)
+            assert await client.until_received(len(LARGE)) == LARGE
+            assert transport.get_extra_info("sockname") == ""
+            transport.close()
+            await client.lost
+            server.close()
+            await server.wait_closed()
+            assert not path.exists()
+
+    run(main())
+
+
+def test_unix_server_and_what_stands_at_its_path(run: Run[None], tmp_path: Path) -> None:
+    """A stale socket is replaced, a living server's and any other file are not."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        path = tmp_path / "socket"
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(path))
+        server = await loop.create_unix_server(Echo, path)
+        with pytest.raises(OSError, match=r"(?i)in use") as caught:
+            await loop.create_unix_server(Echo, path)
+        assert caught.value.errno == errno.EADDRINUSE
+        server.close()
+        await server.wait_closed()
+        path.write_text("not a socket")
+        with pytest.raises(OSError, match=r"(?i)in use"):
+            await loop.create_unix_server(Echo, path)
+        assert path.read_text() == "not a socket"
+
+    run(main())
+
+
+def test_refused_connections(run: Run[None], tmp_path: Path) -> None:
+    """Connecting to nobody raises the error of the last word, for TCP, Unix and several addresses."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        with pytest.raises(ConnectionRefusedError):
+            await loop.create_connection(Diary, "127.0.0.1", port)
+        with pytest.raises(OSError, match=r"(?i)refused"):
+            await loop.create_connection(Diary, "localhost", port)
+        with pytest.raises(ExceptionGroup) as caught:
+            await loop.create_connection(Diary, "127.0.0.1", port, all_errors=True)
+        assert isinstance(caught.value.exceptions[0], ConnectionRefusedError)
+        with pytest.raises(FileNotFoundError):
+            await loop.create_unix_connection(Diary, str(tmp_path / "nobody"))
+        with pytest.raises(OSError, match=r"(?i)refused"):
+            await loop.create_connection(Diary, "127.0.0.1", port, local_addr=("127.0.0.1", 0))
+
+    run(main())
+
+
+def test_local_address_is_bound(run: Run[None]) -> None:
+    """A connection comes from the local address asked for."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with listening(Echo) as (_, address):
+            transport, client = await loop.create_connection(
+                Diary, *address, local_addr=("127.0.0.2", 0)
+            )
+            assert transport.get_extra_info("sockname")[0] == "127.0.0.2"
+            transport.close()
+            await client.lost
+            with pytest.raises(OSError, match="local address"):
+                await loop.create_connection(Diary, *address, local_addr=("::1", 0))
+
+    run(main())
+
+
+def test_contradicting_arguments(run: Run[None]) -> None:
+    """Arguments that contradict each other are refused before anything is made."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            for call in (
+                loop.create_connection(Diary),
+                loop.create_connection(Diary, "127.0.0.1", 1, sock=ours),
+                loop.create_connection(Diary, "127.0.0.1", 1, server_hostname="x"),
+                loop.create_server(Diary),
+                loop.create_server(Diary, "127.0.0.1", 1, sock=ours),
+                loop.create_unix_connection(Diary),
+                loop.create_unix_connection(Diary, "x", sock=ours),
+                loop.create_unix_server(Diary),
+                loop.create_unix_server(Diary, "x", sock=ours),
+                loop.create_unix_server(Diary, "x" * 200),
+            ):
+                with pytest.raises(ValueError):  # noqa: PT011 - each has words of its own
+                    await call
+
+    run(main())
+
+
+def test_what_is_not_supported_says_so(run: Run[None]) -> None:
+    """TLS, subprocesses, pipes, datagrams and the rest raise NotImplementedError with a reason."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        for call in (
+            loop.create_connection(Diary, "127.0.0.1", 1, ssl=True),
+            loop.create_server(Diary, "127.0.0.1", 1, ssl=object()),
+            loop.start_tls(None, None, None),
+            loop.subprocess_exec(Diary, "true"),
+            loop.subprocess_shell(Diary, "true"),
+            loop.create_datagram_endpoint(Diary),
+            loop.connect_read_pipe(Diary, None),
+            loop.sock_recv(None, 1),
+            loop.sendfile(None, None),
+        ):
+            with pytest.raises(NotImplementedError, match="does not support"):
+                await call
+        with pytest.raises(NotImplementedError, match="does not support"):
+            loop.add_reader(0, print)
+
+    run(main())
+
+
+def test_cancelled_while_connecting(run: Run[None]) -> None:
+    """A create_connection that is cancelled leaves no socket behind."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+            address = listener.getsockname()
+            # With the queue full, connecting hangs.
+            fillers = []
+            for _ in range(4):
+                filler = socket.socket()
+                filler.setblocking(False)
+                filler.connect_ex(address)
+                fillers.append(filler)
+            task = loop.create_task(loop.create_connection(Diary, *address))
+            await passes(5)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            for filler in fillers:
+                filler.close()
+
+    run(main())
+
+
+def test_abandoned_transport_warns_and_closes(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """A transport still open when its loop is closed warns, and its descriptor is closed with it."""
+    ours, theirs = socket.socketpair()
+
+    async def main() -> None:
+        protocol: Diary
+        _, protocol = await asyncio.get_running_loop().create_connection(
+            Diary, sock=socket.socket(fileno=ours.detach())
+        )
+        await protocol.made
+        server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
+        assert server.is_serving()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(main())
+        gc.collect()
+    kinds = {warning.category for warning in caught}
+    assert kinds == {ResourceWarning}
+    assert theirs.recv(1) == b""
+    theirs.close()
