@@ -62,6 +62,10 @@ _U32_MASK: Final = 0xFFFFFFFF
 _USE_NOBODY: Final = 0
 _USE_WAKE: Final = 1
 _USE_FIRST: Final = 16
+_CANCEL_BIT: Final = 1 << 62  # of the user_data of a cancel request; the rest is the op's use
+# A request that is just being tried again is not found by a cancel request. It is asked for anew,
+# but not for ever: the kernel tries 128 times before it gives a request to a thread of its own.
+_CANCEL_TRIES_MAX: Final = 256
 _STALL_NS: Final = 1_000_000
 
 _BY_DRIVER: Final = -1  # rows without an SQE
@@ -244,6 +248,7 @@ def make_uring_driver(
     use = _USE_FIRST
     starved: deque[Op[object]] = deque()
     events: set[Op[object]] = set()
+    cancel_tries: dict[int, int] = {}
     timers = Timers()
     clock = system.monotonic_ns
     get_ident = _thread.get_ident
@@ -515,8 +520,18 @@ def make_uring_driver(
             woken = wake_armed = False
             if not closed:
                 arm_wake()
+        elif user_data & _CANCEL_BIT:
+            cancel_answered(user_data, res)
         elif user_data != _USE_NOBODY:
             stray += 1
+
+    def cancel_answered(user_data: int, res: int) -> None:
+        """Ask again for a request that the kernel did not find although it is in flight."""
+        tries = cancel_tries.pop(user_data, 0) + 1
+        target = user_data & ~_CANCEL_BIT
+        if res == -errno.ENOENT and target in in_flight and tries < _CANCEL_TRIES_MAX:
+            cancel_tries[user_data] = tries
+            push(_CANCEL_HEAD, -1, target, 0, 0, user_data)
 
     def push(head: int, fd: int, addr: int, len_: int, flags: int, user_data: int) -> bool:
         """Queue an SQE that is no op's; False when the queue stays full."""
@@ -586,7 +601,7 @@ def make_uring_driver(
         elif op in starved:
             starved.remove(op)
         elif not withdraw(op.use):
-            push(_CANCEL_HEAD, -1, op.use, 0, 0, _USE_NOBODY)
+            push(_CANCEL_HEAD, -1, op.use, 0, 0, op.use | _CANCEL_BIT)
             return
         else:
             forget(op.use)
