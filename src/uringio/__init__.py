@@ -6,9 +6,9 @@ io_uring, the same program over epoll where io_uring is missing, and an asyncio 
 (`uringio.aio`) on the same drivers.
 """
 
+from uringio._run.context import Context
 from uringio._run.entry import checkpoint, run
 from uringio._run.group import TaskGroup
-from uringio._run.loop import Context
 from uringio._run.scope import CancelScope, Timeout, move_on_after, timeout
 from uringio._run.task import Task
 from uringio.clock import sleep

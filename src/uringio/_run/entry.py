@@ -1,11 +1,11 @@
 """`run`: a program's way in, and its way out."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import TypeVar, TypeVarTuple
 
 from . import running
-from .interrupt import delivering_interrupts
-from .loop import Context
+from .context import Context
+from .interrupt import Interrupts
 
 __all__ = ["checkpoint", "run"]
 
@@ -14,7 +14,7 @@ Ts = TypeVarTuple("Ts")
 
 
 def run(
-    async_fn: Callable[[*Ts], Coroutine[object, None, T]],
+    async_fn: Callable[[*Ts], Awaitable[T]],
     *args: *Ts,
     backend: str | None = None,
 ) -> T:
@@ -41,17 +41,18 @@ def run(
         >>> uringio.run(main, "ring")
         'hello, ring'
     """
-    if running.maybe_context() is not None:
-        running.refuse_nesting()
-    context = Context(backend=backend)
-    try:
-        with delivering_interrupts(context):
+    running.require_idle()
+    with Interrupts() as interrupts:
+        context = Context(backend=backend)
+        try:
+            interrupts.deliver_to(context)
             try:
                 return context.run_main(async_fn, args)
             finally:
                 context.run_down()
-    finally:
-        context.close()
+        finally:
+            interrupts.only_note()
+            context.close_driver()
 
 
 async def checkpoint() -> None:

@@ -9,16 +9,16 @@ Source: "Notes on structured concurrency" (N. J. Smith, 2018); asyncio.TaskGroup
 over cancellation, and how KeyboardInterrupt and SystemExit leave the group bare.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import TypeVar, TypeVarTuple
+from typing import Self, TypeVar, TypeVarTuple
 
 from uringio.errors import Cancelled, UsageError
 
 from . import running
-from .loop import Context, coroutine_of
+from .loop import Loop
 from .scope import CancelScope
-from .task import Task, park
+from .task import Task, coroutine_of, name_of, park
 
 __all__ = ["TaskGroup"]
 
@@ -28,7 +28,10 @@ Ts = TypeVarTuple("Ts")
 
 class TaskGroup:
     """
-    A group of tasks, as an async context manager.
+    A group of tasks, as an async context manager; used once.
+
+    Attributes:
+        cancel_scope: The scope of the body and the children; cancel it to end the group early.
 
     Raises (at the block's end):
         ExceptionGroup: What children and the body raised, cancellation left out.
@@ -39,17 +42,19 @@ class TaskGroup:
 
     def __init__(self) -> None:
         self.cancel_scope = CancelScope()
-        self._context: Context | None = None
+        self._context: Loop | None = None
         self._parent: Task[object] | None = None
+        self._waiting: Task[object] | None = None
         self._children: set[Task[None]] = set()
         self._errors: list[BaseException] = []
-        self._waiting = False
         self._closed = False
 
-    async def __aenter__(self) -> "TaskGroup":
-        self._context = running.context()
-        self._parent = self._context.require_task()
+    async def __aenter__(self) -> Self:
+        context = running.context()
+        parent = context.require_task()
         self.cancel_scope.__enter__()
+        self._context = context
+        self._parent = parent
         return self
 
     async def __aexit__(
@@ -58,19 +63,21 @@ class TaskGroup:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        parent = self._parent
-        assert parent is not None
+        context = self._context
+        assert context is not None
         if error is not None:
-            if not isinstance(error, Cancelled):
+            if not isinstance(error, Cancelled | GeneratorExit):
                 self._errors.append(error)
             self.cancel_scope.cancel()
+        task = context.task
+        if isinstance(error, GeneratorExit) and task is not self._parent:
+            # The body is being destroyed from outside, where nothing can wait for the children.
+            self._closed = True
+            return self.cancel_scope.__exit__(kind, error, traceback)
         while self._children:
-            # Not to be aborted: cancellation reaches the children by the scope tree, and their end
-            # is what is waited for.
-            self._waiting = True
-            parent.abort = _never
+            self._waiting = context.require_task()
+            self._waiting.abort = self._interrupted
             await park()
-            self._waiting = False
         self._closed = True
         final = self._outcome(error)
         scope = self.cancel_scope
@@ -79,36 +86,44 @@ class TaskGroup:
             return True
         if final is error:
             return False
+        context_before = final.__context__
         try:
             raise final
         finally:
+            # The body's error is part of it, or is cancellation; it was not "during" anything.
+            final.__context__ = context_before
             del final, error  # they would hold this frame, and the frame them
 
-    def start_soon(
-        self, async_fn: Callable[[*Ts], Coroutine[object, None, None]], *args: *Ts
-    ) -> None:
+    def start_soon(self, async_fn: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
         """
         Start ``async_fn(*args)`` as a child; it first runs in the loop's next pass.
 
         Raises:
             UsageError: The group is not open.
+            WrongThreadError: Called from another thread than the loop's.
             TypeError: *async_fn* is not an async function.
         """
-        self._require_open()
-        self.spawn(coroutine_of(async_fn, args))
+        context = self._require_open()
+        coroutine = coroutine_of(async_fn, args)
+        self._start(context, coroutine, name_of(async_fn))
 
     def spawn(self, coroutine: Coroutine[object, None, None], /) -> None:
         """Start a coroutine that exists already as a child; see `start_soon`."""
-        if self._context is None or self._closed:
+        try:
+            context = self._require_open()
+        except UsageError:
             coroutine.close()
-        context = self._require_open()
-        name = getattr(coroutine, "__qualname__", repr(coroutine))
+            raise
+        self._start(context, coroutine, name_of(coroutine))
+
+    def _start(self, context: Loop, coroutine: Coroutine[object, None, None], name: str) -> None:
         task = context.spawn_coroutine(coroutine, self.cancel_scope, name, self._finished)
         self._children.add(task)
 
-    def _require_open(self) -> Context:
+    def _require_open(self) -> Loop:
         if self._context is None:
             raise UsageError("enter the task group with 'async with' before starting tasks in it")
+        self._context.require_thread()
         if self._closed:
             raise UsageError("the task group has ended; tasks cannot be started in it any more")
         return self._context
@@ -119,22 +134,33 @@ class TaskGroup:
         if failure is not None and not isinstance(failure, Cancelled):
             self._errors.append(failure)
             self.cancel_scope.cancel()
-        if self._waiting and not self._children:
-            assert self._context is not None and self._parent is not None
-            self._waiting = False
-            self._context.wake_task(self._parent)
+        if self._waiting is not None and not self._children:
+            assert self._context is not None
+            waiting, self._waiting = self._waiting, None
+            self._context.wake_task(waiting)
+
+    def _interrupted(self, reason: BaseException | None) -> bool:
+        """
+        Answer whoever would end the wait for the children: nobody can.
+
+        Cancellation reaches the children by the scope tree, and their end is what is waited for.
+        KeyboardInterrupt is kept, and ends them.
+        """
+        if reason is not None:
+            assert self._context is not None and self._waiting is not None
+            self._errors.append(reason)
+            self._context.interrupt_delivered(self._waiting)
+            self.cancel_scope.cancel()
+        return False
 
     def _outcome(self, error: BaseException | None) -> BaseException | None:
-        for caught in self._errors:
+        """Decide what the block raises; bare interrupts first, then errors, then cancellation."""
+        errors, self._errors = self._errors, []
+        for caught in errors:
             if isinstance(caught, KeyboardInterrupt | SystemExit):
                 return caught
-        if self._errors:
-            errors, self._errors = self._errors, []
+        if errors:
             return BaseExceptionGroup("unhandled errors in a TaskGroup", errors)
         if error is not None:
             return error
         return Cancelled() if self.cancel_scope.outer_cancelled() else None
-
-
-def _never() -> bool:
-    return False

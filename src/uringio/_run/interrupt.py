@@ -1,14 +1,15 @@
 """
 Ctrl-C.
 
-In user code, KeyboardInterrupt is raised at once, wherever the program is.  While the interpreter is
-in this library's own code it must not be: half of a submission would be lost.  There the handler
-only leaves a note and wakes the driver, and the main task gets KeyboardInterrupt at its next await.
+In user code, KeyboardInterrupt is raised at once, wherever the program is.  While the interpreter
+is in this library's own code it must not be: half of a submission would be lost.  There the handler
+only leaves a note and wakes the loop, and the main task gets KeyboardInterrupt at its next await.
 
 Whose code it is, is read off the stack.  Going outwards from the interrupted frame, the first frame
 that is neither the standard library's nor frozen decides.
 
 The wait in the kernel ends by itself: Python's C-level handler writes into the driver's wake pipe.
+That goes for every signal, so programs with handlers of their own profit too.
 
 Source: trio's `_core/_ki.py` for the idea of protecting the core.
 """
@@ -16,52 +17,116 @@ Source: trio's `_core/_ki.py` for the idea of protecting the core.
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Self
 
-from .loop import Context
+from uringio._driver.forks import after_fork_in_child
 
-__all__ = ["delivering_interrupts"]
+from .context import Context
 
-_STDLIB = os.path.dirname(os.__file__) + os.sep
+__all__ = ["Interrupts", "in_core"]
+
+_STDLIB = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - pathlib is not loaded
 _SITE = _STDLIB + "site-packages"
+_NO_FD = -1
 
 
-@contextmanager
-def delivering_interrupts(context: Context) -> Iterator[None]:
+class Interrupts:
     """
-    Deliver SIGINT to the context's main task while the block runs.
+    Delivers SIGINT to a context's main task while the block runs, whatever the library is doing.
 
-    Does nothing outside of the main thread, or where the program has a SIGINT handler of its own.
+    Outside of the main thread it does nothing; a SIGINT handler of the program's own is left alone.
+    A Ctrl-C that no task could be told of any more is raised at the block's end.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
-        yield
-        return
 
-    def handler(number: int, frame: FrameType | None) -> None:
-        if in_core(frame):
-            context.interrupt_main(KeyboardInterrupt())
-        else:
+    def __init__(self) -> None:
+        self._context: Context | None = None
+        self._in_main_thread = threading.current_thread() is threading.main_thread()
+        self._installed = False
+        self._noted = False
+        self._wake_fd = _NO_FD
+        self._wake_fd_before = _NO_FD
+
+    def __enter__(self) -> Self:
+        global _active
+        if self._in_main_thread:
+            _active = self
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                self._installed = True
+                signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._uninstall()
+        if self._noted:
+            self._noted = False
             raise KeyboardInterrupt
 
-    wake_fd_before = signal.set_wakeup_fd(context.driver.wake_fd, warn_on_full_buffer=False)
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGINT) is handler:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.set_wakeup_fd(wake_fd_before)
+    def deliver_to(self, context: Context) -> None:
+        """Tell *context*'s main task of interrupts, and have signals wake its driver."""
+        self._context = context
+        if self._in_main_thread:
+            self._wake_fd = context.driver.wake_fd
+            self._wake_fd_before = signal.set_wakeup_fd(self._wake_fd, warn_on_full_buffer=False)
+        if self._noted:
+            context.run_soon(self._deliver)
+
+    def only_note(self) -> None:
+        """Let go of the context, which is about to close; interrupts are only noted from now on."""
+        self._context = None
+        if self._wake_fd != _NO_FD:
+            found = signal.set_wakeup_fd(self._wake_fd_before)
+            if found != self._wake_fd:
+                signal.set_wakeup_fd(found)  # the program's own, set meanwhile
+            self._wake_fd = _NO_FD
+
+    def forget_in_child(self) -> None:
+        """Leave signals to the child's own loop, should it make one."""
+        self.only_note()
+        self._uninstall()
+
+    def _uninstall(self) -> None:
+        global _active
+        if _active is self:
+            _active = None
+        if self._installed:
+            self._installed = False
+            if signal.getsignal(signal.SIGINT) == self._handle:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _handle(self, _number: int, frame: FrameType | None) -> None:
+        if not in_core(frame):
+            raise KeyboardInterrupt
+        self._noted = True
+        if self._context is not None:
+            self._context.run_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        if self._noted and self._context is not None:
+            self._noted = False
+            self._context.interrupt_main(KeyboardInterrupt())
+
+
+_active: Interrupts | None = None
+
+
+def _after_fork() -> None:
+    if _active is not None:
+        _active.forget_in_child()
+
+
+after_fork_in_child(_after_fork)
 
 
 def in_core(frame: FrameType | None) -> bool:
     """Whether *frame* was reached through this library's own code."""
     while frame is not None:
-        module = frame.f_globals.get("__name__", "")
+        module = str(frame.f_globals.get("__name__", ""))
         if module == "uringio" or module.startswith("uringio."):
             # The command line is a program written with the library, not a part of its core.
             return not module.startswith("uringio.cli")

@@ -1,12 +1,12 @@
 """
-The native loop: one flat closure, and the `Context` that holds what is not hot.
+The native loop: one flat closure, and the `Loop` that holds what is not hot.
 
-One pass (`tick`) resumes everything that is ready, then makes one turn of the driver, which hands
-over all that the resumed tasks asked for and waits.  Finished ops come straight into the same queue:
-the driver's ``deliver`` *is* the queue's ``append``.
+One pass resumes everything that is ready, then makes one turn of the driver, which hands over all
+that the resumed tasks asked for and waits.  Finished ops come straight into the same queue: the
+driver's ``deliver`` *is* the queue's ``append``.
 
-An op costs, besides the driver's part: one ``popleft``, one ``send`` into the coroutine, two checks.
-Everything else (spawning, parking, cancelling, crashing) leaves the closure.
+An op costs, besides the driver's part: one ``popleft``, one ``send`` into the coroutine, two
+checks.  Everything else (spawning, parking, cancelling, crashing) leaves the closure.
 
 A task that is to be cancelled is interrupted where it waits: its op is cancelled in the driver and
 resumes the task when the kernel has let go of it, or its `abort` is called if it is parked.  A task
@@ -15,25 +15,25 @@ that is not waiting meets its `attention` flag at the next await.
 
 import _thread
 import contextvars
-import heapq
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar, TypeVarTuple, cast
 
-from uringio._driver import current
 from uringio._driver.contract import Driver, make_driver
 from uringio._driver.current import ServingGroup
-from uringio._driver.op import CLOSE, SPENT, Op
+from uringio._driver.op import CLOSE, NEW, SPENT, Op
 from uringio._sys.system import System
-from uringio.errors import Cancelled, UsageError, WrongThreadError
+from uringio.errors import Cancelled, ClosedError, UsageError, WrongThreadError
 
 from . import running
+from .accidents import empty_for_child, forked_error
 from .asyncgens import AsyncGenerators
+from .deadlines import Deadlines
 from .scope import CancelScope
-from .task import PARK, Task, park
+from .task import PARK, LooseTask, Task, coroutine_of, name_of, park
 
-__all__ = ["Context"]
+__all__ = ["Loop", "ignore"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -45,136 +45,67 @@ def _make_cancelled(op: Op[object]) -> BaseException:
     return error
 
 
-class Context:
+class Loop:
     """
-    A native loop that others may embed.
-
-    ``uringio.run`` makes one and drives it to its end.  A host with a loop of its own calls `tick`
-    whenever it likes, from the thread that made the context.
+    Tasks, and the pass that resumes them; `Context` adds the ways to run it.
 
     Args:
         backend: ``"uring"``, ``"epoll"``, or None to choose.
+        system: The system to run on; by default the real one.
 
     Attributes:
         driver: The completion driver.
         task: The task that runs now, if any.
     """
 
+    _closed = True  # until there is something to close
+    _forked = False
+
     def __init__(self, *, backend: str | None = None, system: System | None = None) -> None:
         self.ready: deque[Op[object] | Task[object]] = deque()
         self.driver: Driver = make_driver(
             self.ready.append, _make_cancelled, backend=backend, system=system
         )
+        self._closed = False
         self.clock = self.driver.system.monotonic_ns
         self.task: Task[object] | None = None
-        self.root = CancelScope()
-        self.root.attach(self, None)
-        self.asyncgens = AsyncGenerators(self)
+        self.deadlines = Deadlines()
+        # Two scopes: what programs start is cancelled as a whole, and what cleans up behind it not.
+        self._root = CancelScope()
+        self._root.attach(self, None)
+        self._everything = CancelScope()
+        self._everything.attach(self, self._root)
+        self._asyncgens = AsyncGenerators(self)
         self._thread = _thread.get_ident()
-        self._deadlines: list[tuple[int, int, CancelScope]] = []
-        self._deadline_serial = 0
         self._inbox: deque[Callable[[], object]] = deque()
         self._stopping = False
         self._hurry = False  # something ended that a caller watches: do not wait in this pass
         self._alive_count = 0
         self._main: Task[object] | None = None
-        self._closed = False
+        self._watched: Task[object] | None = None
         self._pass = self._make_pass()
+        running.watch_forks(self)
 
-    # --- running ---------------------------------------------------------------------------------
+    def __del__(self) -> None:
+        if not self._closed and not self._forked:
+            import warnings  # noqa: PLC0415 - seldom needed
 
-    def tick(self, timeout_seconds: float | None = 0.0) -> None:
-        """
-        Resume what is ready, then make one turn of the driver.
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=1, source=self)
 
-        Args:
-            timeout_seconds: How long the turn may wait when nothing is ready; None: for ever.
-
-        Raises:
-            WrongThreadError: Called from another thread than the one that made the context.
-        """
-        self._enter()
-        try:
-            if timeout_seconds is None:
-                self._pass(None)
-            else:
-                self._pass(self.clock() + int(timeout_seconds * 1e9) if timeout_seconds else 0)
-        finally:
-            self._leave()
-
-    def run(self) -> None:
-        """Run passes until `stop` is called."""
-        self._enter()
-        self._stopping = False
-        try:
-            while not self._stopped():
-                self._pass(None)
-        finally:
-            self._leave()
-
-    def run_until_done(
-        self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts
-    ) -> T:
-        """
-        Run ``async_fn(*args)`` as a task until it ends, and return what it returns.
-
-        Other tasks run on meanwhile, and stay where they are when it has ended.
-        """
-        self._enter()
-        try:
-            task = self.spawn(async_fn, *args)
-            one_pass = self._pass
-            while not task.finished:
-                one_pass(None)
-            return task.result()
-        finally:
-            self._leave()
-
-    def run_main(
-        self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], args: tuple[*Ts]
-    ) -> T:
-        """Like `run_until_done`, for the task that Ctrl-C is delivered to."""
-        self._enter()
-        try:
-            task = self.spawn(async_fn, *args)
-            self._main = cast("Task[object]", task)
-            one_pass = self._pass
-            while not task.finished:
-                one_pass(None)
-            return task.result()
-        finally:
-            self._main = None
-            self._leave()
-
-    def run_down(self) -> None:
-        """Cancel every task that is left and run until the last has ended."""
-        self._enter()
-        try:
-            closing = self.spawn(self.asyncgens.aclose_all)
-            while not closing.finished:
-                self._pass(None)
-            self.root.cancel()
-            while self._alive_count:
-                self._pass(None)
-        finally:
-            self._leave()
+    # --- waking and interrupting -----------------------------------------------------------------
 
     def interrupt_main(self, reason: BaseException) -> None:
         """
-        Raise *reason* in the main task at its next await; from a signal handler.
+        Raise *reason* in the main task at its next await.
 
-        Without a main task it is raised by the pass that is under way.
+        Without a main task it is raised here, and so by the pass that is under way.
         """
-
-        def interrupt() -> None:
-            main = self._main
-            if main is None or main.finished:
-                raise reason
-            main.interrupt = reason
-            main.attention = True
-            self.interrupt(main, reason)
-
-        self.run_soon(interrupt)
+        main = self._main
+        if main is None or main.finished:
+            raise reason
+        main.interrupt = reason
+        main.attention = True
+        self.interrupt(main, reason)
 
     async def pass_turn(self) -> None:
         """Let the running task wait for the next pass; see `checkpoint`."""
@@ -186,42 +117,40 @@ class Context:
             task.abort = _at_once
             await park()
 
-    def stop(self) -> None:
-        """Let `run` return after its current pass; from any thread."""
-        self._stopping = True
-        self._hurry = True
-        self.driver.wake()
-
-    def _stopped(self) -> bool:
-        return self._stopping
-
     def run_soon(self, function: Callable[[], object]) -> None:
         """
         Have the loop call *function* in its next pass; from any thread or signal handler.
 
-        An exception out of it is logged.
+        An exception out of it is logged; KeyboardInterrupt and SystemExit end the pass.
+
+        Raises:
+            ClosedError: The context is closed.
         """
+        if self._closed:
+            raise ClosedError("this context is closed; nothing runs in it any more")
         self._inbox.append(function)
         self.driver.wake()
 
-    def close(self) -> None:
-        """Cancel what is left, give the kernel a second to let go of it, free everything."""
-        if not self._closed:
-            self.require_thread()
-            self._closed = True
-            self.driver.close()
-
     # --- tasks -----------------------------------------------------------------------------------
 
-    def spawn(self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts) -> Task[T]:
+    def spawn(self, async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> Task[T]:
         """
         Start a task that belongs to the context itself; whoever calls looks at its result.
 
+        A failure that nobody asks for is logged; KeyboardInterrupt and SystemExit end the pass.
         Tasks started with a `TaskGroup` are looked after by it; prefer those.
+
+        Raises:
+            WrongThreadError: Called from another thread than the one that made the context.
+            ClosedError: The context is closed.
         """
-        return self.spawn_coroutine(
-            coroutine_of(async_fn, args), self.root, _name_of(async_fn), _ignore
+        self._require_usable()
+        coroutine = coroutine_of(async_fn, args)
+        task = LooseTask(
+            coroutine, self._everything, contextvars.copy_context(), name_of(async_fn), ignore
         )
+        self._start(cast("Task[object]", task))
+        return task
 
     def spawn_coroutine(
         self,
@@ -231,14 +160,15 @@ class Context:
         on_finish: Callable[[Task[T]], None],
     ) -> Task[T]:
         """Start *coroutine* as a task in *scope*; *on_finish* hears of its end."""
-        self.require_thread()
         task = Task(coroutine, scope, contextvars.copy_context(), name, on_finish)
-        anonymous = cast("Task[object]", task)
-        scope.tasks.add(anonymous)
-        task.attention = scope.cancelled
-        self._alive_count += 1
-        self.ready.append(anonymous)
+        self._start(cast("Task[object]", task))
         return task
+
+    def _start(self, task: Task[object]) -> None:
+        task.scope.tasks.add(task)
+        task.attention = task.scope.cancelled
+        self._alive_count += 1
+        self.ready.append(task)
 
     def require_task(self) -> Task[object]:
         """Return the running task; raises `UsageError` outside of one."""
@@ -258,27 +188,33 @@ class Context:
 
         A task that does not wait meets its `attention` flag instead.
         """
-        if task is self.task or task.finished:
+        if task is self.task or task.finished or self._forked:
             return
         if task.abort is not None:
-            if task.abort():
+            if task.abort(reason):
                 self.wake_task(task, reason if reason is not None else Cancelled())
                 if reason is not None:
                     self.interrupt_delivered(task)
-        elif task.op is not None and task.op.waiter is task:
-            if self.driver.cancel(task.op, reason) and reason is not None:
-                self.interrupt_delivered(task)
+            return
+        op = task.op
+        if op is None or op.waiter is not task:
+            return
+        if reason is None and isinstance(op.error, KeyboardInterrupt):
+            return  # it is on its way, and outranks cancellation
+        if self.driver.cancel(op, reason) and reason is not None:
+            op.error = reason  # it might have been on its way to a mere cancellation
+            self.interrupt_delivered(task)
 
     def interrupt_delivered(self, task: Task[object]) -> None:
         """Forget the task's pending interrupt, which is on its way into it."""
         task.interrupt = None
         task.attention = task.scope.cancelled
 
-    # --- the scheduler protocol of `_driver.current` -----------------------------------------------
+    # --- the scheduler protocol of `_driver.current` ---------------------------------------------
 
     def serving_group(self) -> ServingGroup:
         """See `Scheduler`."""
-        from .group import TaskGroup
+        from .group import TaskGroup  # noqa: PLC0415 - it is made of loops
 
         return TaskGroup()
 
@@ -289,42 +225,22 @@ class Context:
         context: contextvars.Context | None,
     ) -> None:
         """See `Scheduler`."""
-        self.run_soon(lambda: context.run(callback, op) if context else callback(op))
+        self.run_soon(lambda: callback(op) if context is None else context.run(callback, op))
 
     def asyncio_loop(self) -> object:
         """See `Scheduler`."""
         raise UsageError("the native scheduler has no asyncio loop")
 
-    # --- time ------------------------------------------------------------------------------------
-
-    def watch_deadline(self, scope: CancelScope) -> None:
-        """Cancel *scope* when its deadline comes, unless it was left or moved before."""
-        assert scope.deadline_ns is not None
-        self._deadline_serial += 1
-        heapq.heappush(self._deadlines, (scope.deadline_ns, self._deadline_serial, scope))
-
-    def _next_deadline_ns(self) -> int | None:
-        deadlines = self._deadlines
-        while deadlines and deadlines[0][2].deadline_ns != deadlines[0][0]:
-            heapq.heappop(deadlines)
-        return deadlines[0][0] if deadlines else None
-
-    def _expire(self) -> None:
-        now_ns = self.clock()
-        deadlines = self._deadlines
-        while deadlines and deadlines[0][0] <= now_ns:
-            deadline_ns, _, scope = heapq.heappop(deadlines)
-            if scope.deadline_ns == deadline_ns:
-                scope.cancel()
-
-    # --- the flat part -----------------------------------------------------------------------------
+    # --- the flat part ---------------------------------------------------------------------------
 
     def _make_pass(self) -> Callable[[int | None], None]:
         ready = self.ready
         take = ready.popleft
         driver = self.driver
         submit, turn = driver.submit, driver.turn
-        inbox, deadlines = self._inbox, self._deadlines
+        inbox = self._inbox
+        deadlines = self.deadlines.heap
+        nearest, expire, clock = self.deadlines.nearest_ns, self.deadlines.expire, self.clock
         context = self
 
         def one_pass(deadline_ns: int | None) -> None:
@@ -332,17 +248,18 @@ class Context:
                 item = take()
                 # A task, or else `_finish` finds out: a check here would cost every op.
                 task: Task[object] = item.waiter  # type: ignore[assignment]
+                trap: Op[object]  # or anything else that a coroutine may yield
                 error = item.error
                 context.task = task
                 item.state = SPENT
                 try:
                     if error is None:
-                        trap = task.run(task.send, None)
+                        trap = task.run(task.send, None)  # type: ignore[arg-type]
                     else:
                         item.error = None
-                        trap = task.run(task.throw, error)
-                except BaseException as failure:
-                    finish(item, task, failure)
+                        trap = task.run(task.throw, error)  # type: ignore[arg-type]
+                except BaseException as failure:  # noqa: BLE001 - a task may fail in any way
+                    finish(item, task, failure, error)
                     continue
                 if (
                     type(trap) is Op
@@ -353,10 +270,10 @@ class Context:
                     trap.waiter = task
                     try:
                         submit(trap)
-                    except BaseException as failure:
+                    except BaseException as failure:  # noqa: BLE001 - the task's to handle
                         refused(task, trap, failure)
                 else:
-                    trapped(task, trap)
+                    trapped(item, task, trap, error)
             context.task = None
             if inbox:
                 context._drain_inbox()
@@ -364,7 +281,7 @@ class Context:
                 context._hurry = False
                 turn(0)
             elif deadlines:
-                nearest_ns = context._next_deadline_ns()
+                nearest_ns = nearest()
                 if nearest_ns is None or (deadline_ns is not None and deadline_ns < nearest_ns):
                     nearest_ns = deadline_ns
                 turn(nearest_ns)
@@ -373,80 +290,87 @@ class Context:
             if inbox:
                 context._drain_inbox()
             if deadlines:
-                context._expire()
+                expire(clock())
 
         finish, refused, trapped = self._finish, self._refused, self._trapped
         return one_pass
 
-    # --- what is seldom ----------------------------------------------------------------------------
+    # --- what is seldom --------------------------------------------------------------------------
 
     def _finish(
-        self, item: Op[object] | Task[object], task: Task[object], failure: BaseException
+        self,
+        item: Op[object] | Task[object],
+        task: Task[object],
+        failure: BaseException,
+        thrown: BaseException | None,
     ) -> None:
         """End a task whose coroutine returned or raised."""
         self.task = None
-        if isinstance(item, Op) and not isinstance(item.waiter, Task):
-            self._deliver_elsewhere(item)
+        if not isinstance(item.waiter, Task):
+            self._deliver_elsewhere(item, thrown)
             return
         if isinstance(failure, StopIteration):
             task.outcome = failure.value
+        elif thrown is None and getattr(task.coroutine, "cr_suspended", False):
+            # A signal handler raised between the coroutine's yield and us.  What was yielded is
+            # lost, so the coroutine must hear of it.
+            self.wake_task(task, failure)
+            return
         else:
             task.failure = failure
         task.finished = True
         task.op = None
         task.scope.tasks.discard(task)
         self._alive_count -= 1
-        if task.scope is self.root:
+        if task is self._watched or not self._alive_count:
             self._hurry = True
         task.on_finish(task)
+        if (
+            task.on_finish is ignore
+            and task is not self._watched
+            and isinstance(failure, KeyboardInterrupt | SystemExit)
+        ):
+            raise failure  # nobody else would
 
-    def _deliver_elsewhere(self, op: Op[object]) -> None:
+    def _deliver_elsewhere(
+        self, item: Op[object] | Task[object], thrown: BaseException | None
+    ) -> None:
         """Deliver an op that no task awaits: to its callback, or to nobody."""
-        callback, context = op.waiter, op.context
-        if callable(callback):
+        assert isinstance(item, Op)
+        item.error = thrown  # the pass took it away before it knew
+        context = item.context
+        if callable(item.waiter):
+            callback = cast("Callable[[Op[object]], object]", item.waiter)
             try:
                 if context is None:
-                    callback(op)
+                    callback(item)
                 else:
-                    context.run(callback, op)
+                    context.run(callback, item)
             except Exception:
-                logging.getLogger("uringio").exception("a done callback of %r failed", op)
+                logging.getLogger("uringio").exception("a done callback of %r failed", item)
 
     def _refused(self, task: Task[object], op: Op[object], failure: BaseException) -> None:
         """Throw into the task what the driver said to its op."""
+        if op.state != NEW and self.driver.cancel(op, failure):
+            return  # a signal handler raised when the driver had taken it
         op.state = SPENT
         self.wake_task(task, failure)
 
-    def _trapped(self, task: Task[object], trap: object) -> None:
+    def _trapped(
+        self,
+        item: Op[object] | Task[object],
+        task: Task[object],
+        trap: object,
+        thrown: BaseException | None,
+    ) -> None:
         """Handle whatever a task yielded that is not simply an op to submit."""
         self.task = None
-        if isinstance(trap, Op):
-            if trap.home is not None and trap.home is not self.driver:
-                self.driver.abandon(trap)
-                self.wake_task(
-                    task, WrongThreadError(f"{trap!r} belongs to a handle of another loop")
-                )
-                return
-            if not task.attention:
-                task.op = trap
-                trap.waiter = task
-                try:
-                    self.driver.submit(trap)
-                except BaseException as failure:
-                    self._refused(task, trap, failure)
-                return
-            reason = task.interrupt
-            if reason is not None:
-                self.interrupt_delivered(task)
-            if trap.code == CLOSE:
-                # A close that is not made leaks the descriptor: make it, then report.
-                task.op = trap
-                trap.waiter = task
-                self.driver.submit(trap)
-                self.driver.cancel(trap, reason)
-            else:
-                self.driver.abandon(trap)
-                self.wake_task(task, reason if reason is not None else Cancelled())
+        if not isinstance(item.waiter, Task):
+            self._deliver_elsewhere(item, thrown)  # a callback that looks like a task
+        elif self._forked:
+            self._refuse_forked(task, trap)
+        elif isinstance(trap, Op):
+            self._trapped_op(task, cast("Op[object]", trap))
         elif trap is PARK:
             if task.attention:
                 self.interrupt(task, task.interrupt)
@@ -458,6 +382,31 @@ class Context:
                     "event loop; awaitables of asyncio need asyncio's loop"
                 ),
             )
+
+    def _trapped_op(self, task: Task[object], op: Op[object]) -> None:
+        if op.home is not None and op.home is not self.driver:
+            self.driver.abandon(op)
+            self.wake_task(task, WrongThreadError(f"{op!r} belongs to a handle of another loop"))
+            return
+        reason: BaseException | None = None
+        if task.attention:
+            reason = task.interrupt
+            if reason is not None:
+                self.interrupt_delivered(task)
+            if op.code != CLOSE:
+                self.driver.abandon(op)
+                self.wake_task(task, reason if reason is not None else Cancelled())
+                return
+        task.op = op
+        op.waiter = task
+        try:
+            self.driver.submit(op)
+        except BaseException as failure:  # noqa: BLE001 - the task's to handle
+            self._refused(task, op, failure)
+            return
+        if op.code == CLOSE and (reason is not None or task.attention):
+            # A close that is not made leaks the descriptor: it is made, and then reported so.
+            self.driver.cancel(op, reason)
 
     def _drain_inbox(self) -> None:
         inbox = self._inbox
@@ -475,52 +424,30 @@ class Context:
                 "this belongs to a loop that runs in another thread; use run_soon() to reach it"
             )
 
-    def _enter(self) -> None:
+    def _require_usable(self) -> None:
         self.require_thread()
         if self._closed:
-            raise UsageError("this context is closed")
-        if running.maybe_context() is not None:
-            running.refuse_nesting()
-        running.set_context(self)
-        current.set_current(self.driver, self)
-        self.asyncgens.install()
+            raise ClosedError("this context is closed; nothing runs in it any more")
 
-    def _leave(self) -> None:
-        self.asyncgens.uninstall()
-        running.set_context(None)
-        current.set_current(None, None)
-        self.task = None
+    # --- accidents -------------------------------------------------------------------------------
 
+    def after_fork(self) -> None:
+        """In a forked child: let the task that forked hear of it, and no other ever run."""
+        self._forked = True
+        empty_for_child(self._root, self.ready, self._inbox)
 
-def coroutine_of(
-    async_fn: Callable[[*Ts], Coroutine[object, None, T]], args: tuple[*Ts]
-) -> Coroutine[object, None, T]:
-    """
-    Call *async_fn* and return its coroutine.
-
-    Raises:
-        TypeError: It is a coroutine already, or returns something else.
-    """
-    given: object = async_fn
-    if isinstance(given, Coroutine):
-        given.close()
-        raise TypeError(
-            "pass the async function and its arguments, not a coroutine: run(main), not run(main())"
-        )
-    coroutine = async_fn(*args)
-    returned: object = coroutine
-    if not isinstance(returned, Coroutine):
-        raise TypeError(f"{async_fn!r} is not an async function: it returned {returned!r}")
-    return coroutine
+    def _refuse_forked(self, task: Task[object], trap: object) -> None:
+        if isinstance(trap, Op):
+            op = cast("Op[object]", trap)
+            if op.code == CLOSE:
+                self.driver.system.close(op.fd)  # the child's own copy of it
+            self.driver.abandon(op)
+        self.wake_task(task, forked_error())
 
 
-def _at_once() -> bool:
+def _at_once(_reason: BaseException | None) -> bool:
     return True
 
 
-def _name_of(async_fn: object) -> str:
-    return str(getattr(async_fn, "__qualname__", async_fn))
-
-
-def _ignore(task: Task[T]) -> None:
+def ignore(task: Task[T]) -> None:
     """Nobody but the holder of the task hears of its end."""

@@ -16,19 +16,20 @@ and timeouts".
 
 import math
 from types import TracebackType
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Self, cast, final
 
 from uringio.errors import Cancelled, UsageError
 
 from . import running
 
 if TYPE_CHECKING:
-    from .loop import Context
+    from .loop import Loop
     from .task import Task
 
 __all__ = ["CancelScope", "Timeout", "move_on_after", "timeout"]
 
 _NS_PER_S = 1_000_000_000
+_FOREVER_SECONDS = 1e9
 
 
 class CancelScope:
@@ -55,7 +56,7 @@ class CancelScope:
         self.parent: CancelScope | None = None
         self.children: set[CancelScope] = set()
         self.tasks: set[Task[object]] = set()
-        self._context: Context | None = None
+        self._context: Loop | None = None
         self._task: Task[object] | None = None
         self._cancelled = False  # including what outer scopes say; kept by `_refresh`
 
@@ -65,7 +66,7 @@ class CancelScope:
 
     # --- as a context manager --------------------------------------------------------------------
 
-    def __enter__(self) -> "CancelScope":
+    def __enter__(self) -> Self:
         context = running.context()
         task = context.require_task()
         if self._context is not None:
@@ -75,10 +76,11 @@ class CancelScope:
         task.scope.tasks.discard(task)
         task.scope = self
         self.tasks.add(task)
-        if not math.isinf(self._delay_seconds) or self._delay_seconds < 0:
-            delay_ns = max(0, int(min(self._delay_seconds, 1e9) * _NS_PER_S))
-            self.deadline_ns = context.clock() + delay_ns
-            context.watch_deadline(self)
+        if self._delay_seconds <= 0:
+            self.cancel_called = self._cancelled = True
+        elif self._delay_seconds < _FOREVER_SECONDS:
+            delay_ns = int(self._delay_seconds * _NS_PER_S)
+            context.deadlines.add(self, context.clock() + delay_ns)
         self._attend(task)
         return self
 
@@ -89,7 +91,12 @@ class CancelScope:
         traceback: TracebackType | None,
     ) -> bool:
         task = self._task
-        if task is None or task.scope is not self:
+        if task is None:
+            raise UsageError(f"{self!r} is not entered, or was left already")
+        if task.scope is not self or running.running_task() is not task:
+            self._leave_out_of_order(task)
+            if isinstance(error, GeneratorExit):
+                return False  # a coroutine or async generator is being destroyed, by whoever
             raise UsageError(
                 f"{self!r} was left in another order or task than it was entered; scopes nest"
             )
@@ -99,7 +106,7 @@ class CancelScope:
         self.tasks.discard(task)
         task.scope = parent
         parent.tasks.add(task)
-        self.detach()
+        self._detach()
         self._attend(task)
         if remaining is error:
             return False
@@ -113,7 +120,7 @@ class CancelScope:
             remaining.__context__ = context_before
             del remaining, error
 
-    def attach(self, context: "Context", parent: "CancelScope | None") -> None:
+    def attach(self, context: "Loop", parent: "CancelScope | None") -> None:
         """Hang the scope into the tree below *parent*."""
         self._context = context
         self.parent = parent
@@ -121,12 +128,36 @@ class CancelScope:
             parent.children.add(self)
             self._cancelled = self.cancel_called or (parent._cancelled and not self._shield)
 
-    def detach(self) -> None:
+    def _detach(self) -> None:
         """Take the scope out of the tree; its deadline no longer matters."""
-        if self.parent is not None:
-            self.parent.children.discard(self)
-        self.deadline_ns = None
+        assert self.parent is not None and self._context is not None
+        self.parent.children.discard(self)
         self._task = None
+        if self.deadline_ns is not None:
+            self._context.deadlines.remove(self)
+
+    def _leave_out_of_order(self, task: "Task[object]") -> None:
+        """Take the scope, and nothing else, out of the chain of those that *task* is in."""
+        parent = self.parent
+        assert parent is not None
+        if task.scope is self:
+            self.tasks.discard(task)
+            task.scope = parent
+            if not task.finished:
+                parent.tasks.add(task)
+            self._attend(task)
+        else:
+            inner: CancelScope | None = task.scope
+            while inner is not None and inner.parent is not self:
+                inner = inner.parent
+            if inner is not None:
+                self.children.discard(inner)
+                inner.parent = parent
+                parent.children.add(inner)
+                inner._refresh()
+        self._task = None
+        if not self.tasks and not self.children:
+            self._detach()  # else the tasks of a group end in it, and are found through it
 
     def absorb(self, error: BaseException | None) -> BaseException | None:
         """
@@ -140,10 +171,12 @@ class CancelScope:
             self.cancelled_caught = True
             return None
         if isinstance(error, BaseExceptionGroup):
-            matched, rest = error.split(Cancelled)
+            group = cast("BaseExceptionGroup[BaseException]", error)
+            matched, rest = group.split(Cancelled)
             if matched is not None:
                 self.cancelled_caught = True
                 return rest
+            return group
         return error
 
     # --- cancelling ------------------------------------------------------------------------------
@@ -152,10 +185,10 @@ class CancelScope:
         """Cancel the scope: every await inside raises `Cancelled` from now on; safe to repeat."""
         if self.cancel_called:
             return
-        self.cancel_called = True
         if self._context is not None:
             self._context.require_thread()
-            self._refresh()
+        self.cancel_called = True
+        self._refresh()
 
     @property
     def shield(self) -> bool:
@@ -164,9 +197,10 @@ class CancelScope:
 
     @shield.setter
     def shield(self, value: bool) -> None:
-        self._shield = value
         if self._context is not None:
-            self._refresh()
+            self._context.require_thread()
+        self._shield = value
+        self._refresh()
 
     @property
     def cancelled(self) -> bool:
@@ -179,17 +213,21 @@ class CancelScope:
 
     def _refresh(self) -> None:
         """Work out anew who is cancelled, from here down, and interrupt those who newly are."""
-        now = self.cancel_called or self.outer_cancelled()
-        if now == self._cancelled:
+        context = self._context
+        if context is None:
             return
-        self._cancelled = now
-        for task in list(self.tasks):
-            self._attend(task)
-            if now:
-                assert self._context is not None
-                self._context.interrupt(task, None)
-        for child in list(self.children):
-            child._refresh()
+        changed: list[CancelScope] = [self]
+        while changed:  # no recursion: a chain of tasks, each the child of another, may be long
+            scope = changed.pop()
+            now = scope.cancel_called or scope.outer_cancelled()
+            if now == scope._cancelled:
+                continue
+            scope._cancelled = now
+            for task in scope.tasks:
+                scope._attend(task)
+                if now:
+                    context.interrupt(task, None)
+            changed.extend(scope.children)
 
     @staticmethod
     def _attend(task: "Task[object]") -> None:
