@@ -192,7 +192,7 @@ def test_any_bytes_decode_or_are_refused(raw: bytes, family: int) -> None:
     [
         (INET, ("127.0.0.1", 0)),
         (INET6, ("::1", 0, 0, 0)),
-        (UNIX, b"\0uringio-test-\0-name\0"),
+        (UNIX, b"\0%d-\0-name\0" % os.getpid()),
     ],
 )
 def test_kernel_reads_and_writes_the_same_bytes(family: int, address: AddressTuple) -> None:

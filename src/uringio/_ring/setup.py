@@ -64,7 +64,7 @@ class Ring:
 
     Who owns the indexes: the SQ tail belongs to whoever fills slots (a driver's closure), the CQ
     head to the reaper of `_ring.queue`.  The words here are the shared memory itself, until
-    `close`: then they are released, and a touch is a ValueError rather than the process's end.
+    `close`: then they are released, and a touch is an exception rather than the process's end.
 
     Attributes:
         fd: The ring's descriptor; -1 once closed.
@@ -121,7 +121,7 @@ class Ring:
 
     def close(self) -> None:
         """
-        Unmap the ring and close its descriptor; closures over it raise ValueError from then on.
+        Unmap the ring and close its descriptor; closures over it raise from then on.
 
         The kernel tears the ring down asynchronously: memory of requests still in flight must stay
         alive, which is the caller's to see to.  A registered index is given back, since it would
@@ -212,6 +212,10 @@ def _power_of_two(count: int) -> int:
     return 1 << (count - 1).bit_length() if count > 0 else count
 
 
+def _is_power_of_two(count: int) -> bool:
+    return count > 0 and count & (count - 1) == 0
+
+
 def _misfit(what: str, values: tuple[int, ...]) -> RingError:
     return RingError(
         errno.EPROTO,
@@ -238,7 +242,7 @@ def _map(system: System, fd: int, values: tuple[int, ...]) -> Ring:
             "It needs Linux 6.1 here; another backend works without",
         )
     sq_off, cq_off = values[7:16], values[16:25]
-    if sq_entries != _power_of_two(sq_entries) or cq_entries != _power_of_two(cq_entries):
+    if not _is_power_of_two(sq_entries) or not _is_power_of_two(cq_entries):
         raise _misfit("queue sizes that are no powers of two", values)
     len_bytes = max(cq_off[5] + cq_entries * k.SIZEOF_CQE, sq_off[6] + 4 * sq_entries)
     ring = system.map_ring(fd, k.IORING_OFF_SQ_RING, len_bytes)
