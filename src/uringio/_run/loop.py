@@ -319,7 +319,7 @@ class Loop:
         else:
             task.failure = failure
         task.finished = True
-        task.op = None
+        task.op = task.waiter = None
         task.scope.tasks.discard(task)
         self._alive_count -= 1
         if task is self._watched or not self._alive_count:
