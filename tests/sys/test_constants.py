@@ -12,6 +12,7 @@ SPELLED: dict[str, str] = {
     "NR_IO_URING_SETUP": "__NR_io_uring_setup",
     "NR_IO_URING_ENTER": "__NR_io_uring_enter",
     "NR_IO_URING_REGISTER": "__NR_io_uring_register",
+    "NR_OPENAT2": "__NR_openat2",
     "SIZEOF_SQE": "sizeof(struct io_uring_sqe)",
     "SIZEOF_CQE": "sizeof(struct io_uring_cqe)",
     "SIZEOF_PARAMS": "sizeof(struct io_uring_params)",
@@ -27,6 +28,7 @@ YOUNG: dict[str, tuple[int, str]] = {
     "IORING_FEAT_NO_IOWAIT": (131072, "6.15"),
     "IORING_ENTER_NO_IOWAIT": (128, "6.15"),
     "IORING_NOP_INJECT_RESULT": (1, "6.10"),
+    "IORING_OP_FTRUNCATE": (55, "6.9"),
 }
 
 

@@ -311,9 +311,9 @@ def test_files_by_address_and_offset(system: System, fds: list[int], tmp_path: P
     assert system.fsync(-1, False) == -errno.EBADF
     assert system.pread(by_path, memory.addr + 100, 10, 8) == 6
     assert bytes(memory.view[100:106]) == b"\0\0text"
-    assert system.pread_flags(by_path, memory.addr + 200, 4, 10, 0) == 4
+    assert system.preadv(by_path, [memory.view[200:204]], 10, 0) == 4
     assert bytes(memory.view[200:204]) == b"text"
-    assert system.pwrite_flags(by_path, memory.addr, 4, 0, 0) == -errno.EBADF
+    assert system.pwritev(by_path, [memory.view[:4]], 0, 0) == -errno.EBADF
     found = system.fstat(fd)
     assert (found.st_size, stat.S_IMODE(found.st_mode) & ~0o640) == (14, 0)
 

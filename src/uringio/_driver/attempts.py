@@ -14,7 +14,7 @@ from uringio._sys.memory import pin
 from uringio._sys.system import System
 
 from . import op as o
-from .op import Op
+from .op import Op, Vectored
 
 __all__ = [
     "RECV_BYTES_MAX",
@@ -33,10 +33,11 @@ SEND_BYTES_MAX: Final = 1 << 30  # what is offered in one call; the bare door ta
 
 # Operations whose value is the result itself.
 VALUED: Final = frozenset({
-    o.NOP, o.RECV_INTO, o.SEND, o.ACCEPT, o.OPEN, o.READ, o.WRITE, o.POLL
+    o.NOP, o.RECV_INTO, o.SEND, o.ACCEPT, o.OPEN, o.READ, o.WRITE, o.POLL, o.READV, o.WRITEV,
+    o.OPENAT2,
 })  # fmt: skip
 
-_WRITES_MEMORY: Final = frozenset({o.RECV_INTO, o.READ})
+_WRITES_MEMORY: Final = frozenset({o.RECV_INTO, o.READ, o.STATX})
 _SOL_SOCKET: Final = 1
 _SO_ERROR: Final = 4
 _POLLNVAL: Final = 0x020
@@ -50,7 +51,11 @@ def locate(op: Op[object]) -> None:
     Raises:
         TypeError: The memory cannot be written, and would have to be.
     """
-    if op.memory is not None and op.hold is None:
+    if op.hold is not None:
+        return
+    if isinstance(op, Vectored):
+        op.pin_pieces()
+    elif op.memory is not None:
         op.addr, _, op.hold = pin(op.memory, writable=op.code in _WRITES_MEMORY)
 
 

@@ -14,17 +14,26 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from uringio._sys.constants import SIZEOF_STATX
+from uringio._sys.layouts import IOVEC, OPEN_HOW
 from uringio._sys.memory import memory_at
 from uringio._sys.system import System
 
-from .op import CANCELLING, FSYNC, OPEN, READ, WRITE, Op
+from . import op as o
+from .op import CANCELLING, FSYNC, MAKES_DESCRIPTOR, OPEN, READ, READV, WRITE, WRITEV, Op
 from .workers import Workers
 
-__all__ = ["FileCalls"]
+__all__ = ["FILE_OPERATIONS", "FileCalls"]
+
+FILE_OPERATIONS: Final = frozenset({
+    o.OPEN, o.READ, o.WRITE, o.FSYNC, o.READV, o.WRITEV, o.FALLOCATE, o.FTRUNCATE, o.OPENAT2,
+    o.STATX, o.RENAME, o.UNLINK, o.MKDIR, o.SYMLINK, o.LINK,
+})  # fmt: skip
 
 _DATA_ONLY: Final = 1  # IORING_FSYNC_DATASYNC
 _PATH_BYTES_MAX: Final = 4096
 _AT_CURRENT_POSITION: Final = (1 << 64) - 1  # as in an SQE
+_TWO_FOLDERS: Final = frozenset({o.RENAME, o.LINK})  # the second is in `len`
 
 
 class FileCalls:
@@ -44,6 +53,7 @@ class FileCalls:
         self._wake = wake
         self._workers = Workers(system)
         self._running: dict[int, Op[object]] = {}
+        self._duplicates: dict[int, int] = {}  # use -> a descriptor of the call's own
         self._closes: list[Op[object]] = []
         self._deserted = False
         self.finished: deque[tuple[int, int]] = deque()
@@ -59,16 +69,29 @@ class FileCalls:
         self._running[op.use] = op
         self._workers.start(lambda use=op.use: self._work(op, use))  # type: ignore[misc]
 
+    def start_on_duplicate(self, op: Op[object]) -> None:
+        """
+        Have a worker carry *op* out on a descriptor of its own.
+
+        For drivers whose CLOSE goes elsewhere, and could so meet a number that is given anew.
+
+        Raises:
+            OSError: No descriptor was left.
+        """
+        if op.fd >= 0:
+            self._duplicates[op.use] = self._system.duplicate(op.fd)
+        self.start(op)
+
     def keep_back(self, op: Op[object]) -> bool:
         """Keep a CLOSE back if a call is in flight on its descriptor."""
-        if any(running.fd == op.fd for running in self._running.values()):
+        if op.fd in self._busy():
             self._closes.append(op)
             return True
         return False
 
     def take_finished(self) -> list[tuple[Op[object], int]]:
         """Return the ops whose calls have ended, with their results, oldest first."""
-        taken = []
+        taken: list[tuple[Op[object], int]] = []
         while self.finished:
             use, res = self.finished.popleft()
             taken.append((self._running.pop(use), res))
@@ -78,7 +101,7 @@ class FileCalls:
         """Return the CLOSE ops whose descriptor nobody uses any more."""
         if not self._closes:
             return []
-        busy = {running.fd for running in self._running.values()}
+        busy = self._busy()
         free = [op for op in self._closes if op.fd not in busy]
         self._closes = [op for op in self._closes if op.fd in busy]
         return free
@@ -96,38 +119,106 @@ class FileCalls:
         self._deserted = True
         return len(self)
 
+    def _busy(self) -> set[int]:
+        busy = {running.fd for running in self._running.values()}
+        return busy.union(op.len for op in self._running.values() if op.code in _TWO_FOLDERS)
+
     def _work(self, op: Op[object], use: int) -> None:
+        duplicate = self._duplicates.pop(use, -1)
         if op.state == CANCELLING:
             res = -errno.ECANCELED
         else:
             try:
-                res = self._call(op)
+                res = self._call(op, duplicate if duplicate >= 0 else op.fd)
             except (ValueError, OverflowError):  # a number that the standard library refuses
                 res = -errno.EINVAL
-        if self._deserted and op.code == OPEN and res >= 0:
+        if duplicate >= 0:
+            self._system.close(duplicate)
+        if self._deserted and op.code in MAKES_DESCRIPTOR and res >= 0:
             self._system.close(res)
         self.finished.append((use, res))
         self._wake()
 
-    def _call(self, op: Op[object]) -> int:
+    def _call(self, op: Op[object], fd: int) -> int:
         system, code = self._system, op.code
+        if code in _TRANSFERS:
+            res = -errno.EINTR
+            while res == -errno.EINTR:
+                res = self._transfer(op, fd)
+            return res
         if code == OPEN:
             path = bytes(op.memory) if op.memory is not None else _path_at(op.addr)
-            return system.open_at(op.fd, path.split(b"\0")[0], op.flags, op.len)
+            return system.open_at(fd, path.split(b"\0")[0], op.flags, op.len)
         if code == FSYNC:
-            return system.fsync(op.fd, bool(op.flags & _DATA_ONLY))
-        assert code in (READ, WRITE)
-        res = -errno.EINTR
-        while res == -errno.EINTR:
-            if op.flags:
-                call = system.pread_flags if code == READ else system.pwrite_flags
-                res = call(op.fd, op.addr, op.len, op.off, op.flags)
-            elif op.off == _AT_CURRENT_POSITION:
-                res = (system.read if code == READ else system.write)(op.fd, op.addr, op.len)
-            else:
-                at = system.pread if code == READ else system.pwrite
-                res = at(op.fd, op.addr, op.len, op.off)
-        return res
+            return system.fsync(fd, bool(op.flags & _DATA_ONLY))
+        return _CALLS[code](system, op, fd)
+
+    def _transfer(self, op: Op[object], fd: int) -> int:
+        system, code, addr = self._system, op.code, op.addr
+        offset = -1 if op.off == _AT_CURRENT_POSITION else op.off
+        if code in {READV, WRITEV}:
+            assert isinstance(op.memory, bytes)
+            pieces = [memory_at(*piece) for piece in IOVEC.iter_unpack(op.memory) if piece[1]]
+        elif op.flags:
+            pieces = [memory_at(addr, op.len)] if op.len else []
+        elif offset < 0:
+            return (system.read if code == READ else system.write)(fd, addr, op.len)
+        else:
+            return (system.pread if code == READ else system.pwrite)(fd, addr, op.len, offset)
+        move = system.preadv if code in {READ, READV} else system.pwritev
+        return move(fd, pieces, offset, op.flags)
+
+
+_TRANSFERS: Final = frozenset({READ, WRITE, READV, WRITEV})
+
+
+def _call_fallocate(system: System, op: Op[object], fd: int) -> int:
+    return system.fallocate(fd, op.len, op.off, op.addr)
+
+
+def _call_ftruncate(system: System, op: Op[object], fd: int) -> int:
+    return system.ftruncate(fd, op.off)
+
+
+def _call_openat2(system: System, op: Op[object], fd: int) -> int:
+    return system.openat2(fd, op.addr + OPEN_HOW.size, op.addr, OPEN_HOW.size)
+
+
+def _call_statx(system: System, op: Op[object], fd: int) -> int:
+    return system.statx(fd, op.addr + SIZEOF_STATX, op.flags, op.len, op.addr)
+
+
+def _call_rename(system: System, op: Op[object], fd: int) -> int:
+    return system.renameat(fd, op.addr, op.len, op.addr + op.off, op.flags)
+
+
+def _call_unlink(system: System, op: Op[object], fd: int) -> int:
+    return system.unlinkat(fd, op.addr, op.flags)
+
+
+def _call_mkdir(system: System, op: Op[object], fd: int) -> int:
+    return system.mkdirat(fd, op.addr, op.len)
+
+
+def _call_symlink(system: System, op: Op[object], fd: int) -> int:
+    return system.symlinkat(op.addr, fd, op.addr + op.off)
+
+
+def _call_link(system: System, op: Op[object], fd: int) -> int:
+    return system.linkat(fd, op.addr, op.len, op.addr + op.off, op.flags)
+
+
+_CALLS: Final[dict[int, Callable[[System, Op[object], int], int]]] = {
+    o.FALLOCATE: _call_fallocate,
+    o.FTRUNCATE: _call_ftruncate,
+    o.OPENAT2: _call_openat2,
+    o.STATX: _call_statx,
+    o.RENAME: _call_rename,
+    o.UNLINK: _call_unlink,
+    o.MKDIR: _call_mkdir,
+    o.SYMLINK: _call_symlink,
+    o.LINK: _call_link,
+}
 
 
 def _path_at(addr: int) -> bytes:

@@ -20,13 +20,29 @@ CLOSE      any                                                                  
 OPEN       directory   path, NUL  (from memory)       mode           - / O_*                 fd
 READ       file        writable   (from memory)       bytes          offset / RWF_*          count
 WRITE      file        readable   (from memory)       bytes          offset / RWF_*          count
+READV      file        (`Vectored.pieces`)                           offset / RWF_*          count
+WRITEV     file        (`Vectored.pieces`)                           offset / RWF_*          count
 FSYNC      file                                                      - / IORING_FSYNC_*      None
+FALLOCATE  file                    bytes               FALLOC_FL_*    offset                  None
+FTRUNCATE  file                                                      size                    None
+OPENAT2    directory   how, path   (from memory)                                             fd
+STATX      directory   room, path  (from memory)       STATX_*        - / AT_*                None
+RENAME     directory   two paths   (from memory)       directory too  see below / RENAME_*    None
+UNLINK     directory   path        (from memory)                      - / AT_REMOVEDIR        None
+MKDIR      directory   path        (from memory)       mode                                   None
+SYMLINK    directory   two paths   (from memory)                      see below               None
+LINK       directory   two paths   (from memory)       directory too  see below / AT_*        None
 POLL       any                                                       - / POLL* mask          mask
 TIMEOUT                                                              deadline on the clock   None
 OFFLOAD                                                              (`Offload.function`)    result
 READY                                                                                        None
 EVENT                                                                (until `Driver.fire`)   None
 =========  ==========  =========  ==================  =============  ======================  =========
+
+Paths end in a NUL.  Where there are two, both lie in the memory and `off` says where the second
+begins: the new name of RENAME and LINK, the place of SYMLINK, whose first is what it points to; `len`
+is the second's directory.  OPENAT2's memory begins with an ``open_how``, STATX's with writable room
+for a ``struct statx``.
 
 Life of an op.  NEW: made, not started; dropping it now is a mistake worth a warning.  SUBMITTED: a
 driver has it, and with it everything the kernel may touch.  CANCELLING: cancellation was asked for;
@@ -43,11 +59,12 @@ that is never given again; it is the SQE's ``user_data``, and late or unknown co
 nothing under it.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
 
-from uringio._sys.memory import Pinned, ReadableBuffer
+from uringio._sys.layouts import IOVEC
+from uringio._sys.memory import Pinned, ReadableBuffer, pin
 from uringio.errors import BusyError, UsageError
 
 from . import current
@@ -58,6 +75,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CANCELLING",
     "DONE",
+    "MAKES_DESCRIPTOR",
     "NEW",
     "OPERATION_NAMES",
     "SPENT",
@@ -67,6 +85,8 @@ __all__ = [
     "Offload",
     "Op",
     "Owner",
+    "Vectored",
+    "names",
     "renew",
 ]
 
@@ -92,12 +112,32 @@ TIMEOUT: Final = 14
 OFFLOAD: Final = 15
 READY: Final = 16
 EVENT: Final = 17
+READV: Final = 18
+WRITEV: Final = 19
+FALLOCATE: Final = 20
+FTRUNCATE: Final = 21
+OPENAT2: Final = 22
+STATX: Final = 23
+RENAME: Final = 24
+UNLINK: Final = 25
+MKDIR: Final = 26
+SYMLINK: Final = 27
+LINK: Final = 28
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
-    "event",
+    "event", "readv", "writev", "fallocate", "ftruncate", "openat2", "statx", "rename", "unlink",
+    "mkdir", "symlink", "link",
 )  # fmt: skip
+
+# Operations whose value is a descriptor, which somebody has to close.
+MAKES_DESCRIPTOR: Final = frozenset({ACCEPT, OPEN, OPENAT2})
+
+# Where the first path stands in the memory of operations that take one.
+PATH_STARTS: Final = {
+    OPEN: 0, OPENAT2: 24, STATX: 256, RENAME: 0, UNLINK: 0, MKDIR: 0, SYMLINK: 0, LINK: 0,
+}  # fmt: skip
 
 # --- states --------------------------------------------------------------------------------------
 NEW: Final = 0
@@ -374,6 +414,46 @@ class Offload(Op[T_co]):
         self.function = function
 
 
+class Vectored(Op[int]):
+    """
+    READV or WRITEV: one transfer between a file and several pieces of memory.
+
+    The driver makes the array of their addresses, and holds it and them to the end.
+
+    Args:
+        pieces: At most 1024, in the order of the file.
+    """
+
+    __slots__ = ("pieces",)
+
+    def __init__(
+        self, code: int, fd: int, pieces: Sequence[ReadableBuffer], off: int, flags: int = 0
+    ) -> None:
+        super().__init__(code, fd, len_=len(pieces), off=off, flags=flags)
+        self.pieces = pieces
+
+    def pin_pieces(self) -> None:
+        """
+        Make the array of addresses, as `memory` at `addr`; `hold` keeps all of it in place.
+
+        Raises:
+            TypeError: A piece cannot be written, and would have to be.
+        """
+        pinned = [pin(piece, writable=self.code == READV) for piece in self.pieces]
+        array = b"".join([IOVEC.pack(addr, len_bytes) for addr, len_bytes, _ in pinned])
+        self.addr, _, kept = pin(array)
+        self.memory = array
+        self.hold = (kept, *[keep for _, _, keep in pinned])
+
+
+def names(op: Op[object]) -> list[bytes]:
+    """Return the paths that *op* was given in its memory, for whoever reports on it."""
+    start = PATH_STARTS.get(op.code)
+    if start is None or op.memory is None:
+        return []
+    return bytes(op.memory)[start:].split(b"\0")[:-1]
+
+
 class _Finished:
     """A value that has been through `Op.finish`."""
 
@@ -447,5 +527,5 @@ def _warn_never_awaited(op: Op[object]) -> None:
 
 def _close_unclaimed(op: Op[object]) -> None:
     """Close a descriptor that nobody took: its awaiter went away between its coming and its finish."""
-    if (op.code == ACCEPT or op.code == OPEN) and isinstance(op.value, int) and op.home is not None:
+    if op.code in MAKES_DESCRIPTOR and isinstance(op.value, int) and op.home is not None:
         op.home.system.close(op.value)

@@ -5,11 +5,13 @@ The orphan rules.  A cancelled op may have done its work.  Its owner hears of it
 keeps the bytes or closes the descriptor; where nobody owns the op, descriptors are closed here.
 """
 
+import os
+
 from uringio._sys.system import System
 from uringio.errors import op_error
 
 from .contract import MakeCancelled
-from .op import ACCEPT, DONE, OPEN, OPERATION_NAMES, SEND_ALL, Op
+from .op import DONE, MAKES_DESCRIPTOR, OPERATION_NAMES, SEND_ALL, Op, names
 
 __all__ = ["settle_cancelled", "settle_done_as_cancelled", "settle_failed"]
 
@@ -27,7 +29,7 @@ def settle_cancelled(
     if succeeded:
         if op.owner is not None:
             op.owner.orphan(op, value)
-        elif isinstance(value, int) and (op.code == ACCEPT or op.code == OPEN):
+        elif isinstance(value, int) and op.code in MAKES_DESCRIPTOR:
             system.close(value)
     if op.error is None:
         op.error = make_cancelled(op)
@@ -53,7 +55,13 @@ def settle_done_as_cancelled(
 
 def settle_failed(op: Op[object], number: int) -> None:
     """End *op* with the typed error of a positive errno."""
-    op.error = op_error(number, OPERATION_NAMES[op.code], op.fd, op.done_bytes)
+    error = op_error(number, OPERATION_NAMES[op.code], op.fd, op.done_bytes)
+    paths = names(op)
+    if paths:  # as `os` tells them
+        error.filename = os.fsdecode(paths[0])
+        if len(paths) > 1:
+            error.filename2 = os.fsdecode(paths[1])
+    op.error = error
     op.value = None
     op.memory = None
     op.hold = None

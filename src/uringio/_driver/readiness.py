@@ -24,7 +24,7 @@ from . import op as o
 from .attempts import RECV_BYTES_MAX, SEND_BYTES_MAX, locate
 from .contract import Deliver, MakeCancelled, Statistics
 from .descriptors import Descriptor, Descriptors, Poller
-from .file_calls import FileCalls
+from .file_calls import FILE_OPERATIONS, FileCalls
 from .offloads import Offloads
 from .op import CANCELLING, DONE, RECV, SEND_ALL, SUBMITTED, Offload, Op
 from .outcome import settle_cancelled, settle_done_as_cancelled
@@ -318,7 +318,7 @@ def make_readiness_driver(
 
     def settle_files() -> None:
         for op, res in files.take_finished():
-            if op.code == o.OPEN and res >= 0:
+            if op.code in o.MAKES_DESCRIPTOR and res >= 0:
                 descriptors.forget(res)  # whatever had this number before
             finish(op, res)
         for op in files.take_closes():
@@ -462,7 +462,7 @@ def make_readiness_driver(
         starts[code] = descriptors.start_reader
     for code in (o.SEND, o.SEND_ALL):
         starts[code] = descriptors.start_writer
-    for code in (o.OPEN, o.READ, o.WRITE, o.FSYNC):
+    for code in FILE_OPERATIONS:
         starts[code] = start_file
     starts[o.NOP] = nops.append
     starts[o.CONNECT] = descriptors.start_connect

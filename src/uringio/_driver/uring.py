@@ -50,11 +50,14 @@ from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError, RingForkedError, WrongThreadError
 
 from . import op as o
+from .attempts import locate as locate_for_call
 from .contract import Deliver, MakeCancelled, Statistics
+from .file_calls import FileCalls
 from .offloads import Offloads
 from .op import CANCELLING, DONE, RECV, SEND_ALL, SUBMITTED, Offload, Op
 from .outcome import settle_cancelled, settle_done_as_cancelled, settle_failed
 from .timers import Timers
+from .uring_files import SHAPED, known_opcodes, needs_thread, shape
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -250,6 +253,7 @@ def make_uring_driver(
     events: set[Op[object]] = set()
     cancel_tries: dict[int, int] = {}
     timers = Timers()
+    known: frozenset[int] | None = None  # opcodes; asked for by the first op that may lack one
     clock = system.monotonic_ns
     get_ident = _thread.get_ident
     owner_thread = get_ident()
@@ -394,7 +398,9 @@ def make_uring_driver(
     settles: list[Callable[[Op[object], int], bool] | None] = [None] * len(heads)
     settles[RECV] = settle_recv
     settles[SEND_ALL] = settle_send_all
-    for code in (o.RECV_INTO, o.SEND, o.READ, o.WRITE, o.OPEN):
+    for code in SHAPED:
+        settles[code] = settle_none
+    for code in (o.RECV_INTO, o.SEND, o.READ, o.WRITE, o.OPEN, o.READV, o.WRITEV, o.OPENAT2):
         settles[code] = settle_count
     for code in (o.CONNECT, o.SHUTDOWN, o.CLOSE, o.FSYNC):
         settles[code] = settle_none
@@ -411,6 +417,9 @@ def make_uring_driver(
         nonlocal use
         if op.code in _WRITING_HEADS:
             submit_writing(op)
+            return
+        if op.code in SHAPED:
+            submit_shaped(op)
             return
         use += 1
         op.use = use
@@ -442,6 +451,45 @@ def make_uring_driver(
         op.state = SUBMITTED
         in_flight[use] = op
         tail += 1
+
+    def submit_shaped(op: Op[object]) -> None:
+        nonlocal tail, use, known
+        if known is None:
+            known = known_opcodes(ring)
+        if needs_thread(op, known):
+            locate_for_call(op)
+            use += 1
+            op.use = use
+            try:
+                files.start_on_duplicate(op)
+            except OSError as error:
+                settle_failed(op, error.errno or errno.EIO)
+                deliver(op)
+            else:
+                op.state = SUBMITTED
+            return
+        if tail == limit and not make_room():
+            settle_failed(op, errno.EAGAIN)
+            deliver(op)
+            return
+        fields = shape(op)
+        use += 1
+        pack(sqes, (tail & sq_mask) << 6, *fields, use)
+        op.use = use
+        op.state = SUBMITTED
+        in_flight[use] = op
+        tail += 1
+
+    def settle_files() -> None:
+        for op, res in files.take_finished():
+            if res < 0 or op.state != SUBMITTED:
+                settle_slowly(op, res, None)
+                continue
+            settle = settles[op.code]
+            if settle is not None:
+                settle(op, res)
+            op.state = DONE
+            deliver(op)
 
     def settle_timer(op: Op[object]) -> None:
         op.use = 0
@@ -520,6 +568,8 @@ def make_uring_driver(
             woken = wake_armed = False
             if not closed:
                 arm_wake()
+            if files.finished:
+                settle_files()
         elif user_data & _CANCEL_BIT:
             cancel_answered(user_data, res)
         elif user_data != _USE_NOBODY:
@@ -598,6 +648,8 @@ def make_uring_driver(
             offloads.abandon(op)
         elif op.code == o.EVENT:
             events.discard(op)
+        elif op in files:
+            return  # its thread is at work on its memory, or will find it cancelled
         elif op in starved:
             starved.remove(op)
         elif not withdraw(op.use):
@@ -626,7 +678,7 @@ def make_uring_driver(
 
     def statistics() -> Statistics:
         count = len(in_flight) + len(timers) + len(starved) + len(offloads)
-        count += len(events)
+        count += len(events) + len(files)
         submitted = use - _USE_FIRST - resubmitted_count
         return Statistics(
             "uring", submitted, submitted - count, count, turns, waits, stray, starved_count
@@ -672,9 +724,10 @@ def make_uring_driver(
         offloads.take_all()
         # The armed read of the wake pipe ends some time after the ring.
         _leaked.append(wake_memory)
-        if in_flight:
-            _leaked.append((dict(in_flight), buffers))
-            _warn_leak(len(in_flight))
+        stranded_count = files.desert()
+        if in_flight or stranded_count:
+            _leaked.append((dict(in_flight), buffers, files))
+            _warn_leak(len(in_flight) + stranded_count)
         # The registered index belongs to the ring's thread, and goes with it.
         ring.registered_by = None
         retire(lambda: ClosedError("this driver is closed"))
@@ -685,25 +738,32 @@ def make_uring_driver(
             return
         if get_ident() != owner_thread:
             raise wrong_thread()
-        closed = True
+        deadline = deadline_ns if deadline_ns is not None else clock() + 1_000_000_000
         deliver = _discard
+        for op in files.ops():
+            if op.state == SUBMITTED:
+                op.state = CANCELLING
+        while files and clock() < deadline:  # while the wake pipe is still read
+            turn(deadline)
+        stranded_count = files.desert()
+        closed = True
         for op in [*timers.take_all(), *starved, *in_flight.values(), *offloads.take_all()]:
             if op.state == SUBMITTED:
                 op.state = CANCELLING
         starved.clear()
         events.clear()
         push(_CANCEL_HEAD, -1, 0, 0, _CANCEL_EVERYTHING, _USE_NOBODY)
-        deadline = deadline_ns if deadline_ns is not None else clock() + 1_000_000_000
         while (in_flight or wake_armed) and clock() < deadline:
             turn(deadline)
-        if in_flight:
-            _leaked.append((dict(in_flight), buffers, wake_memory))
-            _warn_leak(len(in_flight))
+        if in_flight or stranded_count:
+            _leaked.append((dict(in_flight), buffers, wake_memory, files))
+            _warn_leak(len(in_flight) + stranded_count)
         flush()
         unregister_ring_fd(ring)
         retire(lambda: ClosedError("this driver is closed"))
 
     offloads = Offloads(system, lambda op: deliver(op), wake)
+    files = FileCalls(system, wake)
     arm_wake()
     return UringDriver(
         system,

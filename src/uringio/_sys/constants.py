@@ -12,15 +12,19 @@ from typing import Final
 NR_IO_URING_SETUP: Final = 425
 NR_IO_URING_ENTER: Final = 426
 NR_IO_URING_REGISTER: Final = 427
+NR_OPENAT2: Final = 437
 
 # --- opcodes -------------------------------------------------------------------------------------
 IORING_OP_NOP: Final = 0
+IORING_OP_READV: Final = 1
+IORING_OP_WRITEV: Final = 2
 IORING_OP_FSYNC: Final = 3
 IORING_OP_POLL_ADD: Final = 6
 IORING_OP_TIMEOUT: Final = 11
 IORING_OP_ACCEPT: Final = 13
 IORING_OP_ASYNC_CANCEL: Final = 14
 IORING_OP_CONNECT: Final = 16
+IORING_OP_FALLOCATE: Final = 17
 IORING_OP_OPENAT: Final = 18
 IORING_OP_CLOSE: Final = 19
 IORING_OP_STATX: Final = 21
@@ -30,7 +34,13 @@ IORING_OP_SEND: Final = 26
 IORING_OP_RECV: Final = 27
 IORING_OP_OPENAT2: Final = 28
 IORING_OP_SHUTDOWN: Final = 34
+IORING_OP_RENAMEAT: Final = 35
+IORING_OP_UNLINKAT: Final = 36
+IORING_OP_MKDIRAT: Final = 37
+IORING_OP_SYMLINKAT: Final = 38
+IORING_OP_LINKAT: Final = 39
 IORING_OP_SOCKET: Final = 45
+IORING_OP_FTRUNCATE: Final = 55
 
 # --- io_uring_params.flags -----------------------------------------------------------------------
 IORING_SETUP_CQSIZE: Final = 1 << 3
@@ -105,6 +115,9 @@ IO_URING_OP_SUPPORTED: Final = 1 << 0
 # --- mmap offsets --------------------------------------------------------------------------------
 IORING_OFF_SQ_RING: Final = 0
 IORING_OFF_SQES: Final = 0x10000000
+
+# --- <linux/fs.h> --------------------------------------------------------------------------------
+RWF_HIPRI: Final = 0x01
 
 # --- <fcntl.h>, <sys/stat.h> for 64-bit generic Linux --------------------------------------------
 AT_FDCWD: Final = -100

@@ -96,11 +96,22 @@ class Libc:
         self.write = self._typed("write", _SSIZE, _INT, _PTR, _SIZE)
         self.close = self._typed("close", _INT, _INT)
         self.fsync = self._typed("fsync", _INT, _INT)
+        self.unlinkat = self._typed("unlinkat", _INT, _INT, _PTR, _INT)
+        self.mkdirat = self._typed("mkdirat", _INT, _INT, _PTR, _INT)
+        self.symlinkat = self._typed("symlinkat", _INT, _PTR, _INT, _PTR)
+        self.linkat = self._typed("linkat", _INT, _INT, _PTR, _INT, _PTR, _INT)
+        self.renameat = self._typed("renameat", _INT, _INT, _PTR, _INT, _PTR)
         # What not every C library has, by the names it may have there.
         self.accept4 = self._typed_any(("accept4",), _INT, _INT, _PTR, _PTR, _INT)
         self.fdatasync = self._typed_any(("fdatasync", "fsync"), _INT, _INT)
         self.pread64 = self._typed_any(("pread64", "pread"), _SSIZE, _INT, _PTR, _SIZE, _OFF)
         self.pwrite64 = self._typed_any(("pwrite64", "pwrite"), _SSIZE, _INT, _PTR, _SIZE, _OFF)
+        self.fallocate64 = self._typed_any(
+            ("fallocate64", "fallocate"), _INT, _INT, _INT, _OFF, _OFF
+        )
+        self.ftruncate64 = self._typed_any(("ftruncate64", "ftruncate"), _INT, _INT, _OFF)
+        self.renameat2 = self._typed_any(("renameat2",), _INT, _INT, _PTR, _INT, _PTR, _INT)
+        self.statx = self._typed_any(("statx",), _INT, _INT, _PTR, _INT, _INT, _PTR)
 
     def _typed_any(self, names: tuple[str, ...], restype: type, *argtypes: type) -> _Function:
         for name in names:

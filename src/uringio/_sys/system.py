@@ -26,6 +26,7 @@ from .constants import (
     NR_IO_URING_ENTER,
     NR_IO_URING_REGISTER,
     NR_IO_URING_SETUP,
+    NR_OPENAT2,
     SIZEOF_SOCKADDR_STORAGE,
 )
 from .libc import BareSend, BareSyscall, Libc, get_errno
@@ -102,6 +103,14 @@ class System:
         self.close = libc.close
         self.pread = libc.pread64
         self.pwrite = libc.pwrite64
+        # Attempts on files and names, for worker threads; paths by address.
+        self.fallocate = libc.fallocate64
+        self.ftruncate = libc.ftruncate64
+        self.statx = libc.statx
+        self.unlinkat = libc.unlinkat
+        self.mkdirat = libc.mkdirat
+        self.symlinkat = libc.symlinkat
+        self.linkat = libc.linkat
 
     # --- io_uring --------------------------------------------------------------------------------
 
@@ -274,23 +283,41 @@ class System:
         except OSError as error:
             return -(error.errno or 0)
 
+    def openat2(self, dir_fd: int, path_addr: int, how_addr: int, how_bytes: int) -> int:
+        """Attempt openat2(2), for which C libraries have no function; blocks."""
+        return self._libc.syscall(NR_OPENAT2, dir_fd, path_addr, how_addr, how_bytes, 0, 0)
+
+    def renameat(self, dir_fd: int, addr: int, new_dir_fd: int, new_addr: int, flags: int) -> int:
+        """Attempt renameat2(2), or with no flags renameat(2), which every system has; blocks."""
+        if flags:
+            return self._libc.renameat2(dir_fd, addr, new_dir_fd, new_addr, flags)
+        return self._libc.renameat(dir_fd, addr, new_dir_fd, new_addr)
+
+    def duplicate(self, fd: int) -> int:
+        """Return a second descriptor of what *fd* is open on, closed on exec; raises OSError."""
+        return os.dup(fd)
+
+    def preadv(self, fd: int, pieces: list[memoryview], offset: int, flags: int) -> int:
+        """Attempt preadv2(2) with RWF_* *flags*; at offset -1, where the file stands; blocks."""
+        try:
+            if offset < 0 and not flags:
+                return os.readv(fd, pieces)
+            return os.preadv(fd, pieces, offset, flags)
+        except OSError as error:
+            return -(error.errno or 0)
+
+    def pwritev(self, fd: int, pieces: list[memoryview], offset: int, flags: int) -> int:
+        """Attempt pwritev2(2) with RWF_* *flags*; at offset -1, where the file stands; blocks."""
+        try:
+            if offset < 0 and not flags:
+                return os.writev(fd, pieces)
+            return os.pwritev(fd, pieces, offset, flags)
+        except OSError as error:
+            return -(error.errno or 0)
+
     def fsync(self, fd: int, data_only: bool) -> int:
         """Attempt fsync(2) or fdatasync(2); blocks."""
         return (self._libc.fdatasync if data_only else self._libc.fsync)(fd)
-
-    def pread_flags(self, fd: int, addr: int, len_bytes: int, offset: int, flags: int) -> int:
-        """Attempt preadv2(2) with RWF_* *flags* into one piece of memory."""
-        try:
-            return os.preadv(fd, [memory_at(addr, len_bytes)], offset, flags)
-        except OSError as error:
-            return -(error.errno or 0)
-
-    def pwrite_flags(self, fd: int, addr: int, len_bytes: int, offset: int, flags: int) -> int:
-        """Attempt pwritev2(2) with RWF_* *flags* from one piece of memory."""
-        try:
-            return os.pwritev(fd, [memory_at(addr, len_bytes)], offset, flags)
-        except OSError as error:
-            return -(error.errno or 0)
 
     def fstat(self, fd: int) -> os.stat_result:
         """Attempt fstat(2), which does not block on a local file; raises `OpError`."""
