@@ -63,7 +63,8 @@ def test_memory_cannot_be_resized_under_a_read(scheduler: Scheduler, path: Path)
             buffer = bytearray(65536)
 
             async def read() -> None:
-                assert await file.read_into_at(0, buffer) == 65536
+                # In pieces, for a plain read of cached bytes has ended before anybody could resize.
+                assert await file.readv_at(0, [buffer]) == 65536
 
             async def resize() -> None:
                 # Runs in the pass that started the read: no completion was looked for in between.

@@ -155,6 +155,38 @@ LAYOUTS = [
         (field(0, 8, "flags"), field(8, 8, "mode"), field(16, 8, "resolve")),
     ),
     Layout(
+        "STATX",
+        "struct statx",
+        256,
+        (
+            field(0, 4, "stx_mask"),
+            field(4, 4, "stx_blksize"),
+            field(8, 8, "stx_attributes"),
+            field(16, 4, "stx_nlink"),
+            field(20, 4, "stx_uid"),
+            field(24, 4, "stx_gid"),
+            field(28, 2, "stx_mode"),
+            field(32, 8, "stx_ino"),
+            field(40, 8, "stx_size"),
+            field(48, 8, "stx_blocks"),
+            field(56, 8, "stx_attributes_mask"),
+            field(64, 8, "stx_atime.tv_sec"),
+            field(72, 4, "stx_atime.tv_nsec"),
+            field(80, 8, "stx_btime.tv_sec"),
+            field(88, 4, "stx_btime.tv_nsec"),
+            field(96, 8, "stx_ctime.tv_sec"),
+            field(104, 4, "stx_ctime.tv_nsec"),
+            field(112, 8, "stx_mtime.tv_sec"),
+            field(120, 4, "stx_mtime.tv_nsec"),
+            field(128, 4, "stx_rdev_major"),
+            field(132, 4, "stx_rdev_minor"),
+            field(136, 4, "stx_dev_major"),
+            field(140, 4, "stx_dev_minor"),
+            field(152, 4, "stx_dio_mem_align"),
+            field(156, 4, "stx_dio_offset_align"),
+        ),
+    ),
+    Layout(
         "SYNC_CANCEL_REG",
         "struct io_uring_sync_cancel_reg",
         64,
@@ -173,7 +205,7 @@ BY_NAME = {layout.name: layout for layout in LAYOUTS}
 FIELDS = [(layout, one) for layout in LAYOUTS for one in layout.fields]
 
 # Members that came after their structs, which installed headers may lack: the kernel that did it.
-YOUNG = {"min_wait_usec": "6.12", "opcode": "6.6"}
+YOUNG = {"min_wait_usec": "6.12", "opcode": "6.6", "stx_dio_mem_align": "6.1", "stx_dio_offset_align": "6.1"}
 
 
 def place_of(c_type: str, member: str) -> tuple[str, str]:

@@ -39,10 +39,13 @@ READY                                                                           
 EVENT                                                                (until `Driver.fire`)   None
 =========  ==========  =========  ==================  =============  ======================  =========
 
+READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing
+needs waiting; otherwise it becomes a READ.  Only for descriptors without O_DIRECT.
+
 Paths end in a NUL.  Where there are two, both lie in the memory and `off` says where the second
-begins: the new name of RENAME and LINK, the place of SYMLINK, whose first is what it points to; `len`
-is the second's directory.  OPENAT2's memory begins with an ``open_how``, STATX's with writable room
-for a ``struct statx``.
+begins: the new name of RENAME and LINK, the place of SYMLINK, whose first is what it points to;
+`len` is the second's directory.  OPENAT2's memory begins with an ``open_how``, STATX's with writable
+room for a ``struct statx``.
 
 Life of an op.  NEW: made, not started; dropping it now is a mistake worth a warning.  SUBMITTED: a
 driver has it, and with it everything the kernel may touch.  CANCELLING: cancellation was asked for;
@@ -123,12 +126,13 @@ UNLINK: Final = 25
 MKDIR: Final = 26
 SYMLINK: Final = 27
 LINK: Final = 28
+READ_CACHED: Final = 29
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
     "event", "readv", "writev", "fallocate", "ftruncate", "openat2", "statx", "rename", "unlink",
-    "mkdir", "symlink", "link",
+    "mkdir", "symlink", "link", "read",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.
@@ -414,7 +418,7 @@ class Offload(Op[T_co]):
         self.function = function
 
 
-class Vectored(Op[int]):
+class Vectored(Op[T_co]):
     """
     READV or WRITEV: one transfer between a file and several pieces of memory.
 
@@ -427,9 +431,15 @@ class Vectored(Op[int]):
     __slots__ = ("pieces",)
 
     def __init__(
-        self, code: int, fd: int, pieces: Sequence[ReadableBuffer], off: int, flags: int = 0
+        self,
+        code: int,
+        fd: int,
+        pieces: Sequence[ReadableBuffer],
+        off: int,
+        flags: int = 0,
+        finish: Callable[[object], T_co] | None = None,
     ) -> None:
-        super().__init__(code, fd, len_=len(pieces), off=off, flags=flags)
+        super().__init__(code, fd, len_=len(pieces), off=off, flags=flags, finish=finish)
         self.pieces = pieces
 
     def pin_pieces(self) -> None:

@@ -15,8 +15,9 @@ timers nor other descriptors waiting.
 import _thread
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
+from uringio._sys.memory import ReadableBuffer
 from uringio._sys.system import System
 from uringio.errors import ClosedError, RingForkedError, WrongThreadError
 
@@ -26,7 +27,7 @@ from .contract import Deliver, MakeCancelled, Statistics
 from .descriptors import Descriptor, Descriptors, Poller
 from .file_calls import FILE_OPERATIONS, FileCalls
 from .offloads import Offloads
-from .op import CANCELLING, DONE, RECV, SEND_ALL, SUBMITTED, Offload, Op
+from .op import CANCELLING, DONE, READ, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
 from .outcome import settle_cancelled, settle_done_as_cancelled
 from .timers import Timers
 
@@ -144,7 +145,7 @@ def make_readiness_driver(
 
     wait = poller.wait
     read, send, get_errno = system.read_bytes, system.bare_send, system.get_errno
-    clock = system.monotonic_ns
+    clock, read_cached = system.monotonic_ns, system.read_cached
     get_ident = _thread.get_ident
     owner_thread = get_ident()
 
@@ -188,6 +189,15 @@ def make_readiness_driver(
                         descriptors.go_on_sending(op, res if res >= 0 else -get_errno())
                     return
         start = starts[code]
+        if code == READ_CACHED:
+            res = read_cached(op.fd, cast("ReadableBuffer", op.memory), op.len, op.off)
+            if res >= 0:
+                use += 1
+                op.use = use
+                descriptors.finish(op, res)
+                return
+            op.code = READ
+            start = start_file
         locate(op)
         use += 1
         op.use = use

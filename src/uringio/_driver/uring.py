@@ -45,7 +45,7 @@ from uringio._ring.setup import FLAG_LADDER, Ring, queue_init
 from uringio._sys import constants as k
 from uringio._sys.errnos import Fate
 from uringio._sys.layouts import SQE_SHORT
-from uringio._sys.memory import BYTES_DATA_OFFSET, pin
+from uringio._sys.memory import BYTES_DATA_OFFSET, ReadableBuffer, pin
 from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError, RingForkedError, WrongThreadError
 
@@ -54,7 +54,7 @@ from .attempts import locate as locate_for_call
 from .contract import Deliver, MakeCancelled, Statistics
 from .file_calls import FileCalls
 from .offloads import Offloads
-from .op import CANCELLING, DONE, RECV, SEND_ALL, SUBMITTED, Offload, Op
+from .op import CANCELLING, DONE, READ, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
 from .outcome import settle_cancelled, settle_done_as_cancelled, settle_failed
 from .timers import Timers
 from .uring_files import SHAPED, known_opcodes, needs_thread, shape
@@ -254,7 +254,7 @@ def make_uring_driver(
     cancel_tries: dict[int, int] = {}
     timers = Timers()
     known: frozenset[int] | None = None  # opcodes; asked for by the first op that may lack one
-    clock = system.monotonic_ns
+    clock, read_cached = system.monotonic_ns, system.read_cached
     get_ident = _thread.get_ident
     owner_thread = get_ident()
     heads = _HEADS
@@ -415,6 +415,17 @@ def make_uring_driver(
 
     def submit_by_driver(op: Op[object]) -> None:
         nonlocal use
+        if op.code == READ_CACHED:
+            res = read_cached(op.fd, cast("ReadableBuffer", op.memory), op.len, op.off)
+            if res >= 0:
+                use += 1
+                op.use = use
+                op.value = res
+                op.memory = None
+                op.state = DONE
+                deliver(op)
+                return
+            op.code = READ
         if op.code in _WRITING_HEADS:
             submit_writing(op)
             return

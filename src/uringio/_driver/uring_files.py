@@ -2,8 +2,8 @@
 SQEs of the seldom operations on files and names.
 
 They take the long way, through the uring driver's `submit_by_driver`: an SQE of theirs has two
-addresses, or an array of them, and most go to a worker of the kernel anyway, which costs more than a
-call of ours.
+addresses, or an array of them, and most go to a worker of the kernel anyway, which costs more than
+a call of ours.
 """
 
 from typing import Final

@@ -63,3 +63,9 @@ OPEN_HOW: Final = Struct("=QQQ")
 
 # io_uring_sync_cancel_reg: addr, fd, flags, timeout, opcode, pad.
 SYNC_CANCEL_REG: Final = Struct("=QiIqqB7x24x")
+
+# statx: mask, blksize, attributes, nlink, uid, gid, mode, ino, size, blocks, attributes_mask; then
+# atime, btime, ctime, mtime, each an s64 of seconds and a u32 of nanoseconds; then the major and
+# minor numbers of the device that it is, and of the one that it is on; then, behind mnt_id, the
+# alignment of memory and of offsets for O_DIRECT.
+STATX: Final = Struct("=IIQIIIH2xQQQQqI4xqI4xqI4xqI4xIIII8xII96x")

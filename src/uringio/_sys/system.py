@@ -12,6 +12,7 @@ by address, and belongs to the caller.
 
 import _socket
 import _thread
+import errno
 import os
 import select
 import stat
@@ -22,15 +23,19 @@ from typing import TYPE_CHECKING, Final, cast
 from uringio.errors import op_error
 
 from .constants import (
+    AT_EMPTY_PATH,
     AT_FDCWD,
     NR_IO_URING_ENTER,
     NR_IO_URING_REGISTER,
     NR_IO_URING_SETUP,
     NR_OPENAT2,
     SIZEOF_SOCKADDR_STORAGE,
+    SIZEOF_STATX,
+    STATX_DIOALIGN,
 )
+from .layouts import STATX
 from .libc import BareSend, BareSyscall, Libc, get_errno
-from .memory import Memory, memory_at, pin
+from .memory import Memory, ReadableBuffer, memory_at, pin
 from .sockaddr import AddressTuple, pack_sockaddr, unpack_sockaddr
 
 if TYPE_CHECKING:
@@ -318,6 +323,44 @@ class System:
     def fsync(self, fd: int, data_only: bool) -> int:
         """Attempt fsync(2) or fdatasync(2); blocks."""
         return (self._libc.fdatasync if data_only else self._libc.fsync)(fd)
+
+    def read_cached(self, fd: int, memory: ReadableBuffer, len_bytes: int, offset: int) -> int:
+        """
+        Read into all *len_bytes* of *memory* if that needs no waiting, else answer some ``-errno``.
+
+        Fewer bytes are only an answer at the end of the file, or at offset -1,
+        where the file's own position moves by as many.
+        """
+        try:
+            count = os.preadv(fd, [memory], offset, os.RWF_NOWAIT)
+            if count < len_bytes and offset >= 0 and count + offset < os.fstat(fd).st_size:
+                return -errno.EAGAIN
+        except (OSError, TypeError, BufferError, OverflowError, AttributeError) as error:
+            # Whatever it is, the operation itself will say it better.
+            return -(getattr(error, "errno", 0) or errno.EINVAL)
+        return count
+
+    def direct_alignment(self, fd: int) -> tuple[int, int]:
+        """
+        Return what with O_DIRECT addresses, and offsets and sizes, must be multiples of.
+
+        Kernel: 6.1 tells; before, and for filesystems that do not say, the size of a sector.
+        """
+        room = bytearray(SIZEOF_STATX)
+        addr, _, _keep = pin(room, writable=True)
+        empty, _, _keep_too = pin(b"\0")
+        if self.statx(fd, empty, AT_EMPTY_PATH, STATX_DIOALIGN, addr) == 0:
+            mask, *_, memory_bytes, offset_bytes = STATX.unpack(room)
+            if mask & STATX_DIOALIGN and offset_bytes:
+                return memory_bytes, offset_bytes
+        return 512, 512
+
+    def lseek(self, fd: int, offset: int, whence: int) -> int:
+        """Move the position of *fd*, and return it; raises `OpError`."""
+        try:
+            return os.lseek(fd, offset, whence)
+        except OSError as error:
+            raise op_error(error.errno or 0, "lseek", fd) from None
 
     def fstat(self, fd: int) -> os.stat_result:
         """Attempt fstat(2), which does not block on a local file; raises `OpError`."""

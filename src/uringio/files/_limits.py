@@ -1,0 +1,82 @@
+"""What a transfer may be asked for, checked before there is an operation."""
+
+from typing import TypeAlias
+
+from uringio._own.aligned import address_of, aligned_buffer
+
+from ._flags import RWFlags
+
+__all__ = ["Limits", "Readable", "Writable", "size_of"]
+
+Readable: TypeAlias = bytes | bytearray | memoryview
+Writable: TypeAlias = bytearray | memoryview
+
+
+class Limits:
+    """
+    The checks of one file.
+
+    Args:
+        alignment: Of memory, then of offsets and sizes, with O_DIRECT; None without it. [bytes]
+
+    Attributes:
+        direct: Whether the file bypasses the page cache.
+    """
+
+    __slots__ = ("_memory_step", "_step", "direct")
+
+    def __init__(self, alignment: tuple[int, int] | None) -> None:
+        self.direct = alignment is not None
+        self._memory_step, self._step = alignment if alignment is not None else (1, 1)
+
+    def place(self, offset: int) -> int:
+        """Return *offset* if a transfer may begin there; raises ValueError."""
+        if offset < 0:
+            raise ValueError(f"an offset is from 0 up, not {offset}")
+        if self.direct and offset % self._step:
+            raise _misaligned("the offset", offset, self._step)
+        return offset
+
+    def make_room(self, max_bytes: int) -> Writable:
+        """Return memory for a read of *max_bytes*; raises ValueError."""
+        if max_bytes < 0:
+            raise ValueError(f"a number of bytes is from 0 up, not {max_bytes}")
+        if not self.direct or not max_bytes:
+            return bytearray(max_bytes)
+        if max_bytes % self._step:
+            raise _misaligned("the number of bytes", max_bytes, self._step)
+        return aligned_buffer(max_bytes)
+
+    def check_memory(self, data: Readable) -> None:
+        """Raise ValueError for memory that the device cannot reach as it lies."""
+        if not self.direct:
+            return
+        size = size_of(data)
+        if size % self._step:
+            raise _misaligned("the number of bytes", size, self._step)
+        address = address_of(data) if size else 0
+        if address % self._memory_step:
+            raise _misaligned("the memory's address", address, self._memory_step)
+
+    def check_flags(self, flags: RWFlags, legal: RWFlags) -> None:
+        """Raise ValueError for flags that this kind of transfer, or this file, has not."""
+        if flags & ~legal:
+            raise ValueError(f"{RWFlags(flags & ~legal)!r} is not for reading")
+        if flags & RWFlags.HIPRI and not self.direct:
+            raise ValueError("HIPRI is for files opened with direct=True")
+
+    def rounded(self, size: int) -> int:
+        """Return *size*, made larger until a transfer may have it."""
+        return -(-size // self._step) * self._step
+
+
+def size_of(data: Readable) -> int:
+    """Return how many bytes *data* has, whatever its items are."""
+    return data.nbytes if isinstance(data, memoryview) else len(data)
+
+
+def _misaligned(what: str, value: int, step: int) -> ValueError:
+    return ValueError(
+        f"{what} of a transfer with direct=True must be a multiple of {step}, not {value}; "
+        "aligned_buffer() makes memory that fits"
+    )
