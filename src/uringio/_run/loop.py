@@ -274,6 +274,8 @@ class Loop:
                         refused(task, trap, failure)
                 else:
                     trapped(item, task, trap, error)
+            # The wait may be long; nothing that has ended shall live through it in a local.
+            item = task = trap = error = None  # type: ignore[assignment]
             context.task = None
             if inbox:
                 context._drain_inbox()
@@ -318,6 +320,9 @@ class Loop:
             return
         else:
             task.failure = failure
+            if failure.__traceback__ is not None:
+                # Without the pass's own frame, which holds the task, which holds the failure.
+                failure.__traceback__ = failure.__traceback__.tb_next
         task.finished = True
         task.op = task.waiter = None
         task.scope.tasks.discard(task)
