@@ -2,12 +2,16 @@
 
 import asyncio
 import gc
+import inspect
 import os
 import threading
+import weakref
+from collections.abc import AsyncGenerator
 
 import pytest
 
 import uringio
+from tests import leaks
 from tests.run.native import Run
 from uringio import UsageError
 from uringio._driver import current
@@ -68,9 +72,9 @@ def test_runs_after_a_failed_run(run: Run) -> None:
     """A run that raised leaves the thread fit for another."""
 
     async def fail() -> None:
-        raise ValueError
+        raise LookupError
 
-    with pytest.raises(ValueError):
+    with pytest.raises(LookupError):
         run(fail)
     assert run(add, 1, 1) == 2
 
@@ -103,7 +107,7 @@ def test_refuses_a_coroutine(backend: str) -> None:
     main = add(1, 2)
     with pytest.raises(TypeError, match=r"run\(main\), not run\(main\(\)\)"):
         uringio.run(main, backend=backend)  # type: ignore[arg-type]
-    assert main.cr_frame is None, "the coroutine was not closed"
+    assert inspect.getcoroutinestate(main) == inspect.CORO_CLOSED
 
 
 def test_refuses_a_function_that_is_not_async(backend: str) -> None:
@@ -115,7 +119,7 @@ def test_refuses_a_function_that_is_not_async(backend: str) -> None:
 def test_refuses_an_async_generator_function(backend: str) -> None:
     """`async def` with `yield` is no async function."""
 
-    async def generator() -> object:  # type: ignore[misc]
+    async def generator() -> AsyncGenerator[int, None]:
         yield 1
 
     with pytest.raises(TypeError, match="is not an async function"):
@@ -127,7 +131,7 @@ def test_refuses_what_cannot_be_called(backend: str) -> None:
     with pytest.raises(TypeError, match="not callable"):
         uringio.run(5, backend=backend)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="missing"):
-        uringio.run(add, 1, backend=backend)  # type: ignore[call-arg]
+        uringio.run(add, 1, backend=backend)  # type: ignore[arg-type]
 
 
 def test_takes_a_function_that_returns_an_operation(run: Run) -> None:
@@ -201,10 +205,10 @@ def test_a_refused_nested_run_makes_no_loop(run: Run) -> None:
     """Refusing costs no descriptor."""
 
     async def main() -> None:
-        before = len(os.listdir("/proc/self/fd"))
+        before = leaks.holdings()
         with pytest.raises(UsageError):
             run(add, 1, 2)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert leaks.difference(before) == []
 
     run(main)
 
@@ -286,8 +290,6 @@ def test_tasks_that_are_left_are_cancelled(backend: str) -> None:
 
 def test_nothing_is_kept_alive(run: Run) -> None:
     """A run's loop and tasks are garbage when it has ended."""
-    import weakref
-
     refs: list[weakref.ref[object]] = []
 
     async def main() -> None:

@@ -88,7 +88,7 @@ class Loop:
 
     def __del__(self) -> None:
         if not self._closed and not self._forked:
-            import warnings  # noqa: PLC0415 - seldom needed
+            import warnings
 
             warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=1, source=self)
 
@@ -214,7 +214,7 @@ class Loop:
 
     def serving_group(self) -> ServingGroup:
         """See `Scheduler`."""
-        from .group import TaskGroup  # noqa: PLC0415 - it is made of loops
+        from .group import TaskGroup
 
         return TaskGroup()
 
@@ -258,7 +258,7 @@ class Loop:
                     else:
                         item.error = None
                         trap = task.run(task.throw, error)  # type: ignore[arg-type]
-                except BaseException as failure:  # noqa: BLE001 - a task may fail in any way
+                except BaseException as failure:
                     finish(item, task, failure, error)
                     continue
                 if (
@@ -270,7 +270,7 @@ class Loop:
                     trap.waiter = task
                     try:
                         submit(trap)
-                    except BaseException as failure:  # noqa: BLE001 - the task's to handle
+                    except BaseException as failure:
                         refused(task, trap, failure)
                 else:
                     trapped(item, task, trap, error)
@@ -406,7 +406,7 @@ class Loop:
         op.waiter = task
         try:
             self.driver.submit(op)
-        except BaseException as failure:  # noqa: BLE001 - the task's to handle
+        except BaseException as failure:
             self._refused(task, op, failure)
             return
         if op.code == CLOSE and (reason is not None or task.attention):
