@@ -20,10 +20,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar, TypeVarTuple, cast
 
-from uringio._driver.contract import Driver, make_driver
+from uringio._driver.contract import Driver, System, make_driver
 from uringio._driver.current import ServingGroup
 from uringio._driver.op import CLOSE, NEW, SPENT, Op
-from uringio._sys.system import System
 from uringio.errors import Cancelled, ClosedError, UsageError, WrongThreadError
 
 from . import running
