@@ -397,6 +397,27 @@ def test_the_wake_pipe_is_emptied(rig: Rig) -> None:
     assert rig.driver.statistics().turns - reads < 20
 
 
+def test_a_wake_while_the_wake_pipe_is_emptied_is_not_the_last(make_rig: RigMaker) -> None:
+    """A thread that wakes at that very moment is heard, and so is the next."""
+
+    class Raced(System):
+        between: list[Callable[[], None]] = []  # noqa: RUF012 - of the one instance
+
+        def drain(self, fd: int) -> None:
+            for call in self.between:
+                call()
+            super().drain(fd)
+
+    system = Raced()
+    rig = make_rig("epoll", system=system)
+    system.between.append(rig.driver.wake)
+    rig.driver.wake()
+    rig.turn()
+    system.between.clear()
+    rig.driver.wake()
+    rig.driver.turn(None)
+
+
 def test_unknown_events_are_counted(rig: Rig) -> None:
     """An event on a descriptor of which the driver knows nothing is stray, and does no harm."""
     with pipe(rig) as (read_end, write_end):
@@ -441,6 +462,8 @@ def test_a_send_to_a_fast_reader_is_interrupted(make_rig: RigMaker) -> None:
         rig.turn()
         assert rig.is_delivered(timer)
         assert op.state == SUBMITTED
+        while op.state == SUBMITTED:
+            rig.driver.turn(None)  # needs no event to go on
         rig.wait(op, timer)
         assert system.sends == 100
         assert op.done_bytes + op.len == 100_000

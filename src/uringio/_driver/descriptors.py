@@ -186,7 +186,6 @@ class Descriptors:
 
     def go_on_sending(self, op: Op[object], res: int) -> None:
         """Continue a SEND_ALL of `bytes` whose first attempt had the result *res*."""
-        op.state = SUBMITTED
         if res > 0:
             locate(op)
             _advance(op, res)

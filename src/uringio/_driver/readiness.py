@@ -179,6 +179,7 @@ def make_readiness_driver(
                 if descriptor is None or not descriptor.writers:
                     use += 1
                     op.use = use
+                    op.state = SUBMITTED
                     res = send(op.fd, memory, op.len, op.flags)
                     if res == op.len:
                         op.memory = None
