@@ -96,10 +96,37 @@ def test_a_descriptor_costs_one_epoll_ctl(rig: Rig, system: Counting) -> None:
                 rig.turn()
             rig.wait(blocked)
             empty(theirs)
+    rig.driver.unregister(ours.fileno())
     rig.do(Op(o.CLOSE, ours.detach()))
+    rig.turn()
     theirs.close()
     assert system.calls["register"] == 1
     assert system.calls["modify"] == system.calls["unregister"] == 0
+
+
+def test_a_descriptor_that_stays_open_is_watched_no_more(rig: Rig, system: Counting) -> None:
+    """After `unregister` its edges reach nobody; taken up again, it is heard as before."""
+    with connected(rig) as (ours, theirs):
+        fd = ours.fileno()
+        for turns_between in (0, 1, 0):
+            op = rig.recv(fd)
+            rig.turn()
+            rig.driver.cancel(op)
+            rig.wait(op)
+            rig.driver.unregister(fd)
+            for _ in range(turns_between):
+                rig.turn()
+            theirs.sendall(b"x")
+            if turns_between:
+                rig.turn()
+                assert rig.driver.statistics().stray == 0
+            rig.driver.register(fd)
+            assert rig.do(Op(o.RECV, fd, len_=9)) == b"x"
+            op = rig.recv(fd)
+            rig.turn()
+            theirs.sendall(b"y")
+            assert rig.finish(op) == b"y"
+    assert system.calls["modify"] == 0
 
 
 def test_a_descriptor_that_never_waits_is_never_watched(rig: Rig, system: Counting) -> None:
