@@ -103,6 +103,7 @@ class Descriptors:
         deliver: Takes a settled op.
         unfinished: Descriptors whose first writer could go on and was interrupted for fairness.
         congested: Ops that connect to a Unix listener whose queue is full.
+        departed: Numbers that the poller knows and nobody uses any more.
     """
 
     def __init__(self, system: System, poller: Poller, deliver: Deliver) -> None:
@@ -113,6 +114,7 @@ class Descriptors:
         self.attempts = make_attempts(system, self.adopt)
         self.unfinished: deque[Descriptor] = deque()
         self.congested: list[Op[object]] = []
+        self.departed: list[int] = []
 
     def __len__(self) -> int:
         """Count the ops that wait."""
@@ -124,12 +126,14 @@ class Descriptors:
 
     def adopt(self, fd: int, stream: bool = False) -> None:
         """Begin anew with a new descriptor, whatever had its number before."""
+        self._depart_now(fd)
         self.table[fd] = Descriptor(fd, stream)
 
     def describe(self, fd: int) -> Descriptor:
         """Return what is known of *fd*, which may be nothing yet."""
         descriptor = self.table.get(fd)
         if descriptor is None:
+            self._depart_now(fd)
             descriptor = self.table[fd] = Descriptor(fd, False)
         return descriptor
 
@@ -149,16 +153,35 @@ class Descriptors:
             waiting += self.forget(fd)
         return waiting
 
-    def unwatch(self, fd: int) -> None:
-        """Like `forget`, for a descriptor that stays open; what was queued fails."""
+    def depart(self, fd: int) -> None:
+        """
+        Forget *fd*, whose owner may keep or close it, and end what was queued on it.
+
+        The poller is told in the next turn, unless a CLOSE comes before, which makes it needless.
+        """
         descriptor = self.table.get(fd)
         if descriptor is not None:
             if descriptor.watched:
-                self._poller.unwatch(fd)
-            self.strand(fd)
+                self.departed.append(fd)
+            self._strand(fd)
 
-    def strand(self, fd: int) -> None:
-        """Forget *fd* and end what was queued on it: no edge will come any more."""
+    def depart_closing(self, fd: int) -> None:
+        """Forget *fd*, which is about to be closed, and end what was queued on it."""
+        if fd in self.departed:
+            self.departed.remove(fd)
+        self._strand(fd)
+
+    def unwatch_departed(self) -> None:
+        """Tell the poller of every descriptor that departed open."""
+        while self.departed:
+            self._poller.unwatch(self.departed.pop())
+
+    def _depart_now(self, fd: int) -> None:
+        if fd in self.departed:
+            self.departed.remove(fd)
+            self._poller.unwatch(fd)
+
+    def _strand(self, fd: int) -> None:
         for op in self.forget(fd):
             self.finish(op, -errno.ECANCELED)
 
@@ -186,7 +209,6 @@ class Descriptors:
 
     def go_on_sending(self, op: Op[object], res: int) -> None:
         """Continue a SEND_ALL of `bytes` whose first attempt had the result *res*."""
-        op.state = SUBMITTED
         if res > 0:
             locate(op)
             _advance(op, res)
@@ -217,38 +239,45 @@ class Descriptors:
 
     # --- going on --------------------------------------------------------------------------------
 
+    # An op leaves its queue after its attempt, so that an exception (a signal handler's) in between
+    # loses none; one that is found there with its outcome known already has had such luck.
+
     def serve_readers(self, descriptor: Descriptor) -> None:
         """Attempt the queued readers, until one finds nothing to read."""
-        waiting = descriptor.readers[:]
-        descriptor.readers.clear()
-        for index, op in enumerate(waiting):
-            if not self._try_reader(op, descriptor):
-                descriptor.readers.append(op)
-                if not _tells_nothing(op):
-                    descriptor.readers += waiting[index + 1 :]
-                    break
+        readers = descriptor.readers
+        index = 0
+        while index < len(readers):
+            op = readers[index]
+            if op.state != SUBMITTED or self._try_reader(op, descriptor):
+                del readers[index]
+            elif _tells_nothing(op):
+                index += 1
+            else:
+                break
 
     def serve_writers(self, descriptor: Descriptor) -> None:
         """Attempt the queued writers, until one finds no room."""
         writers = descriptor.writers
-        while writers and self._try_writer(writers[0]):
+        while writers and (writers[0].state != SUBMITTED or self._try_writer(writers[0])):
             del writers[0]
 
     def serve_pollers(self, descriptor: Descriptor) -> None:
         """Ask for what the POLL ops wait for."""
         for op in descriptor.pollers[:]:
-            res = self.attempts[op.code](op)
-            if res != -errno.EAGAIN:
-                descriptor.pollers.remove(op)
+            if op.state == SUBMITTED:
+                res = self.attempts[op.code](op)
+                if res == -errno.EAGAIN:
+                    continue
                 self.finish(op, res)
+            descriptor.pollers.remove(op)
 
     def serve_everybody(self) -> None:
         """Attempt every op that waits: edges may have been lost."""
         for descriptor in list(self.table.values()):
             descriptor.dry = False
+            self.serve_pollers(descriptor)
             self.serve_readers(descriptor)
             self.serve_writers(descriptor)
-            self.serve_pollers(descriptor)
 
     def serve_postponed(self) -> None:
         """Go on with what no edge will tell of."""
@@ -264,8 +293,8 @@ class Descriptors:
         if error.errno == errno.EAGAIN:
             descriptor.dry = True
         else:
-            descriptor.readers.remove(op)
             self.finish(op, -(error.errno or errno.EIO))
+            descriptor.readers.remove(op)
 
     # --- ending ----------------------------------------------------------------------------------
 

@@ -152,6 +152,7 @@ def make_readiness_driver(
     descriptors = Descriptors(system, poller, deliver)
     find: Callable[[int], Descriptor | None] = descriptors.table.get
     unfinished, congested = descriptors.unfinished, descriptors.congested
+    departed = descriptors.departed
     serve_readers, serve_writers = descriptors.serve_readers, descriptors.serve_writers
     serve_pollers = descriptors.serve_pollers
     timers = Timers()
@@ -180,6 +181,7 @@ def make_readiness_driver(
                 if descriptor is None or not descriptor.writers:
                     use += 1
                     op.use = use
+                    op.state = SUBMITTED
                     res = send(op.fd, memory, op.len, op.flags)
                     if res == op.len:
                         op.memory = None
@@ -209,6 +211,8 @@ def make_readiness_driver(
         if get_ident() != owner_thread:
             raise wrong_thread()
         turns += 1
+        if departed:
+            descriptors.unwatch_departed()
         seconds = -1.0
         if deadline_ns == 0 or woken or nops or unfinished or suspect:
             seconds = 0.0
@@ -231,6 +235,8 @@ def make_readiness_driver(
                     else:
                         stray += 1
                     continue
+                if descriptor.pollers:  # first: they ask for what the others will take away
+                    serve_pollers(descriptor)
                 if bits & _TROUBLE:
                     descriptor.exact = False
                 if bits & _READABLE:
@@ -245,9 +251,9 @@ def make_readiness_driver(
                             except OSError as error:
                                 descriptors.recv_failed(descriptor, op, error)
                             else:
-                                readers.clear()
                                 op.value = data
                                 op.state = DONE
+                                readers.clear()
                                 deliver(op)
                                 if descriptor.exact and 0 < len(data) < size:
                                     descriptor.dry = True
@@ -255,20 +261,18 @@ def make_readiness_driver(
                             serve_readers(descriptor)
                 if descriptor.writers and bits & _WRITABLE:
                     serve_writers(descriptor)
-                if descriptor.pollers:
-                    serve_pollers(descriptor)
             if woken:
                 # In this order: who finds `woken` set and does not poke has left its work before
                 # it is cleared, and that work is looked at after.
                 system.drain(wake_read_fd)
                 woken = False
+            if suspect:
+                descriptors.serve_everybody()
+                suspect = False
         except BaseException:
             # A signal handler's, say: the rest of the batch is lost, and edges come only once.
             suspect = True
             raise
-        if suspect:
-            suspect = False
-            descriptors.serve_everybody()
         if unfinished or congested:
             descriptors.serve_postponed()
         if nops:
@@ -314,7 +318,7 @@ def make_readiness_driver(
             descriptors.finish(op, res)
 
     def finish_close(op: Op[object]) -> None:
-        descriptors.strand(op.fd)
+        descriptors.depart_closing(op.fd)
         finish(op, descriptors.attempts[op.code](op))
 
     def settle_nops() -> None:
@@ -349,7 +353,7 @@ def make_readiness_driver(
 
     def unregister(fd: int) -> None:
         if not closed:
-            descriptors.unwatch(fd)
+            descriptors.depart(fd)
 
     def flush() -> None:
         if get_ident() != owner_thread:
@@ -482,7 +486,7 @@ def make_readiness_driver(
     starts[o.OFFLOAD] = start_offload
     starts[o.READY] = start_ready
     starts[o.EVENT] = events.add
-    offloads = Offloads(system, lambda op: deliver(op), wake)
+    offloads = Offloads(system, lambda op: deliver(op), wake)  # noqa: PLW0108 - `close` rebinds it
     files = FileCalls(system, wake)
     return ReadinessDriver(
         system,

@@ -235,6 +235,7 @@ def make_uring_driver(
     sqes, sq_head, sq_flags = ring.sqes, ring.sq_head, ring.sq_flags
     entries = ring.sq_entries
     sq_mask = entries - 1
+    undeferred = not ring.deferred
     pack: _PackInto = SQE_SHORT.pack_into
     tail = 0  # slots filled; never wraps
     limit = entries  # the tail at which the queue is full
@@ -297,7 +298,7 @@ def make_uring_driver(
             raise wrong_thread()
         turns += 1
         wait_count, timeout_ns = 1, None
-        if deadline_ns == 0 or not drained or offloads.finished:
+        if deadline_ns == 0 or storage or offloads.finished:
             wait_count = 0
         else:
             timer_ns = timers.next_deadline_ns()
@@ -314,6 +315,8 @@ def make_uring_driver(
             reap()
             if fate is Fate.REAP and not storage:
                 stall()
+        elif undeferred:
+            reap()  # completions may stand there that no enter of ours has brought
 
         # The iterator outlives the turn: should an exception (a signal handler's, say) end the loop
         # half way, the next turn goes on behind the completion at which it struck.
@@ -554,7 +557,11 @@ def make_uring_driver(
         """Replace the ring of buffers by a larger one, while no buffer is in use."""
         nonlocal buffers, buffer_count, buffer_tail, buffer_mask
         nonlocal pool, held_at, put_buffer, publish_buffers
-        if not ring.deferred or sq_flags[0] & k.IORING_SQ_CQ_OVERFLOW:
+        if (
+            not ring.deferred
+            or sq_flags[0] & k.IORING_SQ_CQ_OVERFLOW
+            or ring.cq_head[0] != ring.cq_tail[0]
+        ):
             return  # a completion that names an old buffer may be on its way
         count = buffer_count
         while count < buffer_count + len(starved) and count < buffer_count_max:
@@ -613,11 +620,10 @@ def make_uring_driver(
         nonlocal limit, waits
         for _ in range(16):
             waits += 1
-            fate = submit_and_wait(tail, 0, None)
+            submit_and_wait(tail, 0, None)
             pending = (tail - sq_head[0]) & _U32_MASK
             limit = tail + entries - pending
-            if fate is Fate.REAP:
-                reap()
+            reap()  # here, since the next turn may find nothing to enter for
             if pending < entries:
                 return True
         return False
@@ -763,8 +769,11 @@ def make_uring_driver(
                 op.state = CANCELLING
         starved.clear()
         events.clear()
-        push(_CANCEL_HEAD, -1, 0, 0, _CANCEL_EVERYTHING, _USE_NOBODY)
+        tries = 0
         while (in_flight or wake_armed) and clock() < deadline:
+            if tries < _CANCEL_TRIES_MAX:  # see there
+                tries += 1
+                push(_CANCEL_HEAD, -1, 0, 0, _CANCEL_EVERYTHING, _USE_NOBODY)
             turn(deadline)
         if in_flight or stranded_count:
             _leaked.append((dict(in_flight), buffers, wake_memory, files))

@@ -45,7 +45,7 @@ class TaskGroup:
         self._context: Loop | None = None
         self._parent: Task[object] | None = None
         self._waiting: Task[object] | None = None
-        self._children: set[Task[None]] = set()
+        self._children: set[Task[object]] = set()
         self._errors: list[BaseException] = []
         self._closed = False
 
@@ -77,7 +77,14 @@ class TaskGroup:
         while self._children:
             self._waiting = context.require_task()
             self._waiting.abort = self._interrupted
-            await park()
+            try:
+                await park()
+            except GeneratorExit:
+                raise
+            except BaseException as broken:  # a signal handler's, see `accidents`
+                self._errors.append(broken)
+                self.cancel_scope.cancel()
+            self._waiting = None
         self._closed = True
         final = self._outcome(error)
         scope = self.cancel_scope
@@ -94,7 +101,7 @@ class TaskGroup:
             final.__context__ = context_before
             del final, error  # they would hold this frame, and the frame them
 
-    def start_soon(self, async_fn: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+    def start_soon(self, async_fn: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """
         Start ``async_fn(*args)`` as a child; it first runs in the loop's next pass.
 
@@ -116,7 +123,7 @@ class TaskGroup:
             raise
         self._start(context, coroutine, name_of(coroutine))
 
-    def _start(self, context: Loop, coroutine: Coroutine[object, None, None], name: str) -> None:
+    def _start(self, context: Loop, coroutine: Coroutine[object, None, object], name: str) -> None:
         task = context.spawn_coroutine(coroutine, self.cancel_scope, name, self._finished)
         self._children.add(task)
 
@@ -128,16 +135,20 @@ class TaskGroup:
             raise UsageError("the task group has ended; tasks cannot be started in it any more")
         return self._context
 
-    def _finished(self, task: Task[None]) -> None:
-        self._children.discard(task)
+    def _finished(self, task: Task[object]) -> None:
+        # In this order it may be broken off anywhere and done again.
+        if task not in self._children:
+            return
         failure = task.failure
         if failure is not None and not isinstance(failure, Cancelled):
-            self._errors.append(failure)
+            if not any(failure is error for error in self._errors):
+                self._errors.append(failure)
             self.cancel_scope.cancel()
-        if self._waiting is not None and not self._children:
+        waiting = self._waiting
+        if waiting is not None and waiting.abort is not None and len(self._children) == 1:
             assert self._context is not None
-            waiting, self._waiting = self._waiting, None
             self._context.wake_task(waiting)
+        self._children.discard(task)
 
     def _interrupted(self, reason: BaseException | None) -> bool:
         """
