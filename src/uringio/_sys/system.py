@@ -18,10 +18,11 @@ import select
 import stat
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, AnyStr, Final, cast
 
 from uringio.errors import op_error
 
+from . import copying
 from .constants import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -35,6 +36,7 @@ from .constants import (
 )
 from .layouts import STATX
 from .libc import BareSend, BareSyscall, Libc, get_errno
+from .listing import Listing
 from .memory import Memory, ReadableBuffer, memory_at, pin
 from .sockaddr import AddressTuple, pack_sockaddr, unpack_sockaddr
 
@@ -368,6 +370,21 @@ class System:
             return os.fstat(fd)
         except OSError as error:
             raise op_error(error.errno or 0, "fstat", fd) from None
+
+    # --- copying and listing, for worker threads -------------------------------------------------
+
+    clone_file = staticmethod(copying.clone_file)
+    copy_range = staticmethod(copying.copy_range)
+    find_data = staticmethod(copying.find_data)
+    copy_metadata = staticmethod(copying.copy_metadata)
+
+    def list_folder(self, path: AnyStr) -> Listing[AnyStr]:
+        """Return what reads the folder at *path* in batches."""
+        return Listing(path)
+
+    def read_link(self, path: bytes) -> bytes:
+        """Return where the symbolic link at *path* leads; blocks; raises OSError."""
+        return os.readlink(path)
 
     # --- readiness -------------------------------------------------------------------------------
 
