@@ -5,28 +5,28 @@ An op is neutral data: which operation, on what, with which memory, and in the e
 carries no closure of any driver, so the same op can be packed into an SQE or attempted after epoll
 said so.  Field names are the SQE's; the table below says what each operation reads.
 
-=========  ==========  =========  ================  =============  ======================  ========
-operation  fd          memory     addr              len            off / flags             value
-=========  ==========  =========  ================  =============  ======================  ========
-NOP                                                                                        0
-RECV       socket                                   most bytes     - / MSG_*               bytes
+=========  ==========  =========  ==================  =============  ======================  =======
+operation  fd          memory     addr                len            off / flags             value
+=========  ==========  =========  ==================  =============  ======================  =======
+NOP                                                                                          0
+RECV       socket                                     most bytes     - / MSG_*               bytes
 RECV_INTO  socket      writable   (from memory)       bytes          - / MSG_*               count
 SEND       socket      readable   (from memory)       bytes          - / MSG_*               count
 SEND_ALL   socket      readable   (from memory)       bytes          - / MSG_*               None
 ACCEPT     listener               sockaddr out or 0                  socklen out or 0 / -    fd
 CONNECT    socket      sockaddr   (from memory)                      its length / -          None
-SHUTDOWN   socket                                   SHUT_*                                 None
-CLOSE      any                                                                             None
+SHUTDOWN   socket                                     SHUT_*                                 None
+CLOSE      any                                                                               None
 OPEN       directory   path, NUL  (from memory)       mode           - / O_*                 fd
 READ       file        writable   (from memory)       bytes          offset / RWF_*          count
 WRITE      file        readable   (from memory)       bytes          offset / RWF_*          count
-FSYNC      file                                                    - / IORING_FSYNC_*      None
-POLL       any                                                     - / POLL* mask          mask
-TIMEOUT                                                            deadline on the clock   None
-OFFLOAD                                                            (`Offload.function`)    result
-READY                                                                                      None
-EVENT                                                              (until `Driver.fire`)   None
-=========  ==========  =========  ================  =============  ======================  ========
+FSYNC      file                                                      - / IORING_FSYNC_*      None
+POLL       any                                                       - / POLL* mask          mask
+TIMEOUT                                                              deadline on the clock   None
+OFFLOAD                                                              (`Offload.function`)    result
+READY                                                                                        None
+EVENT                                                                (until `Driver.fire`)   None
+=========  ==========  =========  ==================  =============  ======================  =======
 
 Life of an op.  NEW: made, not started; dropping it now is a mistake worth a warning.  SUBMITTED: a
 driver has it, and with it everything the kernel may touch.  CANCELLING: cancellation was asked for;
