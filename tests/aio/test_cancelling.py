@@ -316,7 +316,10 @@ def test_everything_in_flight_ends_with_the_runner(
 
         async def serve() -> None:
             async with listener:
-                await listener.serve(lambda stream: stream.recv())  # type: ignore[arg-type, return-value]
+                await listener.serve(swallow)
+
+        async def swallow(stream: uringio.SocketStream) -> None:
+            await stream.recv()
 
         async def nap() -> None:
             await uringio.sleep(3600)

@@ -23,8 +23,16 @@ async def pair() -> tuple[uringio.SocketStream, uringio.SocketStream]:
     """Connect two streams to each other."""
     async with await uringio.listen_tcp("127.0.0.1", 0) as listener:
         accepting = asyncio.create_task(accept(listener))
-        ours = await uringio.connect_tcp(*listener.local_address[:2])  # type: ignore[misc]
+        ours = await connect(listener)
         return ours, await accepting
+
+
+async def connect(listener: uringio.Listener) -> uringio.SocketStream:
+    """Connect to a listener of this process."""
+    host, port = listener.local_address[:2]
+    assert isinstance(host, str)
+    assert isinstance(port, int)
+    return await uringio.connect_tcp(host, port)
 
 
 async def accept(listener: uringio.Listener) -> uringio.SocketStream:
@@ -509,7 +517,7 @@ def test_serving_isolates_its_handlers(run: Run[None], caplog: pytest.LogCapture
         async with await uringio.listen_tcp("127.0.0.1", 0) as listener:
             serving = asyncio.create_task(listener.serve(handler))
             for data, answer in ((b"ok", b"ok"), (b"fail", b""), (b"still", b"still")):
-                stream = await uringio.connect_tcp(*listener.local_address[:2])  # type: ignore[misc]
+                stream = await connect(listener)
                 await stream.send_all(data)
                 assert await stream.recv() == answer
                 await stream.aclose()

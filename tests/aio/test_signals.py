@@ -56,9 +56,8 @@ def test_ctrl_c_cancels_the_main_task(make_loop: Callable[[], asyncio.AbstractEv
                 ended.append(type(error))
                 raise
 
-        with asyncio.Runner(loop_factory=make_loop) as runner:
-            with pytest.raises(KeyboardInterrupt):
-                runner.run(main())
+        with asyncio.Runner(loop_factory=make_loop) as runner, pytest.raises(KeyboardInterrupt):
+            runner.run(main())
         assert ended == [asyncio.CancelledError]
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
