@@ -51,6 +51,7 @@ from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError, RingForkedError, WrongThreadError
 
 from . import op as o
+from .bound import BoundDriver
 from .contract import Deliver, MakeCancelled, Statistics
 from .offloads import Offloads
 from .op import CANCELLING, DONE, RECV, SEND_ALL, SUBMITTED, Offload, Op
@@ -123,67 +124,15 @@ def _warn_leak(count: int) -> None:
     )
 
 
-class UringDriver:
-    """See `uringio._driver.contract.Driver`; made by `make_uring_driver`."""
+class UringDriver(BoundDriver):
+    """
+    The driver over one io_uring.
 
-    name = "uring"
+    Attributes:
+        ring: Its ring.
+    """
 
-    def __init__(
-        self,
-        system: System,
-        ring: Ring,
-        *,
-        submit: Callable[[Op[object]], None],
-        turn: Callable[[int | None], None],
-        cancel: Callable[[Op[object], BaseException | None], bool],
-        fire: Callable[[Op[object]], None],
-        flush: Callable[[], None],
-        wake: Callable[[], None],
-        wake_fd: int,
-        statistics: Callable[[], Statistics],
-        poison: Callable[[], None],
-        leave: Callable[[], None],
-        close: Callable[[int | None], None],
-    ) -> None:
-        self.system = system
-        self.ring = ring
-        self.submit = submit
-        self.turn = turn
-        self.flush = flush
-        self.wake = wake
-        self.wake_fd = wake_fd
-        self.statistics = statistics
-        self.poison = poison
-        self.leave = leave
-        self._cancel = cancel
-        self._fire = fire
-        self._close = close
-
-    def cancel(self, op: Op[object], reason: BaseException | None = None, /) -> bool:
-        """See the contract."""
-        return self._cancel(op, reason)
-
-    def fire(self, op: Op[object], /) -> None:
-        """See the contract."""
-        self._fire(op)
-
-    def abandon(self, op: Op[object], /) -> None:
-        """See the contract."""
-        op.memory = None
-        op.state = o.SPENT
-
-    def register(self, fd: int, /) -> None:
-        """
-        See the contract: with O_NONBLOCK set, io_uring would answer EAGAIN instead of waiting.
-        """
-        self.system.set_blocking(fd, True)
-
-    def unregister(self, fd: int, /) -> None:
-        """See the contract; io_uring keeps nothing per descriptor."""
-
-    def close(self, deadline_ns: int | None = None, /) -> None:
-        """See the contract."""
-        self._close(deadline_ns)
+    ring: Ring
 
 
 def make_uring_driver(
@@ -715,11 +664,21 @@ def make_uring_driver(
         unregister_ring_fd(ring)
         retire(lambda: ClosedError("this driver is closed"))
 
-    offloads = Offloads(system, lambda op: deliver(op), wake)
+    def hand_over(op: Op[object]) -> None:
+        deliver(op)  # whatever it is by then: closing makes it `_discard`
+
+    def register(fd: int) -> None:
+        # With O_NONBLOCK set, io_uring would answer EAGAIN instead of waiting.
+        system.set_blocking(fd, True)
+
+    def unregister(_fd: int) -> None:
+        """Io_uring keeps nothing per descriptor."""
+
+    offloads = Offloads(system, hand_over, wake)
     arm_wake()
-    return UringDriver(
+    driver = UringDriver(
         system,
-        ring,
+        "uring",
         submit=submit,
         turn=turn,
         cancel=cancel,
@@ -727,8 +686,12 @@ def make_uring_driver(
         flush=flush,
         wake=wake,
         wake_fd=wake_write_fd,
+        register=register,
+        unregister=unregister,
         statistics=statistics,
         poison=poison,
         leave=leave,
         close=close,
     )
+    driver.ring = ring
+    return driver
