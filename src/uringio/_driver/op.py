@@ -125,7 +125,7 @@ class Owner(Protocol):
         Take what the kernel did although the awaiter had been cancelled.
 
         *value* is what the awaiter would have got from the driver: received bytes, a new
-        descriptor.  Must not raise and must not wait.
+        descriptor, or the `OpError` that the kernel answered.  Must not raise and must not wait.
         """
         ...
 

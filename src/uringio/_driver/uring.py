@@ -55,7 +55,7 @@ from .bound import BoundDriver
 from .contract import Deliver, MakeCancelled, Statistics
 from .offloads import Offloads
 from .op import CANCELLING, DONE, RECV, SEND_ALL, SUBMITTED, Offload, Op
-from .outcome import settle_cancelled, settle_done_as_cancelled, settle_failed
+from .outcome import orphan_failure, settle_cancelled, settle_done_as_cancelled, settle_failed
 from .timers import Timers
 
 __all__ = ["UringDriver", "make_uring_driver"]
@@ -419,6 +419,8 @@ def make_uring_driver(
             value: object = res
             if code == RECV:
                 value = data
+            if res < 0:
+                orphan_failure(op, -res)
             settle_cancelled(op, value, res >= 0 and value is not None, system, make_cancelled)
         elif res == -errno.ENOBUFS and code == RECV:
             starved_count += 1
