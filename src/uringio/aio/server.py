@@ -199,7 +199,7 @@ class Server(asyncio.Server):
         self._serving = False
         self._closed = False
         self._clients: weakref.WeakSet[StreamTransport] = weakref.WeakSet()
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] | None = []  # None: all has ended
         self._forever: asyncio.Future[None] | None = None
         for listening in listeners:
             listening.on_closed = self._listening_closed
@@ -221,6 +221,11 @@ class Server(asyncio.Server):
         if self._closed:
             return ()
         return tuple(listening.socket() for listening in self._listeners)
+
+    @property
+    def _sockets(self) -> list[trsock.TransportSocket] | None:
+        # asyncio's own server has it, and some look at it to see whether the server is closed.
+        return None if self._closed else list(self.sockets)
 
     def begin(self) -> None:
         """Accept connections from now on; safe to call twice."""
@@ -250,7 +255,8 @@ class Server(asyncio.Server):
             self._loop, self._driver, fd, protocol, context, server=self, peer=peer
         )
         self._clients.add(transport)
-        context.run(transport.begin)
+        context.run(transport.introduce)
+        transport.read_on()
 
     def detach(self, transport: StreamTransport, /) -> None:
         """Forget a transport that has ended."""
@@ -264,8 +270,8 @@ class Server(asyncio.Server):
     def _maybe_finish(self) -> None:
         if not self._closed or self._listeners or (_WAITS_FOR_CLIENTS and self._clients):
             return
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -319,7 +325,7 @@ class Server(asyncio.Server):
 
     async def wait_closed(self) -> None:
         """Wait until the server is closed and, from Python 3.12 on, its connections have ended."""
-        if self._closed and not self._listeners and not (_WAITS_FOR_CLIENTS and self._clients):
+        if self._waiters is None:
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(waiter)

@@ -168,8 +168,8 @@ class StreamTransport(asyncio.Transport):
 
     # --- reading ---------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Tell the protocol that the connection stands, and start to read."""
+    def introduce(self) -> None:
+        """Tell the protocol that the connection stands."""
         try:
             self._protocol.connection_made(self)
         except (KeyboardInterrupt, SystemExit):
@@ -183,9 +183,9 @@ class StreamTransport(asyncio.Transport):
                     "protocol": self._protocol,
                 }
             )
-        self._read_on()
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
+        """Read, unless something speaks against it; to be called once when all know each other."""
         op = self._recv_op
         if not self._obstacle and op.state == SPENT and not self._held:
             op.state = NEW
@@ -211,7 +211,7 @@ class StreamTransport(asyncio.Transport):
         if self._obstacle & _CLOSING:
             op.value = None
             op.error = None
-            self._end_if_idle()
+            self._end_now_if_idle()
         elif self._obstacle & _PAUSED:
             self._held = True
         elif op.error is not None:
@@ -255,7 +255,7 @@ class StreamTransport(asyncio.Transport):
 
     def _protocol_failed(self, method: str, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt | SystemExit):
-            self._read_on()
+            self.read_on()
             raise error
         self._fatal_error(error, f"Fatal error: protocol.{method}() call failed.")
 
@@ -276,7 +276,7 @@ class StreamTransport(asyncio.Transport):
         if self._held:
             self._loop.call_soon(self._deliver_held, context=self._context)
         else:
-            self._read_on()
+            self.read_on()
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -341,7 +341,7 @@ class StreamTransport(asyncio.Transport):
         """Handle the end of a send that failed, or after which there is something to do."""
         error, op.error = op.error, None
         if self._ending:
-            self._end_if_idle()
+            self._end_now_if_idle()
         elif error is not None:
             self._fatal_error(error, "Fatal write error on socket transport")
         else:
@@ -486,17 +486,19 @@ class StreamTransport(asyncio.Transport):
 
     def _end(self) -> None:
         self._ending = _ENDING
-        self._end_if_idle()
-
-    def _end_if_idle(self) -> None:
-        if (
-            self._ending == _ENDING
-            and self._recv_op.state not in _IN_FLIGHT
-            and self._send_op.state not in _IN_FLIGHT
-        ):
-            self._recv_op.state = self._send_op.state = STALE
+        if self._is_idle():
+            # Not from here, which may be in the middle of the protocol's own code.
             self._ending = _OVER
             self._loop.call_soon(self._connection_lost, context=self._context)
+
+    def _end_now_if_idle(self) -> None:
+        """Tell the protocol of the end; called by what the driver delivers, outside of its code."""
+        if self._ending == _ENDING and self._is_idle():
+            self._ending = _OVER
+            self._connection_lost()
+
+    def _is_idle(self) -> bool:
+        return self._recv_op.state not in _IN_FLIGHT and self._send_op.state not in _IN_FLIGHT
 
     def _connection_lost(self) -> None:
         try:
@@ -508,6 +510,7 @@ class StreamTransport(asyncio.Transport):
         """Close the descriptor and let go of everything."""
         self._socket.close()
         for op in (self._recv_op, self._send_op):
+            op.state = STALE
             op.fd = -1
             op.waiter = op.context = None
         # Protocols hold their transport; here the circle is broken.
