@@ -13,7 +13,9 @@ FILES = source.tracked_files()
 LINE_LENGTH_MAX = 100
 MODULE_LINES_MAX = 600
 # Module -> why it may be longer, up to the hard limit.
-LONG_MODULES: dict[str, str] = {}
+LONG_MODULES: dict[str, str] = {
+    "uringio._driver.uring": "one maker: its closures share cells, which is what makes them quick",
+}
 MODULE_LINES_HARD_MAX = 700
 
 # Drawers for leftovers: a module is named for the idea it holds.

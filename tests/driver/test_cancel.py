@@ -1,5 +1,6 @@
 """Cancellation: in every state of an op, in every race, and what becomes of what was done."""
 
+import errno
 import os
 import random
 import socket
@@ -25,7 +26,7 @@ from tests.driver.rig import (
 from tests.driver.waiting import WAITING, Waiting, both_ends_open
 from uringio._driver import op as o
 from uringio._driver.op import CANCELLING, DONE, NEW, SPENT, SUBMITTED, Offload, Op
-from uringio.errors import ClosedError
+from uringio.errors import ClosedError, OpError
 
 BIG = bytes(range(251)) * 20_000
 
@@ -135,14 +136,16 @@ def test_an_outcome_that_waits_for_delivery_becomes_the_cancellation(rig: Rig) -
 
 
 def test_a_failure_that_waits_for_delivery_becomes_the_cancellation(rig: Rig) -> None:
-    """DONE with an error and cancelled: the cancellation is told, and the owner gets nothing."""
+    """DONE with an error and cancelled: the cancellation is told; the owner hears of the error."""
     orphans = Orphans([])
     op = rig.submit(Op(o.SHUTDOWN, 1_000_000, len_=1, owner=orphans))
     rig.until(lambda: rig.delivered)
     assert rig.driver.cancel(op)
     with pytest.raises(StandInCancelled):
         rig.finish(op)
-    assert orphans.given == []
+    (failure,) = orphans.given
+    assert isinstance(failure, OpError)
+    assert (failure.errno, failure.op) == (errno.EBADF, "shutdown")
 
 
 def test_a_nop_is_cancelled_before_its_turn(rig: Rig) -> None:

@@ -143,7 +143,7 @@ def test_names_change_as_with_os(rig: Rig, tmp_path: Path) -> None:
     rig.do(two_paths_op(o.LINK, folder / "moved", folder / "twin", len_=k.AT_FDCWD))
     assert (folder / "twin").stat().st_ino == (folder / "moved").stat().st_ino
     rig.do(two_paths_op(o.SYMLINK, "to/nowhere", folder / "link"))
-    assert os.readlink(folder / "link") == "to/nowhere"  # noqa: PTH115
+    assert os.readlink(folder / "link") == "to/nowhere"
     rig.do(two_paths_op(o.RENAME, folder / "moved", folder / "twin", len_=k.AT_FDCWD))
     for name in ("twin", "moved", "link"):
         if (folder / name).is_symlink() or (folder / name).exists():
@@ -164,8 +164,8 @@ def test_names_are_looked_up_in_folders(rig: Rig, tmp_path: Path) -> None:
     rig.do(Op(o.SYMLINK, fds[0], off=2, memory=b"x\0d\0"))
     rig.do(Op(o.MKDIR, fds[0], len_=0o755, memory=b"e\0"))
     rig.do(Op(o.UNLINK, fds[1], memory=b"b\0"))
-    assert sorted(os.listdir(here)) == ["c", "d", "e"]  # noqa: PTH208
-    assert os.listdir(there) == []  # noqa: PTH208
+    assert sorted(os.listdir(here)) == ["c", "d", "e"]
+    assert os.listdir(there) == []
     for fd in fds:
         rig.do(Op(o.CLOSE, fd))
 
@@ -257,7 +257,7 @@ def test_cancelled_opens_close_what_they_opened(rig: Rig, tmp_path: Path, moment
     """However far an OPENAT2 had got when it was cancelled, its descriptor is not lost."""
     (tmp_path / "file").write_bytes(b"")
     how = struct.pack("=QQQ", os.O_RDONLY, 0, 0)
-    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    before = os.listdir("/proc/self/fd")
     memory = how + os.fsencode(tmp_path / "file") + b"\0"
     op = rig.submit(Op(o.OPENAT2, k.AT_FDCWD, memory=memory))
     if moment != "at once":
@@ -267,7 +267,7 @@ def test_cancelled_opens_close_what_they_opened(rig: Rig, tmp_path: Path, moment
     rig.driver.cancel(op)
     with pytest.raises(StandInCancelled):
         rig.finish(op)
-    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_cancelled_transfers_are_never_data(rig: Rig, file_fd: int) -> None:

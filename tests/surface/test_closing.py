@@ -5,6 +5,7 @@ import os
 import socket
 import warnings
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
@@ -255,6 +256,11 @@ def test_close_under_cancellation_closes(scheduler: Scheduler) -> None:
     scheduler.run(main)
 
 
+def says_closed(stream: SocketStream) -> bool:
+    """Whether the stream has given its descriptor away."""
+    return "closed" in repr(stream)
+
+
 def test_cancelled_while_closing(scheduler: Scheduler) -> None:
     """A close is carried out although its awaiter is cancelled before or during it."""
 
@@ -263,7 +269,7 @@ def test_cancelled_while_closing(scheduler: Scheduler) -> None:
             async with with_peer() as (stream, peer):
                 closing = scheduler.spawn(awaiting, stream.aclose)
                 if not early:
-                    await scheduler.until(lambda s=stream: "closed" in repr(s))  # type: ignore[misc]
+                    await scheduler.until(partial(says_closed, stream))
                 closing.cancel()
                 await closing.wait()
                 if "closed" in repr(stream):

@@ -47,7 +47,7 @@ def test_stat_is_that_of_os(scheduler: Scheduler, tree: Path) -> None:
             for follow in (True, False):
                 expected: object
                 try:
-                    expected = os.stat(path, follow_symlinks=follow)  # noqa: PTH116
+                    expected = os.stat(path, follow_symlinks=follow)
                 except OSError as error:
                     expected = type(error), error.errno, str(path)
                 for form in (path, str(path), os.fsencode(path)):
@@ -107,23 +107,23 @@ def test_names_change(scheduler: Scheduler, tmp_path: Path) -> None:
         (lambda at: fs.stat(at / "file" / "x"), lambda at: (at / "file" / "x").stat()),
         (lambda at: fs.stat(at / "circle"), lambda at: (at / "circle").stat()),
         (lambda at: fs.stat(at / ("x" * 300)), lambda at: (at / ("x" * 300)).stat()),
-        (lambda _: fs.stat(""), lambda _: os.stat("")),  # noqa: PTH116
-        (lambda at: fs.unlink(at / "a"), lambda at: os.unlink(at / "a")),  # noqa: PTH108
-        (lambda at: fs.rmdir(at / "a"), lambda at: os.rmdir(at / "a")),  # noqa: PTH106
-        (lambda at: fs.rmdir(at / "file"), lambda at: os.rmdir(at / "file")),  # noqa: PTH106
-        (lambda at: fs.mkdir(at / "a"), lambda at: os.mkdir(at / "a")),  # noqa: PTH102
-        (lambda at: fs.mkdir(at / "x" / "y"), lambda at: os.mkdir(at / "x" / "y")),  # noqa: PTH102
+        (lambda _: fs.stat(""), lambda _: os.stat("")),
+        (lambda at: fs.unlink(at / "a"), lambda at: os.unlink(at / "a")),
+        (lambda at: fs.rmdir(at / "a"), lambda at: os.rmdir(at / "a")),
+        (lambda at: fs.rmdir(at / "file"), lambda at: os.rmdir(at / "file")),
+        (lambda at: fs.mkdir(at / "a"), lambda at: os.mkdir(at / "a")),
+        (lambda at: fs.mkdir(at / "x" / "y"), lambda at: os.mkdir(at / "x" / "y")),
         (
             lambda at: fs.rename(at / "no", at / "b"),
-            lambda at: os.rename(at / "no", at / "b"),  # noqa: PTH104
+            lambda at: os.rename(at / "no", at / "b"),
         ),
         (
             lambda at: fs.rename(at / "a", at / "b"),
-            lambda at: os.rename(at / "a", at / "b"),  # noqa: PTH104
+            lambda at: os.rename(at / "a", at / "b"),
         ),
         (
             lambda at: fs.rename(at / "a", at / "a" / "deep" / "x"),
-            lambda at: os.rename(at / "a", at / "a" / "deep" / "x"),  # noqa: PTH104
+            lambda at: os.rename(at / "a", at / "a" / "deep" / "x"),
         ),
         (
             lambda at: fs.link(at / "a", at / "x"),
@@ -131,7 +131,7 @@ def test_names_change(scheduler: Scheduler, tmp_path: Path) -> None:
         ),
         (
             lambda at: fs.symlink("x", at / "file"),
-            lambda at: os.symlink("x", at / "file"),  # noqa: PTH211
+            lambda at: os.symlink("x", at / "file"),
         ),
     ],
 )
@@ -142,7 +142,7 @@ def test_errors_are_those_of_os(
     theirs: Callable[[Path], object],
 ) -> None:
     """A refused call raises the class, errno and names that `os` raises."""
-    with pytest.raises(OSError) as expected:  # noqa: PT011 - whatever it is
+    with pytest.raises(OSError) as expected:
         theirs(tree)
 
     async def main() -> None:

@@ -492,7 +492,6 @@ def test_reset_while_sending(scheduler: Scheduler) -> None:
     scheduler.run(main)
 
 
-@pytest.mark.xfail(strict=True, reason="drivers tell owners of orphaned values, not yet of errors")
 def test_reset_that_came_with_the_cancellation_is_kept(scheduler: Scheduler) -> None:
     """
     A reader that is cancelled when the reset has come must not hide it from the next reader.

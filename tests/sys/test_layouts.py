@@ -205,7 +205,12 @@ BY_NAME = {layout.name: layout for layout in LAYOUTS}
 FIELDS = [(layout, one) for layout in LAYOUTS for one in layout.fields]
 
 # Members that came after their structs, which installed headers may lack: the kernel that did it.
-YOUNG = {"min_wait_usec": "6.12", "opcode": "6.6", "stx_dio_mem_align": "6.1", "stx_dio_offset_align": "6.1"}
+YOUNG = {
+    "min_wait_usec": "6.12",
+    "opcode": "6.6",
+    "stx_dio_mem_align": "6.1",
+    "stx_dio_offset_align": "6.1",
+}
 
 
 def place_of(c_type: str, member: str) -> tuple[str, str]:
@@ -236,11 +241,11 @@ def place(struct: Struct, index: int, count: int) -> tuple[int, int]:
         try:
             values[index] = -1
             raw = struct.pack(*values)
-        except Exception:  # noqa: BLE001 - struct.error: the field is unsigned
+        except Exception:
             values[index] = ones
             try:
                 raw = struct.pack(*values)
-            except Exception:  # noqa: BLE001 - too wide for the field: the one before was right
+            except Exception:
                 break
         marked = [at for at, byte in enumerate(raw) if byte == 0xFF]
     assert marked == list(range(marked[0], marked[-1] + 1))

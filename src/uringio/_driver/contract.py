@@ -136,11 +136,10 @@ class Driver(Protocol):
 
     def leave(self) -> None:
         """
-        Let go from outside of the driver's thread, which may have ended; nothing may use the
-        driver.
+        Let go from outside of the driver's thread, which may have ended.
 
-        Nobody can wait for the kernel here: what is in flight is never delivered, and its memory
-        leaked on purpose, with a `ResourceWarning`.
+        Nothing may use the driver afterwards.  Nobody can wait for the kernel here: what is in
+        flight is never delivered, and its memory leaked on purpose, with a `ResourceWarning`.
         """
         ...
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from uringio.errors import UsageError, WrongThreadError
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 class ServingGroup(Protocol):
     """Tasks that end together: the part of a task group that surface code needs."""
 
-    async def __aenter__(self) -> "ServingGroup": ...
+    async def __aenter__(self) -> Self: ...
 
     async def __aexit__(
         self,

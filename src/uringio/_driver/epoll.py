@@ -11,10 +11,11 @@ from typing import Final
 
 from uringio._sys.system import System
 
+from .bound import BoundDriver
 from .contract import Deliver, MakeCancelled
-from .readiness import ReadinessDriver, make_readiness_driver
+from .readiness import make_readiness_driver
 
-__all__ = ["EpollDriver", "make_epoll_driver"]
+__all__ = ["make_epoll_driver"]
 
 EPOLLIN: Final = 0x001
 EPOLLPRI: Final = 0x002
@@ -24,8 +25,6 @@ EPOLLET: Final = 1 << 31
 
 # PRI: urgent data ends a read early, so that a short one would prove nothing.
 _EDGES: Final = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET
-
-EpollDriver = ReadinessDriver
 
 
 class _EpollPoller:
@@ -62,7 +61,7 @@ class _EpollPoller:
 
 def make_epoll_driver(
     system: System, deliver: Deliver, make_cancelled: MakeCancelled
-) -> EpollDriver:
+) -> BoundDriver:
     """
     Build the epoll driver of the calling thread.
 

@@ -12,18 +12,18 @@ CLOSE waits for the calls that are in flight on its descriptor.
 import errno
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from uringio._sys.constants import SIZEOF_STATX
 from uringio._sys.layouts import IOVEC, OPEN_HOW
-from uringio._sys.memory import memory_at
+from uringio._sys.memory import ReadableBuffer, memory_at
 from uringio._sys.system import System
 
 from . import op as o
-from .op import CANCELLING, FSYNC, MAKES_DESCRIPTOR, OPEN, READ, READV, WRITE, WRITEV, Op
+from .op import CANCELLING, DONE, FSYNC, MAKES_DESCRIPTOR, OPEN, READ, READV, WRITE, WRITEV, Op
 from .workers import Workers
 
-__all__ = ["FILE_OPERATIONS", "FileCalls"]
+__all__ = ["FILE_OPERATIONS", "FileCalls", "read_inline"]
 
 FILE_OPERATIONS: Final = frozenset({
     o.OPEN, o.READ, o.WRITE, o.FSYNC, o.READV, o.WRITEV, o.FALLOCATE, o.FTRUNCATE, o.OPENAT2,
@@ -219,6 +219,18 @@ _CALLS: Final[dict[int, Callable[[System, Op[object], int], int]]] = {
     o.SYMLINK: _call_symlink,
     o.LINK: _call_link,
 }
+
+
+def read_inline(op: Op[object], system: System) -> bool:
+    """End a new READ_CACHED if its bytes can be had at once; else make it a READ."""
+    res = system.read_cached(op.fd, cast("ReadableBuffer", op.memory), op.len, op.off)
+    if res < 0:
+        op.code = READ
+        return False
+    op.value = res
+    op.memory = None
+    op.state = DONE
+    return True
 
 
 def _path_at(addr: int) -> bytes:

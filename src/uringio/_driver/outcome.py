@@ -3,17 +3,24 @@ How an op ends: the parts of settling that every driver shares.
 
 The orphan rules.  A cancelled op may have done its work.  Its owner hears of it (`Owner.orphan`)
 and keeps the bytes or closes the descriptor; where nobody owns the op, descriptors are closed here.
+An owner also hears of what the kernel refused meanwhile: a reset is told once, and whoever comes
+next would take what follows for an orderly end.
 """
 
+import errno
 import os
+from typing import Final
 
 from uringio._sys.system import System
-from uringio.errors import op_error
+from uringio.errors import OpError, op_error
 
 from .contract import MakeCancelled
 from .op import DONE, MAKES_DESCRIPTOR, OPERATION_NAMES, SEND_ALL, Op, names
 
-__all__ = ["settle_cancelled", "settle_done_as_cancelled", "settle_failed"]
+__all__ = ["orphan_failure", "settle_cancelled", "settle_done_as_cancelled", "settle_failed"]
+
+# What a request answers because it was cancelled, or because it had not begun: nobody's news.
+_NO_NEWS: Final = frozenset({errno.ECANCELED, errno.EINTR, errno.EAGAIN, errno.ENOBUFS})
 
 
 def settle_cancelled(
@@ -43,14 +50,23 @@ def settle_done_as_cancelled(
     op: Op[object], reason: BaseException | None, system: System, make_cancelled: MakeCancelled
 ) -> None:
     """Turn the outcome of *op*, which waits for delivery, into its cancellation."""
-    succeeded = op.error is None
+    failure = op.error
+    succeeded = failure is None
     if succeeded and op.code == SEND_ALL:
         op.done_bytes += op.len
     # A reason takes the place of whatever the kernel said and of an earlier reason, but never of
     # the scheduler's own exception: a task that was cancelled must hear that it was.
-    if reason is None or succeeded or isinstance(op.error, Exception):
+    if isinstance(failure, OpError) and op.owner is not None:
+        op.owner.orphan(op, failure)
+    if reason is None or succeeded or isinstance(failure, Exception):
         op.error = reason
     settle_cancelled(op, op.value, succeeded, system, make_cancelled)
+
+
+def orphan_failure(op: Op[object], number: int) -> None:
+    """Tell the owner of a cancelled op what the kernel refused, as a positive errno."""
+    if op.owner is not None and number not in _NO_NEWS:
+        op.owner.orphan(op, op_error(number, OPERATION_NAMES[op.code], op.fd, op.done_bytes))
 
 
 def settle_failed(op: Op[object], number: int) -> None:

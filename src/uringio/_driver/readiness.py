@@ -15,23 +15,23 @@ timers nor other descriptors waiting.
 import _thread
 from collections import deque
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
-from uringio._sys.memory import ReadableBuffer
 from uringio._sys.system import System
 from uringio.errors import ClosedError, RingForkedError, WrongThreadError
 
 from . import op as o
 from .attempts import RECV_BYTES_MAX, SEND_BYTES_MAX, locate
+from .bound import BoundDriver
 from .contract import Deliver, MakeCancelled, Statistics
 from .descriptors import Descriptor, Descriptors, Poller
-from .file_calls import FILE_OPERATIONS, FileCalls
+from .file_calls import FILE_OPERATIONS, FileCalls, read_inline
 from .offloads import Offloads
-from .op import CANCELLING, DONE, READ, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
+from .op import CANCELLING, DONE, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
 from .outcome import settle_cancelled, settle_done_as_cancelled
 from .timers import Timers
 
-__all__ = ["ReadinessDriver", "make_readiness_driver"]
+__all__ = ["make_readiness_driver"]
 
 # What pollers report, in the bits of poll(2).
 _TROUBLE: Final = 0x2000 | 0x010 | 0x008 | 0x002  # RDHUP, HUP, ERR, PRI
@@ -63,73 +63,9 @@ def _warn_leak(count: int) -> None:
     )
 
 
-class ReadinessDriver:
-    """See `uringio._driver.contract.Driver`; made by `make_readiness_driver`."""
-
-    def __init__(
-        self,
-        system: System,
-        name: str,
-        *,
-        submit: Callable[[Op[object]], None],
-        turn: Callable[[int | None], None],
-        cancel: Callable[[Op[object], BaseException | None], bool],
-        fire: Callable[[Op[object]], None],
-        flush: Callable[[], None],
-        wake: Callable[[], None],
-        wake_fd: int,
-        register: Callable[[int], None],
-        unregister: Callable[[int], None],
-        statistics: Callable[[], Statistics],
-        poison: Callable[[], None],
-        leave: Callable[[], None],
-        close: Callable[[int | None], None],
-    ) -> None:
-        self.system = system
-        self.name = name
-        self.submit = submit
-        self.turn = turn
-        self.flush = flush
-        self.wake = wake
-        self.wake_fd = wake_fd
-        self.statistics = statistics
-        self.poison = poison
-        self.leave = leave
-        self._cancel = cancel
-        self._fire = fire
-        self._register = register
-        self._unregister = unregister
-        self._close = close
-
-    def cancel(self, op: Op[object], reason: BaseException | None = None, /) -> bool:
-        """See the contract."""
-        return self._cancel(op, reason)
-
-    def fire(self, op: Op[object], /) -> None:
-        """See the contract."""
-        self._fire(op)
-
-    def abandon(self, op: Op[object], /) -> None:
-        """See the contract."""
-        op.memory = None
-        op.state = o.SPENT
-
-    def register(self, fd: int, /) -> None:
-        """See the contract: an attempt on *fd* must answer EAGAIN instead of waiting."""
-        self._register(fd)
-
-    def unregister(self, fd: int, /) -> None:
-        """See the contract."""
-        self._unregister(fd)
-
-    def close(self, deadline_ns: int | None = None, /) -> None:
-        """See the contract."""
-        self._close(deadline_ns)
-
-
 def make_readiness_driver(
     system: System, deliver: Deliver, make_cancelled: MakeCancelled, poller: Poller
-) -> ReadinessDriver:
+) -> BoundDriver:
     """
     Build the driver of the calling thread over *poller*, which it owns from now on.
 
@@ -145,7 +81,7 @@ def make_readiness_driver(
 
     wait = poller.wait
     read, send, get_errno = system.read_bytes, system.bare_send, system.get_errno
-    clock, read_cached = system.monotonic_ns, system.read_cached
+    clock = system.monotonic_ns
     get_ident = _thread.get_ident
     owner_thread = get_ident()
 
@@ -192,13 +128,11 @@ def make_readiness_driver(
                     return
         start = starts[code]
         if code == READ_CACHED:
-            res = read_cached(op.fd, cast("ReadableBuffer", op.memory), op.len, op.off)
-            if res >= 0:
+            if read_inline(op, system):
                 use += 1
                 op.use = use
-                descriptors.finish(op, res)
+                deliver(op)
                 return
-            op.code = READ
             start = start_file
         locate(op)
         use += 1
@@ -488,7 +422,7 @@ def make_readiness_driver(
     starts[o.EVENT] = events.add
     offloads = Offloads(system, lambda op: deliver(op), wake)  # noqa: PLW0108 - `close` rebinds it
     files = FileCalls(system, wake)
-    return ReadinessDriver(
+    return BoundDriver(
         system,
         poller.name,
         submit=submit,

@@ -27,7 +27,7 @@ class Timers:
         return len(self._heap) - self._dead_count
 
     def add(self, op: Op[object]) -> None:
-        """Watch ``op.off``, a time on the driver's clock. [ns]"""
+        """Watch ``op.off``, a time on the driver's clock, in nanoseconds."""
         heapq.heappush(self._heap, (op.off, op.use, op))
 
     def remove(self, op: Op[object]) -> None:

@@ -15,16 +15,17 @@ SEND_ALL, are written out in `turn`.
 not found there is counted and dropped.  0 belongs to completions that nobody awaits, 1 to the wake
 pipe.
 
-Receiving.  RECV lets the kernel pick one of a small ring of provided buffers when data is there,
-so an idle connection holds none.  The bytes are copied out and the buffer goes back within the same
+Receiving.  RECV lets the kernel pick one of a small ring of provided buffers when data is there, so
+an idle connection holds none.  The bytes are copied out and the buffer goes back within the same
 turn.  ENOBUFS (more receives completed in one enter than there are buffers) queues the op until the
-turn's end, when all buffers are back; and then the ring of buffers is doubled, up to `buffer_count_max`:
+turn's end, when all buffers are back; and then the ring of buffers is doubled, up to
+`buffer_count_max`:
 with 500 busy connections and 64 buffers, three receives in four were refused and made again, 9.9 us
-of CPU per message against 6.7.  It does not begin large, because the kernel walks through all of it,
-and 512 buffers at 50 connections cost 5 % in cache misses.
+of CPU per message against 6.7.  It does not begin large, because the kernel walks through all of
+it, and 512 buffers at 50 connections cost 5 % in cache misses.
 
-Sending.  SEND_ALL carries MSG_WAITALL, with which the kernel itself goes on after a short send; what
-is cut short all the same is resubmitted from where it stopped.
+Sending.  SEND_ALL carries MSG_WAITALL, with which the kernel itself goes on after a short send;
+what is cut short all the same is resubmitted from where it stopped.
 
 What keeps memory safe: an op in `in_flight` is referenced from here, with its memory, until its
 terminal completion; and at close, what the kernel still holds is leaked on purpose.
@@ -45,19 +46,20 @@ from uringio._ring.setup import FLAG_LADDER, Ring, queue_init
 from uringio._sys import constants as k
 from uringio._sys.errnos import Fate
 from uringio._sys.layouts import SQE_SHORT
-from uringio._sys.memory import BYTES_DATA_OFFSET, ReadableBuffer, pin
+from uringio._sys.memory import BYTES_DATA_OFFSET, pin
 from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError, RingForkedError, WrongThreadError
 
 from . import op as o
-from .attempts import locate as locate_for_call
+from .bound import BoundDriver
 from .contract import Deliver, MakeCancelled, Statistics
-from .file_calls import FileCalls
+from .file_calls import read_inline
+from .leaks import keep_for_ever, leak
 from .offloads import Offloads
-from .op import CANCELLING, DONE, READ, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
-from .outcome import settle_cancelled, settle_done_as_cancelled, settle_failed
+from .op import CANCELLING, DONE, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
+from .outcome import orphan_failure, settle_cancelled, settle_done_as_cancelled, settle_failed
 from .timers import Timers
-from .uring_files import SHAPED, known_opcodes, needs_thread, shape
+from .uring_files import SHAPED, ThreadCalls, shape
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -93,13 +95,9 @@ _WRITING_HEADS: Final = {
     o.READ: sqe_head(k.IORING_OP_READ),
 }
 
-
 _CANCEL_HEAD: Final = sqe_head(k.IORING_OP_ASYNC_CANCEL)
 _CANCEL_EVERYTHING: Final = k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY
 _USER_DATA: Final = Struct("=Q")
-
-# Memory that the kernel may still touch after a close that ran out of time.
-_leaked: list[object] = []
 
 
 class _PackInto(Protocol):
@@ -114,76 +112,15 @@ def _discard(op: Op[object]) -> None:
     """Deliver to nobody: the scheduler has gone."""
 
 
-def _warn_leak(count: int) -> None:
-    import warnings
+class UringDriver(BoundDriver):
+    """
+    The driver over one io_uring.
 
-    warnings.warn(
-        f"{count} operations were still in the kernel when the ring was closed; their memory is "
-        "leaked on purpose, since freeing it would let the kernel write into what comes after",
-        ResourceWarning,
-        stacklevel=4,
-    )
+    Attributes:
+        ring: Its ring.
+    """
 
-
-class UringDriver:
-    """See `uringio._driver.contract.Driver`; made by `make_uring_driver`."""
-
-    name = "uring"
-
-    def __init__(
-        self,
-        system: System,
-        ring: Ring,
-        *,
-        submit: Callable[[Op[object]], None],
-        turn: Callable[[int | None], None],
-        cancel: Callable[[Op[object], BaseException | None], bool],
-        fire: Callable[[Op[object]], None],
-        flush: Callable[[], None],
-        wake: Callable[[], None],
-        wake_fd: int,
-        statistics: Callable[[], Statistics],
-        poison: Callable[[], None],
-        leave: Callable[[], None],
-        close: Callable[[int | None], None],
-    ) -> None:
-        self.system = system
-        self.ring = ring
-        self.submit = submit
-        self.turn = turn
-        self.flush = flush
-        self.wake = wake
-        self.wake_fd = wake_fd
-        self.statistics = statistics
-        self.poison = poison
-        self.leave = leave
-        self._cancel = cancel
-        self._fire = fire
-        self._close = close
-
-    def cancel(self, op: Op[object], reason: BaseException | None = None, /) -> bool:
-        """See the contract."""
-        return self._cancel(op, reason)
-
-    def fire(self, op: Op[object], /) -> None:
-        """See the contract."""
-        self._fire(op)
-
-    def abandon(self, op: Op[object], /) -> None:
-        """See the contract."""
-        op.memory = None
-        op.state = o.SPENT
-
-    def register(self, fd: int, /) -> None:
-        """See the contract: with O_NONBLOCK set, io_uring would answer EAGAIN instead of waiting."""
-        self.system.set_blocking(fd, True)
-
-    def unregister(self, fd: int, /) -> None:
-        """See the contract; io_uring keeps nothing per descriptor."""
-
-    def close(self, deadline_ns: int | None = None, /) -> None:
-        """See the contract."""
-        self._close(deadline_ns)
+    ring: Ring
 
 
 def make_uring_driver(
@@ -254,8 +191,7 @@ def make_uring_driver(
     events: set[Op[object]] = set()
     cancel_tries: dict[int, int] = {}
     timers = Timers()
-    known: frozenset[int] | None = None  # opcodes; asked for by the first op that may lack one
-    clock, read_cached = system.monotonic_ns, system.read_cached
+    clock = system.monotonic_ns
     get_ident = _thread.get_ident
     owner_thread = get_ident()
     heads = _HEADS
@@ -418,22 +354,18 @@ def make_uring_driver(
 
     def submit_by_driver(op: Op[object]) -> None:
         nonlocal use
-        if op.code == READ_CACHED:
-            res = read_cached(op.fd, cast("ReadableBuffer", op.memory), op.len, op.off)
-            if res >= 0:
-                use += 1
-                op.use = use
-                op.value = res
-                op.memory = None
-                op.state = DONE
-                deliver(op)
-                return
-            op.code = READ
-        if op.code in _WRITING_HEADS:
-            submit_writing(op)
+        if op.code == READ_CACHED and read_inline(op, system):
+            use += 1
+            op.use = use
+            deliver(op)
             return
-        if op.code in SHAPED:
-            submit_shaped(op)
+        code = op.code
+        if code in _WRITING_HEADS:
+            addr = op.addr if op.memory is None else locate(op)
+            enqueue(op, _WRITING_HEADS[code], op.fd, op.off, addr, op.len, op.flags)
+            return
+        if code in SHAPED and not threads.must_take(op):
+            enqueue(op, *shape(op))
             return
         use += 1
         op.use = use
@@ -445,65 +377,25 @@ def make_uring_driver(
             offloads.start(op)
         elif op.code == o.EVENT:
             events.add(op)
-        else:
+        elif code not in SHAPED:
             op.state = DONE
             deliver(op)
+        elif number := threads.begin(op):
+            settle_failed(op, number)
+            deliver(op)
 
-    def submit_writing(op: Op[object]) -> None:
+    def enqueue(op: Op[object], *fields: int) -> None:
         nonlocal tail, use
         if tail == limit and not make_room():
             settle_failed(op, errno.EAGAIN)
             deliver(op)
             return
-        addr = op.addr if op.memory is None else locate(op)
-        use += 1
-        pack(
-            sqes, (tail & sq_mask) << 6, _WRITING_HEADS[op.code],
-            op.fd, op.off, addr, op.len, op.flags, use,
-        )  # fmt: skip
-        op.use = use
-        op.state = SUBMITTED
-        in_flight[use] = op
-        tail += 1
-
-    def submit_shaped(op: Op[object]) -> None:
-        nonlocal tail, use, known
-        if known is None:
-            known = known_opcodes(ring)
-        if needs_thread(op, known):
-            locate_for_call(op)
-            use += 1
-            op.use = use
-            try:
-                files.start_on_duplicate(op)
-            except OSError as error:
-                settle_failed(op, error.errno or errno.EIO)
-                deliver(op)
-            else:
-                op.state = SUBMITTED
-            return
-        if tail == limit and not make_room():
-            settle_failed(op, errno.EAGAIN)
-            deliver(op)
-            return
-        fields = shape(op)
         use += 1
         pack(sqes, (tail & sq_mask) << 6, *fields, use)
         op.use = use
         op.state = SUBMITTED
         in_flight[use] = op
         tail += 1
-
-    def settle_files() -> None:
-        for op, res in files.take_finished():
-            if res < 0 or op.state != SUBMITTED:
-                settle_slowly(op, res, None)
-                continue
-            settle = settles[op.code]
-            if settle is not None:
-                settle(op, res)
-            op.state = DONE
-            deliver(op)
 
     def settle_timer(op: Op[object]) -> None:
         op.use = 0
@@ -526,6 +418,8 @@ def make_uring_driver(
             value: object = res
             if code == RECV:
                 value = data
+            if res < 0:
+                orphan_failure(op, -res)
             settle_cancelled(op, value, res >= 0 and value is not None, system, make_cancelled)
         elif res == -errno.ENOBUFS and code == RECV:
             starved_count += 1
@@ -586,8 +480,8 @@ def make_uring_driver(
             woken = wake_armed = False
             if not closed:
                 arm_wake()
-            if files.finished:
-                settle_files()
+            if threads.finished:
+                threads.settle_finished(deliver, settle_slowly)
         elif user_data & _CANCEL_BIT:
             cancel_answered(user_data, res)
         elif user_data != _USE_NOBODY:
@@ -665,7 +559,7 @@ def make_uring_driver(
             offloads.abandon(op)
         elif op.code == o.EVENT:
             events.discard(op)
-        elif op in files:
+        elif op in threads:
             return  # its thread is at work on its memory, or will find it cancelled
         elif op in starved:
             starved.remove(op)
@@ -695,7 +589,7 @@ def make_uring_driver(
 
     def statistics() -> Statistics:
         count = len(in_flight) + len(timers) + len(starved) + len(offloads)
-        count += len(events) + len(files)
+        count += len(events) + len(threads)
         submitted = use - _USE_FIRST - resubmitted_count
         return Statistics(
             "uring", submitted, submitted - count, count, turns, waits, stray, starved_count
@@ -740,11 +634,8 @@ def make_uring_driver(
         timers.take_all()
         offloads.take_all()
         # The armed read of the wake pipe ends some time after the ring.
-        _leaked.append(wake_memory)
-        stranded_count = files.desert()
-        if in_flight or stranded_count:
-            _leaked.append((dict(in_flight), buffers, files))
-            _warn_leak(len(in_flight) + stranded_count)
+        keep_for_ever(wake_memory)
+        leak(len(in_flight) + threads.desert(), dict(in_flight), buffers, threads)
         # The registered index belongs to the ring's thread, and goes with it.
         ring.registered_by = None
         retire(lambda: ClosedError("this driver is closed"))
@@ -757,12 +648,7 @@ def make_uring_driver(
             raise wrong_thread()
         deadline = deadline_ns if deadline_ns is not None else clock() + 1_000_000_000
         deliver = _discard
-        for op in files.ops():
-            if op.state == SUBMITTED:
-                op.state = CANCELLING
-        while files and clock() < deadline:  # while the wake pipe is still read
-            turn(deadline)
-        stranded_count = files.desert()
+        stranded_count = threads.drain(turn, deadline)  # while the wake pipe is still read
         closed = True
         for op in [*timers.take_all(), *starved, *in_flight.values(), *offloads.take_all()]:
             if op.state == SUBMITTED:
@@ -775,19 +661,27 @@ def make_uring_driver(
                 tries += 1
                 push(_CANCEL_HEAD, -1, 0, 0, _CANCEL_EVERYTHING, _USE_NOBODY)
             turn(deadline)
-        if in_flight or stranded_count:
-            _leaked.append((dict(in_flight), buffers, wake_memory, files))
-            _warn_leak(len(in_flight) + stranded_count)
+        leak(len(in_flight) + stranded_count, dict(in_flight), buffers, wake_memory, threads)
         flush()
         unregister_ring_fd(ring)
         retire(lambda: ClosedError("this driver is closed"))
 
-    offloads = Offloads(system, lambda op: deliver(op), wake)
-    files = FileCalls(system, wake)
+    def hand_over(op: Op[object]) -> None:
+        deliver(op)  # whatever it is by then: closing makes it `_discard`
+
+    def register(fd: int) -> None:
+        # With O_NONBLOCK set, io_uring would answer EAGAIN instead of waiting.
+        system.set_blocking(fd, True)
+
+    def unregister(_fd: int) -> None:
+        """Io_uring keeps nothing per descriptor."""
+
+    offloads = Offloads(system, hand_over, wake)
+    threads = ThreadCalls(system, wake, ring)
     arm_wake()
-    return UringDriver(
+    driver = UringDriver(
         system,
-        ring,
+        "uring",
         submit=submit,
         turn=turn,
         cancel=cancel,
@@ -795,8 +689,12 @@ def make_uring_driver(
         flush=flush,
         wake=wake,
         wake_fd=wake_write_fd,
+        register=register,
+        unregister=unregister,
         statistics=statistics,
         poison=poison,
         leave=leave,
         close=close,
     )
+    driver.ring = ring
+    return driver

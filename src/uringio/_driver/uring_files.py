@@ -6,6 +6,8 @@ addresses, or an array of them, and most go to a worker of the kernel anyway, wh
 a call of ours.
 """
 
+import errno
+from collections.abc import Callable
 from typing import Final
 
 from uringio._ring.prep import sqe_head
@@ -14,12 +16,15 @@ from uringio._ring.setup import Ring
 from uringio._sys import constants as k
 from uringio._sys.layouts import OPEN_HOW
 from uringio._sys.memory import pin
+from uringio._sys.system import System
 from uringio.errors import OpError
 
 from . import op as o
-from .op import Op, Vectored
+from .attempts import VALUED, locate
+from .file_calls import FileCalls
+from .op import CANCELLING, DONE, NEW, SUBMITTED, Op, Vectored
 
-__all__ = ["SHAPED", "known_opcodes", "needs_thread", "shape"]
+__all__ = ["SHAPED", "ThreadCalls", "shape"]
 
 _U32_MASK: Final = 0xFFFFFFFF
 _U64_MASK: Final = (1 << 64) - 1
@@ -43,21 +48,71 @@ _HEADS: Final = {code: sqe_head(opcode) for code, opcode in SHAPED.items()}
 _TWO_PATHS: Final = frozenset({o.RENAME, o.SYMLINK, o.LINK})
 
 
-def known_opcodes(ring: Ring) -> frozenset[int]:
-    """Return what the kernel says it knows; nothing if it does not say."""
-    try:
-        return probe_ring(ring).opcodes
-    except OpError:
-        return frozenset()
+class ThreadCalls(FileCalls):
+    """
+    What a ring leaves to worker threads; settled when the wake pipe is read.
 
+    Args:
+        system: Where threads and calls come from.
+        wake: Wakes the driver; called in workers.
+        ring: The ring whose kernel is asked what it knows, by the first op that it may not know.
+    """
 
-def needs_thread(op: Op[object], known: frozenset[int]) -> bool:
-    """Whether a worker thread must carry *op* out, because a ring like ours would refuse it."""
-    if SHAPED[op.code] not in known:
-        return True
-    # Polled transfers belong on a ring made for polling; on others the kernel answers EINVAL where
-    # preadv2 takes the flag for the hint that it is.
-    return isinstance(op, Vectored) and bool(op.flags & k.RWF_HIPRI)
+    def __init__(self, system: System, wake: Callable[[], None], ring: Ring) -> None:
+        super().__init__(system, wake)
+        self._ring = ring
+        self._known: frozenset[int] | None = None
+
+    def must_take(self, op: Op[object]) -> bool:
+        """Whether the ring would refuse *op*."""
+        if self._known is None:
+            try:
+                self._known = probe_ring(self._ring).opcodes
+            except OpError:
+                self._known = frozenset()
+        if SHAPED[op.code] not in self._known:
+            return True
+        # Polled transfers belong on a ring made for polling; on others the kernel answers EINVAL
+        # where preadv2 takes the flag for the hint that it is.
+        return isinstance(op, Vectored) and bool(op.flags & k.RWF_HIPRI)
+
+    def begin(self, op: Op[object]) -> int:
+        """Have a worker carry *op* out; returns an errno if it cannot be."""
+        try:
+            locate(op)
+            self.start_on_duplicate(op)
+        except OSError as error:
+            return error.errno or errno.EIO
+        except BaseException:
+            op.state = NEW  # its memory will not do: it was not begun
+            raise
+        return 0
+
+    def settle_finished(
+        self,
+        deliver: Callable[[Op[object]], object],
+        settle_slowly: Callable[[Op[object], int, bytes | None], None],
+    ) -> None:
+        """End the ops whose calls have ended."""
+        for op, res in self.take_finished():
+            if res < 0 or op.state != SUBMITTED:
+                settle_slowly(op, res, None)
+                continue
+            if op.code in VALUED:
+                op.value = res
+            op.memory = None
+            op.hold = None
+            op.state = DONE
+            deliver(op)
+
+    def drain(self, turn: Callable[[int | None], None], deadline_ns: int) -> int:
+        """Cancel everything, turn until it has ended or the time is up; how many ops are left."""
+        for op in self.ops():
+            if op.state == SUBMITTED:
+                op.state = CANCELLING
+        while len(self) and self._system.monotonic_ns() < deadline_ns:
+            turn(deadline_ns)
+        return self.desert()
 
 
 def shape(op: Op[object]) -> tuple[int, int, int, int, int, int]:

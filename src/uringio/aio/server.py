@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 from uringio._driver.contract import Driver
 from uringio._driver.op import ACCEPT, NEW, SPENT, Op
-from uringio._own.fd import OwnedFd
 
-from .transport import Sock, StreamTransport
+from .sockets import HeldSocket, Sock
+from .transport import StreamTransport
 
 if TYPE_CHECKING:
     from .running import RunningLoop
@@ -67,8 +67,7 @@ class Listening:
         self._loop = loop
         self._driver = driver
         self._fd = fd
-        self._owned = None if sock is not None else OwnedFd(fd, driver.system.close, "server")
-        self._sock = sock
+        self._socket = HeldSocket(driver, fd, "server", sock)
         self._shared = sock is not None
         self._path = path
         self._inode = 0 if path is None else driver.system.socket_inode(path)
@@ -165,24 +164,14 @@ class Listening:
             self._release()
 
     def _release(self) -> None:
-        self._driver.unregister(self._fd)
-        if self._sock is not None:
-            self._sock.close()
-        elif self._owned is not None:
-            self._owned.close()
-        self._owned = None
+        self._socket.close()
         self._op.waiter = self._op.context = None
         if self.on_closed is not None:
             self.on_closed(self)
 
     def socket(self) -> trsock.TransportSocket:
         """Return the socket, to look at."""
-        if self._sock is None:
-            assert self._owned is not None
-            # From here on the socket object has the duty to close the descriptor.
-            self._sock = self._driver.system.socket_object(self._owned.take())
-            self._owned = None
-        return trsock.TransportSocket(self._sock)  # type: ignore[arg-type]
+        return self._socket.as_object()
 
 
 class Server(asyncio.Server):
@@ -210,7 +199,7 @@ class Server(asyncio.Server):
         self._serving = False
         self._closed = False
         self._clients: weakref.WeakSet[StreamTransport] = weakref.WeakSet()
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] | None = []  # None: all has ended
         self._forever: asyncio.Future[None] | None = None
         for listening in listeners:
             listening.on_closed = self._listening_closed
@@ -232,6 +221,11 @@ class Server(asyncio.Server):
         if self._closed:
             return ()
         return tuple(listening.socket() for listening in self._listeners)
+
+    @property
+    def _sockets(self) -> list[trsock.TransportSocket] | None:
+        # asyncio's own server has it, and some look at it to see whether the server is closed.
+        return None if self._closed else list(self.sockets)
 
     def begin(self) -> None:
         """Accept connections from now on; safe to call twice."""
@@ -261,7 +255,8 @@ class Server(asyncio.Server):
             self._loop, self._driver, fd, protocol, context, server=self, peer=peer
         )
         self._clients.add(transport)
-        context.run(transport.begin)
+        context.run(transport.introduce)
+        transport.read_on()
 
     def detach(self, transport: StreamTransport, /) -> None:
         """Forget a transport that has ended."""
@@ -275,8 +270,8 @@ class Server(asyncio.Server):
     def _maybe_finish(self) -> None:
         if not self._closed or self._listeners or (_WAITS_FOR_CLIENTS and self._clients):
             return
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -330,7 +325,7 @@ class Server(asyncio.Server):
 
     async def wait_closed(self) -> None:
         """Wait until the server is closed and, from Python 3.12 on, its connections have ended."""
-        if self._closed and not self._listeners and not (_WAITS_FOR_CLIENTS and self._clients):
+        if self._waiters is None:
             return
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(waiter)

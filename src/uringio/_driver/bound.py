@@ -1,0 +1,79 @@
+"""
+A driver as an object: the closures that a maker built, under the names of the contract.
+
+The hot ones, `submit` and `turn`, are attributes, so that a call of them is a call of the closure
+itself; schedulers bind them to locals anyway.
+"""
+
+from collections.abc import Callable
+
+from uringio._sys.system import System
+
+from .contract import Statistics
+from .op import SPENT, Op
+
+__all__ = ["BoundDriver"]
+
+
+class BoundDriver:
+    """See `uringio._driver.contract.Driver`; made by the makers of the drivers."""
+
+    def __init__(
+        self,
+        system: System,
+        name: str,
+        *,
+        submit: Callable[[Op[object]], None],
+        turn: Callable[[int | None], None],
+        cancel: Callable[[Op[object], BaseException | None], bool],
+        fire: Callable[[Op[object]], None],
+        flush: Callable[[], None],
+        wake: Callable[[], None],
+        wake_fd: int,
+        register: Callable[[int], None],
+        unregister: Callable[[int], None],
+        statistics: Callable[[], Statistics],
+        poison: Callable[[], None],
+        leave: Callable[[], None],
+        close: Callable[[int | None], None],
+    ) -> None:
+        self.system = system
+        self.name = name
+        self.submit = submit
+        self.turn = turn
+        self.flush = flush
+        self.wake = wake
+        self.wake_fd = wake_fd
+        self.statistics = statistics
+        self.poison = poison
+        self.leave = leave
+        self._cancel = cancel
+        self._fire = fire
+        self._register = register
+        self._unregister = unregister
+        self._close = close
+
+    def cancel(self, op: Op[object], reason: BaseException | None = None, /) -> bool:
+        """See the contract."""
+        return self._cancel(op, reason)
+
+    def fire(self, op: Op[object], /) -> None:
+        """See the contract."""
+        self._fire(op)
+
+    def abandon(self, op: Op[object], /) -> None:
+        """See the contract."""
+        op.memory = None
+        op.state = SPENT
+
+    def register(self, fd: int, /) -> None:
+        """See the contract."""
+        self._register(fd)
+
+    def unregister(self, fd: int, /) -> None:
+        """See the contract."""
+        self._unregister(fd)
+
+    def close(self, deadline_ns: int | None = None, /) -> None:
+        """See the contract."""
+        self._close(deadline_ns)
