@@ -573,7 +573,7 @@ class Http1Server:
         """
         Close the connection; safe to call twice.
 
-        After a refusal the peer's remaining bytes are read for a while (put a deadline around), for a
+        After a refusal the peer's remaining bytes are read for a while (set a deadline), for a
         reset would take the response from it.  A stream that was handed over is left alone.
 
         Cancellation: the stream is closed all the same.
