@@ -227,9 +227,10 @@ async def _serve(options: Options, manners: Manners, listening: socket.socket) -
                     group.start_soon(log.keep_writing)
                 group.start_soon(process.accept)
                 if options.ready_fd is not None:
+                    parent = os.getppid()  # who waits for the next line, so is alive
                     os.write(options.ready_fd, current.driver().name.encode("ascii"))
                     os.close(options.ready_fd)
-                    await process.watch_parent()
+                    await process.watch_parent(parent)
                 else:
                     _say_where(tree.path, listening, current.driver().name)
                     await uringio.sleep(1e9)
@@ -309,9 +310,8 @@ class _Process:
                 self._is_accepting = False
         self._group.cancel_scope.cancel()
 
-    async def watch_parent(self) -> None:
+    async def watch_parent(self, parent: int) -> None:
         """End when the parent has died without saying so; runs until cancelled."""
-        parent = os.getppid()
         while os.getppid() == parent:
             await uringio.sleep(_PARENT_SECONDS)
         self._begin_end()
