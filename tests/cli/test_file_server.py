@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,43 @@ def test_short_reads_are_continued(tmp_path: Path) -> None:
                 assert b"".join(pieces) == content[:size]
 
     uringio.run(main)
+
+
+def test_many_bad_clients_do_not_hurt_a_good_one(backend: str, tmp_path: Path) -> None:
+    """60 that never end a head and 20 that never read 64 MiB: dropped; a good one is served."""
+    (tmp_path / "a").write_bytes(b"a")
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+
+    async def client(port: int, server: FileServer) -> None:
+        async with AsyncExitStack() as stack, uringio.TaskGroup() as group:
+            bad: list[uringio.SocketStream] = []
+            for number in range(80):
+                one = await stack.enter_async_context(await uringio.connect_tcp("127.0.0.1", port))
+                wire = b"GET /big HTTP/1.1\r\nHost: a\r\n" + b"\r\n" * (number < 20)
+                await one.send_all(wire)
+                bad.append(one)
+
+            async def trickle() -> None:
+                while True:
+                    for one in bad[20:]:
+                        with contextlib.suppress(OSError):
+                            await one.send_all(b"X")
+                    await uringio.checkpoint()
+
+            group.start_soon(trickle)
+            good = await stack.enter_async_context(await uringio.connect_tcp("127.0.0.1", port))
+            now = time.monotonic()
+            rounds = 0
+            while server.connections_count > 1:
+                now += 4
+                server.sweep(now)
+                await good.send_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert (await good.recv()).endswith(b"\r\n\r\na")
+                rounds += 1
+            assert rounds >= 3
+            # Pieces of files are all that sending holds, and few of them are kept.
+            assert len(server._spare_pieces) <= 20
+            group.cancel_scope.cancel()
+
+    uringio.run(serve_here, tmp_path, client, backend=backend)
