@@ -1,4 +1,6 @@
-"""uringio's own operations in asyncio tasks: what asyncio does with awaitables, it does with them."""
+"""
+uringio's own operations in asyncio tasks: what asyncio does with awaitables, it does with them.
+"""
 
 import asyncio
 import contextvars
@@ -21,8 +23,16 @@ async def pair() -> tuple[uringio.SocketStream, uringio.SocketStream]:
     """Connect two streams to each other."""
     async with await uringio.listen_tcp("127.0.0.1", 0) as listener:
         accepting = asyncio.create_task(accept(listener))
-        ours = await uringio.connect_tcp(*listener.local_address[:2])  # type: ignore[misc]
+        ours = await connect(listener)
         return ours, await accepting
+
+
+async def connect(listener: uringio.Listener) -> uringio.SocketStream:
+    """Connect to a listener of this process."""
+    host, port = listener.local_address[:2]
+    assert isinstance(host, str)
+    assert isinstance(port, int)
+    return await uringio.connect_tcp(host, port)
 
 
 async def accept(listener: uringio.Listener) -> uringio.SocketStream:
@@ -118,7 +128,7 @@ def test_sleep_offload_and_files(run: Run[None], tmp_path: Path) -> None:
 
 
 def test_gather_of_operations(run: Run[None]) -> None:
-    """gather takes operations as they are, with results in order, errors, and errors as results."""
+    """Gather takes operations as they are, with results in order, errors, and errors as results."""
 
     async def main() -> None:
         ours, theirs = await pair()
@@ -205,7 +215,9 @@ def test_shielded_operation_goes_on(run: Run[None]) -> None:
 
 
 def test_timeouts_around_operations(run: Run[None]) -> None:
-    """wait_for and timeout end an operation that takes too long, and leave one alone that does not."""
+    """
+    wait_for and timeout end an operation that takes too long, and leave one alone that does not.
+    """
 
     async def main() -> None:
         ours, theirs = await pair()
@@ -285,7 +297,9 @@ def test_wait_and_as_completed(run: Run[None]) -> None:
 
 
 def test_every_done_callback_is_called(run: Run[None]) -> None:
-    """Callbacks of one operation run in order and in their contexts; a failing one stops no other."""
+    """
+    Callbacks of one operation run in order and in their contexts; a failing one stops no other.
+    """
     variable = contextvars.ContextVar("variable", default="none")
 
     async def main() -> None:
@@ -503,7 +517,7 @@ def test_serving_isolates_its_handlers(run: Run[None], caplog: pytest.LogCapture
         async with await uringio.listen_tcp("127.0.0.1", 0) as listener:
             serving = asyncio.create_task(listener.serve(handler))
             for data, answer in ((b"ok", b"ok"), (b"fail", b""), (b"still", b"still")):
-                stream = await uringio.connect_tcp(*listener.local_address[:2])  # type: ignore[misc]
+                stream = await connect(listener)
                 await stream.send_all(data)
                 assert await stream.recv() == answer
                 await stream.aclose()

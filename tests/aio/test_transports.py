@@ -3,38 +3,22 @@
 import asyncio
 import contextvars
 import errno
-import gc
 import socket
 import struct
-import warnings
 from collections.abc import Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.aio.conftest import Run
 from tests.aio.protocols import Buffered, Diary, Echo, HalfOpen
+from tests.aio.serving import LARGE, listening
 from tests.aio.waiting import passes, until
-
-LARGE = bytes(range(256)) * 4096 * 16  # 16 MiB in which every shift shows
-
-
-@asynccontextmanager
-async def listening(protocol_factory: Callable[[], Any], **options: Any) -> Any:
-    """Serve on a loopback port; yields the server and where it listens."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(protocol_factory, "127.0.0.1", 0, **options)
-    try:
-        yield server, server.sockets[0].getsockname()
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 def test_echo_and_the_order_of_calls(run: Run[None]) -> None:
-    """connection_made, data_received, eof_received, connection_lost(None), each once and in order."""
+    """
+    connection_made, data_received, eof_received, connection_lost(None), each once and in order.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -490,116 +474,6 @@ def test_writing_to_a_peer_that_is_gone(run: Run[None]) -> None:
     run(main())
 
 
-@pytest.mark.parametrize("method", ["data_received", "eof_received"])
-def test_failing_protocol_ends_its_connection_only(
-    make_loop: Callable[[], asyncio.AbstractEventLoop], method: str
-) -> None:
-    """An exception out of a protocol is reported, ends that connection, and no other."""
-    reports: list[dict[str, Any]] = []
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: reports.append(context))
-        servants: list[Diary] = []
-
-        class Failing(Echo):
-            pass
-
-        def fail(*_: object) -> None:
-            raise ValueError("on purpose")
-
-        def factory() -> Diary:
-            servants.append(Echo() if servants else Failing())
-            if isinstance(servants[-1], Failing):
-                setattr(servants[-1], method, fail)
-            return servants[-1]
-
-        async with listening(factory) as (_, address):
-            first, client = await loop.create_connection(Diary, *address)
-            second, other = await loop.create_connection(Diary, *address)
-            first.write(b"data")
-            first.write_eof()
-            await client.lost
-            assert isinstance(servants[0].error, ValueError)
-            second.write(b"still here")
-            assert await other.until_received(10) == b"still here"
-            second.close()
-            await other.lost
-
-    with asyncio.Runner(loop_factory=make_loop) as runner:
-        runner.run(main())
-    assert len(reports) == 1
-    assert isinstance(reports[0]["exception"], ValueError)
-    assert method in reports[0]["message"]
-
-
-def test_failures_of_notices_are_reported(
-    make_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
-    """connection_made, pause_writing, resume_writing and connection_lost may fail; life goes on."""
-    reports: list[str] = []
-
-    class Clumsy(Diary):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)
-            raise ValueError("made")
-
-        def pause_writing(self) -> None:
-            raise ValueError("pause")
-
-        def resume_writing(self) -> None:
-            raise ValueError("resume")
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            super().connection_lost(exc)
-            raise ValueError("lost")
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: reports.append(str(context["exception"])))
-        async with listening(Echo) as (_, address):
-            transport, client = await loop.create_connection(Clumsy, *address)
-            transport.write(LARGE)
-            assert await client.until_received(len(LARGE)) == LARGE
-            transport.close()
-            await client.lost
-
-    with asyncio.Runner(loop_factory=make_loop) as runner:
-        runner.run(main())
-    assert reports == ["made", "pause", "resume", "lost"]
-
-
-def test_failing_factory_costs_one_connection(
-    make_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
-    """A protocol factory that raises closes that connection; the server goes on."""
-    reports: list[str] = []
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: reports.append(str(context["exception"])))
-        made: list[int] = []
-
-        def factory() -> Echo:
-            made.append(1)
-            if len(made) == 1:
-                raise ValueError("no protocol today")
-            return Echo()
-
-        async with listening(factory) as (_, address):
-            _, unlucky = await loop.create_connection(Diary, *address)
-            await unlucky.lost
-            transport, client = await loop.create_connection(Diary, *address)
-            transport.write(b"ok")
-            await client.until_received(2)
-            transport.close()
-            await client.lost
-
-    with asyncio.Runner(loop_factory=make_loop) as runner:
-        runner.run(main())
-    assert reports == ["no protocol today"]
-
-
 def test_extra_info(run: Run[None]) -> None:
     """socket, sockname and peername tell what they should on both sides, also after the end."""
 
@@ -637,8 +511,8 @@ def test_extra_info(run: Run[None]) -> None:
 
 def test_context_of_a_connection(run: Run[None]) -> None:
     """
-    A server's protocols run in copies of the context in which it was made; what one connection sets,
-    it sees again, and no other does.
+    A server's protocols run in copies of the context in which it was made; what one connection
+    sets, it sees again, and no other does.
     """
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
 
@@ -674,234 +548,3 @@ def test_context_of_a_connection(run: Run[None]) -> None:
         del loop
 
     run(main())
-
-
-def test_socket_objects_of_the_program(run: Run[None]) -> None:
-    """Connected, accepted and listening socket objects are taken over, and closed in the end."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        transport, protocol = await loop.create_connection(Diary, sock=ours)
-        theirs.sendall(b"hello")
-        assert await protocol.until_received(5) == b"hello"
-        assert transport.get_extra_info("socket").fileno() == ours.fileno()
-        transport.close()
-        await protocol.lost
-        assert ours.fileno() == -1
-        theirs.close()
-
-        ours, theirs = socket.socketpair()
-        transport, accepted = await loop.connect_accepted_socket(Echo, ours)
-        theirs.sendall(b"hello")
-        await accepted.until_received(5)
-        theirs.close()
-        await accepted.lost
-        assert ours.fileno() == -1
-
-        listener = socket.create_server(("127.0.0.1", 0))
-        address = listener.getsockname()
-        server = await loop.create_server(Echo, sock=listener)
-        transport, protocol = await loop.create_connection(Diary, *address)
-        transport.write(b"x")
-        await protocol.until_received(1)
-        transport.close()
-        await protocol.lost
-        server.close()
-        await server.wait_closed()
-        assert listener.fileno() == -1
-
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-            with pytest.raises(ValueError, match="stream"):
-                await loop.create_connection(Diary, sock=datagrams)
-            with pytest.raises(ValueError, match="stream"):
-                await loop.create_server(Diary, sock=datagrams)
-
-    run(main())
-
-
-def test_unix_sockets(run: Run[None], tmp_path: Path) -> None:
-    """Servers and connections over Unix sockets, by path and abstract; the path goes with its server."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        path = tmp_path / "socket"
-        for where in (path, str(path), f"\0uringio-test-{id(loop)}"):
-            server = await loop.create_unix_server(Echo, where)
-            transport, client = await loop.create_unix_connection(
-                Diary,
-                where,  # type: ignore[arg-type]  # as asyncio does at run time
-            )
-            transport.write(LARGE)
-            assert await client.until_received(len(LARGE)) == LARGE
-            assert transport.get_extra_info("sockname") == ""
-            transport.close()
-            await client.lost
-            server.close()
-            await server.wait_closed()
-            assert not path.exists()
-
-    run(main())
-
-
-def test_unix_server_and_what_stands_at_its_path(run: Run[None], tmp_path: Path) -> None:
-    """A stale socket is replaced, a living server's and any other file are not."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        path = tmp_path / "socket"
-        with socket.socket(socket.AF_UNIX) as stale:
-            stale.bind(str(path))
-        server = await loop.create_unix_server(Echo, path)
-        with pytest.raises(OSError, match=r"(?i)in use") as caught:
-            await loop.create_unix_server(Echo, path)
-        assert caught.value.errno == errno.EADDRINUSE
-        server.close()
-        await server.wait_closed()
-        path.write_text("not a socket")
-        with pytest.raises(OSError, match=r"(?i)in use"):
-            await loop.create_unix_server(Echo, path)
-        assert path.read_text() == "not a socket"
-
-    run(main())
-
-
-def test_refused_connections(run: Run[None], tmp_path: Path) -> None:
-    """Connecting to nobody raises the error of the last word, for TCP, Unix and several addresses."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        with pytest.raises(ConnectionRefusedError):
-            await loop.create_connection(Diary, "127.0.0.1", port)
-        with pytest.raises(OSError, match=r"(?i)refused"):
-            await loop.create_connection(Diary, "localhost", port)
-        with pytest.raises(ExceptionGroup) as caught:
-            await loop.create_connection(Diary, "127.0.0.1", port, all_errors=True)
-        assert isinstance(caught.value.exceptions[0], ConnectionRefusedError)
-        with pytest.raises(FileNotFoundError):
-            await loop.create_unix_connection(Diary, str(tmp_path / "nobody"))
-        with pytest.raises(OSError, match=r"(?i)refused"):
-            await loop.create_connection(Diary, "127.0.0.1", port, local_addr=("127.0.0.1", 0))
-
-    run(main())
-
-
-def test_local_address_is_bound(run: Run[None]) -> None:
-    """A connection comes from the local address asked for."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        async with listening(Echo) as (_, address):
-            transport, client = await loop.create_connection(
-                Diary, *address, local_addr=("127.0.0.2", 0)
-            )
-            assert transport.get_extra_info("sockname")[0] == "127.0.0.2"
-            transport.close()
-            await client.lost
-            with pytest.raises(OSError, match="local address"):
-                await loop.create_connection(Diary, *address, local_addr=("::1", 0))
-
-    run(main())
-
-
-def test_contradicting_arguments(run: Run[None]) -> None:
-    """Arguments that contradict each other are refused before anything is made."""
-
-    async def main() -> None:
-        loop: Any = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            for call in (
-                loop.create_connection(Diary),
-                loop.create_connection(Diary, "127.0.0.1", 1, sock=ours),
-                loop.create_connection(Diary, "127.0.0.1", 1, server_hostname="x"),
-                loop.create_server(Diary),
-                loop.create_server(Diary, "127.0.0.1", 1, sock=ours),
-                loop.create_unix_connection(Diary),
-                loop.create_unix_connection(Diary, "x", sock=ours),
-                loop.create_unix_server(Diary),
-                loop.create_unix_server(Diary, "x", sock=ours),
-                loop.create_unix_server(Diary, "x" * 200),
-            ):
-                with pytest.raises(ValueError):  # noqa: PT011 - each has words of its own
-                    await call
-
-    run(main())
-
-
-def test_what_is_not_supported_says_so(run: Run[None]) -> None:
-    """TLS, subprocesses, pipes, datagrams and the rest raise NotImplementedError with a reason."""
-
-    async def main() -> None:
-        loop: Any = asyncio.get_running_loop()
-        for call in (
-            loop.create_connection(Diary, "127.0.0.1", 1, ssl=True),
-            loop.create_server(Diary, "127.0.0.1", 1, ssl=object()),
-            loop.start_tls(None, None, None),
-            loop.subprocess_exec(Diary, "true"),
-            loop.subprocess_shell(Diary, "true"),
-            loop.create_datagram_endpoint(Diary),
-            loop.connect_read_pipe(Diary, None),
-            loop.sock_recv(None, 1),
-            loop.sendfile(None, None),
-        ):
-            with pytest.raises(NotImplementedError, match="does not support"):
-                await call
-        with pytest.raises(NotImplementedError, match="does not support"):
-            loop.add_reader(0, print)
-
-    run(main())
-
-
-def test_cancelled_while_connecting(run: Run[None]) -> None:
-    """A create_connection that is cancelled leaves no socket behind."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-            address = listener.getsockname()
-            # With the queue full, connecting hangs.
-            fillers = []
-            for _ in range(4):
-                filler = socket.socket()
-                filler.setblocking(False)
-                filler.connect_ex(address)
-                fillers.append(filler)
-            task = loop.create_task(loop.create_connection(Diary, *address))
-            await passes(5)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            for filler in fillers:
-                filler.close()
-
-    run(main())
-
-
-def test_abandoned_transport_warns_and_closes(
-    make_loop: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
-    """A transport still open when its loop is closed warns, and its descriptor is closed with it."""
-    ours, theirs = socket.socketpair()
-
-    async def main() -> None:
-        protocol: Diary
-        _, protocol = await asyncio.get_running_loop().create_connection(
-            Diary, sock=socket.socket(fileno=ours.detach())
-        )
-        await protocol.made
-        server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
-        assert server.is_serving()
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        with asyncio.Runner(loop_factory=make_loop) as runner:
-            runner.run(main())
-        gc.collect()
-    kinds = {warning.category for warning in caught}
-    assert kinds == {ResourceWarning}
-    assert theirs.recv(1) == b""
-    theirs.close()

@@ -39,7 +39,7 @@ class Answering(System):
         self._errno: int | None = None
         enter, get_errno = self.bare_syscall, self.get_errno
 
-        def answer(*arguments: Any) -> int:  # noqa: ANN401 - whatever is passed on
+        def answer(*arguments: Any) -> int:
             self.count += 1
             self._errno = None
             number = self.answers.pop(0) if self.answers else 0
@@ -214,6 +214,25 @@ def test_passing_answers_lose_nothing(
             assert rig.finish(reader) == bytes([round_index])
             assert theirs.recv(100) == bytes([round_index])
         system.answers = []
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EBUSY])
+@pytest.mark.parametrize("made", [False, True], ids=["refused", "made-all-the-same"])
+def test_slots_that_were_not_taken_are_kept(
+    answering: tuple[Rig, Answering], number: int, made: bool
+) -> None:
+    """Ops that are submitted while older ones wait for the kernel overwrite none of them."""
+    rig, system = answering
+    system.made = made
+    ops: list[Op[Any]] = []
+    for _ in range(100):
+        system.answers = [number] * random.randrange(4)
+        ops += [rig.submit(Op(o.SHUTDOWN, 1_000_000 + len(ops) + n)) for n in range(5)]
+        rig.turn()
+    system.answers = []
+    rig.until(lambda: len(rig.delivered) == len(ops))
+    rig.wait(*ops)
+    assert {type(op.error) for op in ops} == {OpError}
 
 
 def test_a_signal_ends_a_turn(answering: tuple[Rig, Answering]) -> None:

@@ -115,7 +115,7 @@ def scheduler() -> Scheduler:
 
 
 def driver_for_start(op: "Op[T]") -> "Driver":
-    """Return the driver that may start *op*; raises `WrongThreadError` when that is not this one."""
+    """Return the driver that may start *op*; raises `WrongThreadError` when it is not this one."""
     found = driver()
     if op.home is not None and op.home is not found:
         raise WrongThreadError(f"{op!r} belongs to a handle of another loop or thread")

@@ -1,8 +1,8 @@
 """
 How an op ends: the parts of settling that every driver shares.
 
-The orphan rules.  A cancelled op may have done its work.  Its owner hears of it (`Owner.orphan`) and
-keeps the bytes or closes the descriptor; where nobody owns the op, descriptors are closed here.
+The orphan rules.  A cancelled op may have done its work.  Its owner hears of it (`Owner.orphan`)
+and keeps the bytes or closes the descriptor; where nobody owns the op, descriptors are closed here.
 """
 
 from uringio._sys.system import System

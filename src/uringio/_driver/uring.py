@@ -15,16 +15,17 @@ SEND_ALL, are written out in `turn`.
 not found there is counted and dropped.  0 belongs to completions that nobody awaits, 1 to the wake
 pipe.
 
-Receiving.  RECV lets the kernel pick one of a small ring of provided buffers when data is there,
-so an idle connection holds none.  The bytes are copied out and the buffer goes back within the same
+Receiving.  RECV lets the kernel pick one of a small ring of provided buffers when data is there, so
+an idle connection holds none.  The bytes are copied out and the buffer goes back within the same
 turn.  ENOBUFS (more receives completed in one enter than there are buffers) queues the op until the
-turn's end, when all buffers are back; and then the ring of buffers is doubled, up to `buffer_count_max`:
+turn's end, when all buffers are back; and then the ring of buffers is doubled, up to
+`buffer_count_max`:
 with 500 busy connections and 64 buffers, three receives in four were refused and made again, 9.9 us
-of CPU per message against 6.7.  It does not begin large, because the kernel walks through all of it,
-and 512 buffers at 50 connections cost 5 % in cache misses.
+of CPU per message against 6.7.  It does not begin large, because the kernel walks through all of
+it, and 512 buffers at 50 connections cost 5 % in cache misses.
 
-Sending.  SEND_ALL carries MSG_WAITALL, with which the kernel itself goes on after a short send; what
-is cut short all the same is resubmitted from where it stopped.
+Sending.  SEND_ALL carries MSG_WAITALL, with which the kernel itself goes on after a short send;
+what is cut short all the same is resubmitted from where it stopped.
 
 What keeps memory safe: an op in `in_flight` is referenced from here, with its memory, until its
 terminal completion; and at close, what the kernel still holds is leaked on purpose.
@@ -172,7 +173,9 @@ class UringDriver:
         op.state = o.SPENT
 
     def register(self, fd: int, /) -> None:
-        """See the contract: with O_NONBLOCK set, io_uring would answer EAGAIN instead of waiting."""
+        """
+        See the contract: with O_NONBLOCK set, io_uring would answer EAGAIN instead of waiting.
+        """
         self.system.set_blocking(fd, True)
 
     def unregister(self, fd: int, /) -> None:
@@ -232,6 +235,7 @@ def make_uring_driver(
     sqes, sq_head, sq_flags = ring.sqes, ring.sq_head, ring.sq_flags
     entries = ring.sq_entries
     sq_mask = entries - 1
+    undeferred = not ring.deferred
     pack: _PackInto = SQE_SHORT.pack_into
     tail = 0  # slots filled; never wraps
     limit = entries  # the tail at which the queue is full
@@ -293,7 +297,7 @@ def make_uring_driver(
             raise wrong_thread()
         turns += 1
         wait_count, timeout_ns = 1, None
-        if deadline_ns == 0 or not drained or offloads.finished:
+        if deadline_ns == 0 or storage or offloads.finished:
             wait_count = 0
         else:
             timer_ns = timers.next_deadline_ns()
@@ -310,6 +314,8 @@ def make_uring_driver(
             reap()
             if fate is Fate.REAP and not storage:
                 stall()
+        elif undeferred:
+            reap()  # completions may stand there that no enter of ours has brought
 
         # The iterator outlives the turn: should an exception (a signal handler's, say) end the loop
         # half way, the next turn goes on behind the completion at which it struck.
@@ -495,7 +501,11 @@ def make_uring_driver(
         """Replace the ring of buffers by a larger one, while no buffer is in use."""
         nonlocal buffers, buffer_count, buffer_tail, buffer_mask
         nonlocal pool, held_at, put_buffer, publish_buffers
-        if not ring.deferred or sq_flags[0] & k.IORING_SQ_CQ_OVERFLOW:
+        if (
+            not ring.deferred
+            or sq_flags[0] & k.IORING_SQ_CQ_OVERFLOW
+            or ring.cq_head[0] != ring.cq_tail[0]
+        ):
             return  # a completion that names an old buffer may be on its way
         count = buffer_count
         while count < buffer_count + len(starved) and count < buffer_count_max:
@@ -552,11 +562,10 @@ def make_uring_driver(
         nonlocal limit, waits
         for _ in range(16):
             waits += 1
-            fate = submit_and_wait(tail, 0, None)
+            submit_and_wait(tail, 0, None)
             pending = (tail - sq_head[0]) & _U32_MASK
             limit = tail + entries - pending
-            if fate is Fate.REAP:
-                reap()
+            reap()  # here, since the next turn may find nothing to enter for
             if pending < entries:
                 return True
         return False
@@ -692,9 +701,12 @@ def make_uring_driver(
                 op.state = CANCELLING
         starved.clear()
         events.clear()
-        push(_CANCEL_HEAD, -1, 0, 0, _CANCEL_EVERYTHING, _USE_NOBODY)
+        tries = 0
         deadline = deadline_ns if deadline_ns is not None else clock() + 1_000_000_000
         while (in_flight or wake_armed) and clock() < deadline:
+            if tries < _CANCEL_TRIES_MAX:  # see there
+                tries += 1
+                push(_CANCEL_HEAD, -1, 0, 0, _CANCEL_EVERYTHING, _USE_NOBODY)
             turn(deadline)
         if in_flight:
             _leaked.append((dict(in_flight), buffers, wake_memory))

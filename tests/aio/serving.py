@@ -1,0 +1,24 @@
+"""Servers for a while."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+__all__ = ["LARGE", "listening"]
+
+LARGE = bytes(range(256)) * 4096 * 16  # 16 MiB in which every shift shows
+
+
+@asynccontextmanager
+async def listening(
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+) -> AsyncIterator[tuple[asyncio.Server, Any]]:
+    """Serve on a loopback port; yields the server and where it listens."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(protocol_factory, "127.0.0.1", 0)
+    try:
+        yield server, server.sockets[0].getsockname()
+    finally:
+        server.close()
+        await server.wait_closed()
