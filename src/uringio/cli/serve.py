@@ -266,7 +266,9 @@ class _Process:
         """Let SIGINT and SIGTERM end the process in order."""
         context = running.context()
 
-        def note(_number: int, _frame: FrameType | None) -> None:
+        def note(number: int, _frame: FrameType | None) -> None:
+            # To a worker SIGINT is its parent's word that there was a second signal.
+            self._signals_count += 2 if self._is_worker and number == signal.SIGINT else 1
             context.run_soon(self._signalled)
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -277,7 +279,6 @@ class _Process:
                 signal.signal(number, handler)
 
     def _signalled(self) -> None:
-        self._signals_count += 1
         if self._signals_count > 1:
             self._group.cancel_scope.cancel()
         else:

@@ -196,7 +196,6 @@ class Supervisor:
     def _obey(self) -> None:
         """Do what the signals so far have asked for."""
         if self._signals_count > self._told_count:
-            self._told_count = self._signals_count
             if self._kill_at is None:
                 self._restarts.clear()
                 until = time.monotonic() + _BACKLOG_SECONDS
@@ -204,8 +203,11 @@ class Supervisor:
                     time.sleep(0.005)
                 stop_listening(self._listening)
                 self._kill_at = time.monotonic() + self._grace_seconds + _KILL_SECONDS
+            # Another signal the second time: two of one kind may arrive as one.
+            number = signal.SIGTERM if self._told_count == 0 else signal.SIGINT
+            self._told_count = self._signals_count
             for worker in self._workers:
-                worker.process.send_signal(signal.SIGTERM)
+                worker.process.send_signal(number)
         elif self._kill_at is not None and time.monotonic() >= self._kill_at:
             for worker in self._workers:
                 worker.process.kill()
