@@ -52,8 +52,8 @@ from uringio.errors import ClosedError, OpError, RingForkedError, WrongThreadErr
 from . import op as o
 from .contract import Deliver, MakeCancelled, Statistics
 from .offloads import Offloads
-from .op import CANCELLING, DONE, RECV, SEND_ALL, SUBMITTED, Offload, Op
-from .outcome import settle_cancelled, settle_done_as_cancelled, settle_failed
+from .op import CANCELLING, DONE, RECV, RECVMSG, SEND_ALL, SENDMSG, SUBMITTED, Offload, Op
+from .outcome import received, settle_cancelled, settle_done_as_cancelled, settle_failed
 from .timers import Timers
 
 __all__ = ["UringDriver", "make_uring_driver"]
@@ -83,6 +83,8 @@ _HEADS[o.OPEN] = sqe_head(k.IORING_OP_OPENAT)
 _HEADS[o.WRITE] = sqe_head(k.IORING_OP_WRITE)
 _HEADS[o.FSYNC] = sqe_head(k.IORING_OP_FSYNC)
 _HEADS[o.POLL] = sqe_head(k.IORING_OP_POLL_ADD)
+_HEADS[o.SENDMSG] = sqe_head(k.IORING_OP_SENDMSG)
+_HEADS[o.RECVMSG] = sqe_head(k.IORING_OP_RECVMSG)
 
 # The kernel writes into the memory of these: they keep off the path that takes `bytes` as they are.
 _WRITING_HEADS: Final = {
@@ -391,10 +393,16 @@ def make_uring_driver(
         op.value = b""  # the peer's end; the kernel took no buffer for it
         return True
 
+    def settle_recvmsg(op: Op[object], res: int) -> bool:
+        op.value = received(op, res)
+        op.hold = None
+        return True
+
     settles: list[Callable[[Op[object], int], bool] | None] = [None] * len(heads)
     settles[RECV] = settle_recv
     settles[SEND_ALL] = settle_send_all
-    for code in (o.RECV_INTO, o.SEND, o.READ, o.WRITE, o.OPEN):
+    settles[RECVMSG] = settle_recvmsg
+    for code in (o.RECV_INTO, o.SEND, o.SENDMSG, o.READ, o.WRITE, o.OPEN):
         settles[code] = settle_count
     for code in (o.CONNECT, o.SHUTDOWN, o.CLOSE, o.FSYNC):
         settles[code] = settle_none
@@ -459,7 +467,7 @@ def make_uring_driver(
         nonlocal starved_count
         code = op.code
         if op.state == CANCELLING:
-            if code == SEND_ALL and res > 0:
+            if res > 0 and code in (SEND_ALL, SENDMSG):
                 op.done_bytes += res
             value: object = res
             if code == RECV:

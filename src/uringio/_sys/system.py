@@ -95,6 +95,8 @@ class System:
         # Attempts on sockets and files by address.
         self.recv = libc.recv
         self.send = libc.send
+        self.sendmsg = libc.sendmsg
+        self.recvmsg = libc.recvmsg
         self.read = libc.read
         self.write = libc.write
         self.connect = libc.connect
