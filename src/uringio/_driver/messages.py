@@ -24,6 +24,8 @@ __all__ = [
     "MSG_CMSG_CLOEXEC",
     "PIECES_MAX",
     "Ancillary",
+    "Copies",
+    "Credentials",
     "Incoming",
     "Outgoing",
     "Received",
@@ -62,6 +64,14 @@ class Ancillary(NamedTuple):
     data: bytes
 
 
+class Credentials(NamedTuple):
+    """Who a process is."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
 # --- ancillary data ------------------------------------------------------------------------------
 
 
@@ -71,9 +81,9 @@ def descriptors_item(fds: Sequence[int]) -> Ancillary:
     return Ancillary(_SOL_SOCKET, _SCM_RIGHTS, raw)
 
 
-def credentials_item(pid: int, uid: int, gid: int) -> Ancillary:
+def credentials_item(credentials: Credentials) -> Ancillary:
     """Make the item that says who sends; the kernel checks it, see unix(7)."""
-    return Ancillary(_SOL_SOCKET, _SCM_CREDENTIALS, UCRED.pack(pid, uid, gid))
+    return Ancillary(_SOL_SOCKET, _SCM_CREDENTIALS, UCRED.pack(*credentials))
 
 
 def segment_item(segment_bytes: int) -> Ancillary:
@@ -81,12 +91,11 @@ def segment_item(segment_bytes: int) -> Ancillary:
     return Ancillary(_SOL_UDP, _UDP_SEGMENT, segment_bytes.to_bytes(2, _BYTE_ORDER))
 
 
-def read_credentials(item: Ancillary) -> tuple[int, int, int] | None:
-    """Return (pid, uid, gid) if *item* is that."""
+def read_credentials(item: Ancillary) -> Credentials | None:
+    """Return who sent the message, if *item* is that."""
     if item[:2] != (_SOL_SOCKET, _SCM_CREDENTIALS) or len(item.data) < UCRED.size:
         return None
-    pid, uid, gid = UCRED.unpack_from(item.data)
-    return pid, uid, gid
+    return Credentials(*UCRED.unpack_from(item.data))
 
 
 def read_segment_bytes(item: Ancillary) -> int | None:
@@ -116,6 +125,30 @@ def _unpack_control(raw: bytes) -> Iterator[Ancillary]:
         at += length + -length % CMSG_ALIGN
 
 
+class Copies:
+    """
+    Duplicates of descriptors that wait to be passed on; closed when they are dropped.
+
+    Attributes:
+        fds: Their numbers.
+
+    Raises:
+        OpError: One of the originals is closed, or no descriptor is left.
+    """
+
+    __slots__ = ("_close", "fds")
+
+    def __init__(self, system: System, originals: Sequence[int]) -> None:
+        self._close: Callable[[int], int] = system.close
+        self.fds: list[int] = []
+        for fd in originals:
+            self.fds.append(system.duplicate(fd))
+
+    def __del__(self) -> None:
+        while self.fds:
+            self._close(self.fds.pop())
+
+
 # --- both directions -----------------------------------------------------------------------------
 
 
@@ -127,6 +160,7 @@ class Outgoing:
         pieces: The payload, sent as if it were one piece.
         name: The packed address, or nothing.
         control: See `pack_control`.
+        copies: The descriptors that *control* names.
 
     Attributes:
         addr: Where the msghdr is.
@@ -136,7 +170,11 @@ class Outgoing:
     __slots__ = ("_kept", "addr", "len_bytes")
 
     def __init__(
-        self, pieces: Sequence[ReadableBuffer], name: bytes = b"", control: bytes = b""
+        self,
+        pieces: Sequence[ReadableBuffer],
+        name: bytes = b"",
+        control: bytes = b"",
+        copies: Copies | None = None,
     ) -> None:
         total_bytes = 0
         kept: list[Pinned] = []
@@ -155,8 +193,8 @@ class Outgoing:
         )  # fmt: skip
         self.addr, _, header_hold = pin(header)
         self.len_bytes = total_bytes
-        self._kept: tuple[Pinned, ...] = (
-            vectors_hold, name_hold, control_hold, header_hold, *kept,
+        self._kept: tuple[Pinned | None, ...] = (
+            vectors_hold, name_hold, control_hold, header_hold, copies, *kept,
         )  # fmt: skip
 
 
