@@ -141,10 +141,18 @@ class Copies:
     def __init__(self, system: System, originals: Sequence[int]) -> None:
         self._close: Callable[[int], int] = system.close
         self.fds: list[int] = []
-        for fd in originals:
-            self.fds.append(system.duplicate(fd))
+        try:
+            for fd in originals:
+                self.fds.append(system.duplicate(fd))  # noqa: PERF401 - none may be forgotten
+        except BaseException:
+            self.close()
+            raise
 
     def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close them now."""
         while self.fds:
             self._close(self.fds.pop())
 

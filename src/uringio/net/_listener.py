@@ -203,6 +203,10 @@ class Listener:
         finally:
             server.close_unstarted()
 
+    def fileno(self) -> int:
+        """The descriptor, which stays the listener's; raises `ClosedError`."""
+        return self._fd.number
+
     def aclose(self) -> Op[None]:
         """
         Stop listening; safe to call twice.  Tasks in `accept` or `serve` get `ClosedError`.

@@ -156,6 +156,8 @@ def outgoing_op(
         OpError: A descriptor of *fds* is closed, or none is left to duplicate it.
     """
     parts = _pieces_of(pieces)
+    if not empty and not any(memoryview(part).nbytes for part in parts):
+        raise ValueError("on a stream, ancillary data goes with at least one byte")
     items = list(ancillary)
     kept: Copies | None = None
     if credentials is not None:
@@ -171,9 +173,12 @@ def outgoing_op(
             )
         kept = Copies(driver.system, [number_of(one) for one in fds])
         items.append(descriptors_item(kept.fds))
-    if not empty and not any(memoryview(part).nbytes for part in parts):
-        raise ValueError("on a stream, ancillary data goes with at least one byte")
-    message = Outgoing(parts, name, pack_control(items) if items else b"", kept)
+    try:
+        message = Outgoing(parts, name, pack_control(items) if items else b"", kept)
+    except BaseException:
+        if kept is not None:
+            kept.close()  # the traceback would hold them
+        raise
     op: Op[int] = Op(SENDMSG, fd, addr=message.addr, len_=1, flags=SEND_FLAGS, owner=owner)
     op.hold = message
     op.home = driver
