@@ -1,10 +1,10 @@
 """
 Every exception that uringio raises, on one screen.
 
-Three questions sort them.  Did the kernel refuse?  Then it is an `OpError`, which is always also the
-builtin `OSError` subclass that fits the errno, so ``except ConnectionResetError`` works as it does
-with the standard library.  Did the program misuse the library?  Then it is a `UsageError`.  Can this
-machine not do it?  `UnsupportedError` and `RingError` say why and what would help.
+Three questions sort them.  Did the kernel refuse?  Then it is an `OpError`, which is always also
+the builtin `OSError` subclass that fits the errno, so ``except ConnectionResetError`` works as it
+does with the standard library.  Did the program misuse the library?  Then it is a `UsageError`.
+Can this machine not do it?  `UnsupportedError` and `RingError` say why and what would help.
 
 `Cancelled` stands apart: a `BaseException`, the native scheduler's word that the task was told to
 stop.  Under asyncio, asyncio's own ``CancelledError`` takes its place.

@@ -18,8 +18,8 @@ def offload(function: Callable[[*Ts], T], *args: *Ts) -> Op[T]:
     """
     Call ``function(*args)`` in a worker thread and wait for what it returns.
 
-    The call sees the context variables of the caller.  At most eight calls run at once; more wait in
-    line.
+    The call sees the context variables of the caller.  At most eight calls run at once; more wait
+    in line.
 
     Raises:
         Exception: What *function* raises.

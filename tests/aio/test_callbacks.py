@@ -370,7 +370,7 @@ def test_no_loop_inside_of_uringio_run(backend: str) -> None:
 
 
 def test_unknown_backend_is_refused() -> None:
-    """A backend that does not exist is refused when the loop is made, and leaves nothing to close."""
+    """A backend that does not exist is refused when the loop is made; nothing is left to close."""
     from uringio import aio
 
     with pytest.raises(UsageError, match="no backend"):

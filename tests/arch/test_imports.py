@@ -18,14 +18,19 @@ MODULES = source.modules()
 ROOMS: dict[str, frozenset[str] | None] = {
     "errors": frozenset(),
     "_sys": frozenset({"errors"}),
-    "_ring": frozenset({"_sys"}),
+    "_ring": frozenset({"_sys", "errors"}),
     "_own": frozenset({"errors", "_sys.memory"}),
     "_driver": frozenset({"_sys", "errors"}),  # and _ring, for the modules in RING_MODULES
     "_run": frozenset({"_driver", "errors"}),
     "streams": frozenset({"_own", "_driver", "errors"}),
     **{
-        surface: frozenset({"_own", "_driver", "errors", "streams"})
+        surface: frozenset({"_own", "_driver", "errors", "streams", "clock", "offloading"})
         for surface in ("net", "files", "fs", "sync", "signals", "process")
+    },
+    **{
+        # What every other surface room may wait with.
+        surface: frozenset({"_driver", "errors"})
+        for surface in ("clock", "offloading")
     },
     "aio": frozenset({"_driver", "_own", "errors"}),
     "proto": frozenset({"errors", "streams"}),

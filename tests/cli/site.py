@@ -139,8 +139,7 @@ def make_site(folder: Path) -> dict[str, bytes]:
     }
     for target, name in odd.items():
         files[target] = b"named " + name
-        with open(os.path.join(os.fsencode(folder), b"names", name), "wb") as file:  # noqa: PTH118,PTH123
-            file.write(files[target])
+        (folder / "names" / os.fsdecode(name)).write_bytes(files[target])
 
     links = folder / "links"
     links.mkdir()

@@ -1,8 +1,10 @@
 """Rings of provided buffers: who has which, in whatever order they come back."""
 
 import errno
+import gc
 import os
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +17,7 @@ from uringio._ring.queue import Completion
 from uringio._ring.setup import queue_init
 from uringio._sys import constants as k
 from uringio._sys.layouts import BUF, BUF_SIZE
+from uringio._sys.memory import Memory
 from uringio._sys.system import System
 from uringio.errors import OpError
 
@@ -275,6 +278,43 @@ def test_any_order_of_taking_and_returning(
     finally:
         one.close()
         ring.close()
+
+
+def test_kernels_buffers_outlive_our_references(pilot: Pilot) -> None:
+    """Whoever lost the object (a handler may raise on its way) has not freed what it stands for."""
+    BufferRing(pilot.ring, 0, 2, SIZE)
+    gc.collect()
+    others = [Memory(2 * SIZE) for _ in range(8)]  # which would get its place
+    sender, receiver = socket.socketpair()
+    sender.send(b"into the buffer")
+    pilot.put(
+        k.IORING_OP_RECV,
+        receiver.fileno(),
+        flags=k.IOSQE_BUFFER_SELECT,
+        op_flags=socket.MSG_DONTWAIT,
+    )
+    assert pilot.result() == 15
+    assert not any(any(one.view) for one in others)
+    kept = pilot.ring.buffer_rings[0]
+    assert isinstance(kept, BufferRing)
+    assert bytes(kept.memory.view[:15]) == b"into the buffer"
+    sender.close()
+    receiver.close()
+
+
+@pytest.mark.parametrize("end", ["unregister", "close"])
+def test_buffers_are_freed_with_the_group(end: str, make_pilot: Callable[..., Pilot]) -> None:
+    """Once withdrawn, or with the ring gone, nothing holds them any more."""
+    ring = make_pilot(1).ring
+    buffers = BufferRing(ring, 0, 2, SIZE)
+    memory = weakref.ref(buffers.memory.slices)
+    if end == "unregister":
+        buffers.unregister()
+    else:
+        ring.close()
+    del buffers
+    gc.collect()
+    assert memory() is None
 
 
 def test_groups_do_not_mix(make_receiver: Callable[..., Receiver]) -> None:

@@ -397,6 +397,54 @@ def test_closing_gives_everything_back(system: System) -> None:
     os.close(other)
 
 
+@needs_ring
+@pytest.mark.parametrize("rung", RUNGS)
+def test_forked_child_can_close_its_copy(rung: int, fresh_python: FreshPython) -> None:
+    """
+    What a child inherits it can let go of, and the parent never notices.
+
+    Its ring, its registered index and its requests in flight go on.
+    """
+    fresh_python(
+        """
+        import os, sys
+        from uringio._ring.prep import prep, sqe_head
+        from uringio._ring.queue import make_reap, make_submit_and_wait
+        from uringio._ring.register import register_ring_fd
+        from uringio._ring.setup import FLAG_LADDER, queue_init
+        from uringio._sys.constants import IORING_OP_NOP, IORING_OP_READ
+        from uringio._sys.memory import Memory
+        from uringio._sys.system import real_system
+        from uringio.errors import RingError
+        try:
+            ring = queue_init(real_system(), 4, ladder=(FLAG_LADDER[int(sys.argv[1])],))
+        except RingError:
+            sys.exit(0)  # a kernel without this rung
+        register_ring_fd(ring)
+        taken, memory = [], Memory(4096)
+        enter, reap = make_submit_and_wait(ring), make_reap(ring, taken)
+        read_fd, write_fd = os.pipe()
+        prep(ring, 0, sqe_head(IORING_OP_READ), read_fd, addr=memory.addr, len_=100, user_data=1)
+        enter(1, 0, None)
+        pid = os.fork()
+        if pid == 0:
+            ring.close()
+            os._exit(0 if ring.fd == -1 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        prep(ring, 1, sqe_head(IORING_OP_NOP), -1, user_data=2)
+        enter(2, 1, None)
+        reap()
+        os.write(write_fd, b"after the fork")
+        enter(2, 1, None)
+        reap()
+        assert taken == [(2, 0, 0), (1, 14, 0)], taken
+        assert memory.slices[:14] == b"after the fork"
+        ring.close()
+        """,
+        str(rung),
+    ).check()
+
+
 def test_closures_raise_after_close(make_pilot: Callable[..., Pilot]) -> None:
     """A late call is an exception, not a touch of memory that is no longer there."""
     pilot = make_pilot()

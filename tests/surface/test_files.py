@@ -216,30 +216,26 @@ def test_cancelled_opens_leave_no_descriptor(scheduler: Scheduler, path: Path, w
     scheduler.run(main)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_reads_keep_their_file_open(scheduler: Scheduler, path: Path) -> None:
     """A read that outlives every other reference to its file still reads that file."""
 
     async def main() -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            read = (await open_file(path)).read_at(0, 4)
-            async with await open_file("/dev/null"):  # would get the number
-                assert await read == CONTENT[:4]
-            del read
+        read = (await open_file(path)).read_at(0, 4)
+        async with await open_file("/dev/null"):  # would get the number
+            assert await read == CONTENT[:4]
 
     scheduler.run(main)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_opens_keep_their_folder_open(scheduler: Scheduler, path: Path) -> None:
     """So does an open in a folder; and one whose folder was closed first is refused."""
 
     async def main() -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            opening = open_file("file", folder=await open_file(path.parent))
-            async with await open_file("/"), await opening as file:
-                assert await file.read_at(0, 4) == CONTENT[:4]
-            del opening
+        opening = open_file("file", folder=await open_file(path.parent))
+        async with await open_file("/"), await opening as file:
+            assert await file.read_at(0, 4) == CONTENT[:4]
         folder = await open_file(path.parent)
         opening = open_file("file", folder=folder)
         await folder.aclose()

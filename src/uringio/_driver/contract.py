@@ -1,18 +1,19 @@
 """
 The completion contract that every driver fulfils, and the choice between them.
 
-A driver takes ops and delivers their outcomes.  It is built once per running loop and is used by one
-thread, `wake` excepted.  ``deliver`` is injected: the native scheduler and the asyncio loop each pass
-the function that queues a finished op for its waiter, so no driver ever asks who is waiting.
+A driver takes ops and delivers their outcomes.  It is built once per running loop and is used by
+one thread, `wake` excepted.  ``deliver`` is injected: the native scheduler and the asyncio loop
+each pass the function that queues a finished op for its waiter, so no driver ever asks who is
+waiting.
 
 What every driver promises:
 
 - Every submitted op is delivered exactly once, after its terminal completion.  Nothing the kernel
   may touch is let go of before.
 - `cancel` is a request; a cancelled op is delivered with the scheduler's cancelled exception or the
-  *reason* given, never with a value.  What happened anyway goes to the op's owner.  A CLOSE is never
-  withdrawn, only reported as cancelled.  Cancelling an op whose outcome waits for delivery turns the
-  outcome into the cancellation.
+  *reason* given, never with a value.  What happened anyway goes to the op's owner.  A CLOSE is
+  never withdrawn, only reported as cancelled.  Cancelling an op whose outcome waits for delivery
+  turns the outcome into the cancellation.
 - Failures are `OpError`s in ``op.error``; `submit` raises only for misuse.
 - `turn` runs no user code.
 """
@@ -25,7 +26,15 @@ from uringio.errors import RingError, UsageError
 
 from .op import Op
 
-__all__ = ["BACKENDS", "Deliver", "Driver", "MakeCancelled", "Statistics", "make_driver"]
+__all__ = [
+    "BACKENDS",
+    "Deliver",
+    "Driver",
+    "MakeCancelled",
+    "Statistics",
+    "System",
+    "make_driver",
+]
 
 Deliver: TypeAlias = Callable[[Op[object]], object]
 MakeCancelled: TypeAlias = Callable[[Op[object]], BaseException]
@@ -127,7 +136,8 @@ class Driver(Protocol):
 
     def leave(self) -> None:
         """
-        Let go from outside of the driver's thread, which may have ended; nothing may use the driver.
+        Let go from outside of the driver's thread, which may have ended; nothing may use the
+        driver.
 
         Nobody can wait for the kernel here: what is in flight is never delivered, and its memory
         leaked on purpose, with a `ResourceWarning`.

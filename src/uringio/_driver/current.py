@@ -24,6 +24,7 @@ __all__ = [
     "driver",
     "driver_for_start",
     "driver_of",
+    "here",
     "loop",
     "running",
     "scheduler",
@@ -74,18 +75,18 @@ class _Current(threading.local):
     scheduler: Scheduler | None = None
 
 
-_current = _Current()
+here = _Current()
 
 
 def set_current(driver: "Driver | None", scheduler: Scheduler | None) -> None:
     """Make *driver* and *scheduler* this thread's, or clear them with None."""
-    _current.driver = driver
-    _current.scheduler = scheduler
+    here.driver = driver
+    here.scheduler = scheduler
 
 
 def running() -> bool:
     """Whether a driver runs in this thread."""
-    return _current.driver is not None
+    return here.driver is not None
 
 
 def driver() -> "Driver":
@@ -95,7 +96,7 @@ def driver() -> "Driver":
     Raises:
         UsageError: Nothing of uringio runs in this thread.
     """
-    found = _current.driver
+    found = here.driver
     if found is None:
         raise UsageError(
             "no uringio loop runs in this thread; call this from a task under uringio.run() or "
@@ -106,7 +107,7 @@ def driver() -> "Driver":
 
 def scheduler() -> Scheduler:
     """Return this thread's running scheduler; raises `UsageError` like `driver`."""
-    found = _current.scheduler
+    found = here.scheduler
     if found is None:
         driver()
         raise UsageError("this driver runs without a scheduler")
@@ -114,7 +115,7 @@ def scheduler() -> Scheduler:
 
 
 def driver_for_start(op: "Op[T]") -> "Driver":
-    """Return the driver that may start *op*; raises `WrongThreadError` when that is not this one."""
+    """Return the driver that may start *op*; raises `WrongThreadError` when it is not this one."""
     found = driver()
     if op.home is not None and op.home is not found:
         raise WrongThreadError(f"{op!r} belongs to a handle of another loop or thread")

@@ -221,38 +221,45 @@ class Descriptors:
 
     # --- going on --------------------------------------------------------------------------------
 
+    # An op leaves its queue after its attempt, so that an exception (a signal handler's) in between
+    # loses none; one that is found there with its outcome known already has had such luck.
+
     def serve_readers(self, descriptor: Descriptor) -> None:
         """Attempt the queued readers, until one finds nothing to read."""
-        waiting = descriptor.readers[:]
-        descriptor.readers.clear()
-        for index, op in enumerate(waiting):
-            if not self._try_reader(op, descriptor):
-                descriptor.readers.append(op)
-                if not _tells_nothing(op):
-                    descriptor.readers += waiting[index + 1 :]
-                    break
+        readers = descriptor.readers
+        index = 0
+        while index < len(readers):
+            op = readers[index]
+            if op.state != SUBMITTED or self._try_reader(op, descriptor):
+                del readers[index]
+            elif _tells_nothing(op):
+                index += 1
+            else:
+                break
 
     def serve_writers(self, descriptor: Descriptor) -> None:
         """Attempt the queued writers, until one finds no room."""
         writers = descriptor.writers
-        while writers and self._try_writer(writers[0]):
+        while writers and (writers[0].state != SUBMITTED or self._try_writer(writers[0])):
             del writers[0]
 
     def serve_pollers(self, descriptor: Descriptor) -> None:
         """Ask for what the POLL ops wait for."""
         for op in descriptor.pollers[:]:
-            res = self.attempts[op.code](op)
-            if res != -errno.EAGAIN:
-                descriptor.pollers.remove(op)
+            if op.state == SUBMITTED:
+                res = self.attempts[op.code](op)
+                if res == -errno.EAGAIN:
+                    continue
                 self.finish(op, res)
+            descriptor.pollers.remove(op)
 
     def serve_everybody(self) -> None:
         """Attempt every op that waits: edges may have been lost."""
         for descriptor in list(self.table.values()):
             descriptor.dry = False
+            self.serve_pollers(descriptor)
             self.serve_readers(descriptor)
             self.serve_writers(descriptor)
-            self.serve_pollers(descriptor)
 
     def serve_postponed(self) -> None:
         """Go on with what no edge will tell of."""
@@ -268,8 +275,8 @@ class Descriptors:
         if error.errno == errno.EAGAIN:
             descriptor.dry = True
         else:
-            descriptor.readers.remove(op)
             self.finish(op, -(error.errno or errno.EIO))
+            descriptor.readers.remove(op)
 
     # --- ending ----------------------------------------------------------------------------------
 

@@ -1,9 +1,9 @@
 """
 OFFLOAD ops: calls that worker threads make for a driver.
 
-A finished call is put into a queue and the driver woken; the driver's own thread settles the op.  An
-abandoned call runs on unheard: its result is dropped, which is why only calls that own nothing of
-ours may be offloaded.
+A finished call is put into a queue and the driver woken; the driver's own thread settles the op.
+An abandoned call runs on unheard: its result is dropped, which is why only calls that own nothing
+of ours may be offloaded.
 """
 
 from collections import deque

@@ -262,7 +262,9 @@ class Op(Generic[T_co]):
             self.waiter = callback
             self.context = context
             try:
-                driver = current.driver_for_start(self)
+                driver = current.here.driver
+                if driver is None or (self.home is not None and self.home is not driver):
+                    driver = current.driver_for_start(self)  # which says what is wrong
                 self.home = driver
                 driver.submit(self)
             except Exception as error:
@@ -340,12 +342,12 @@ class Op(Generic[T_co]):
 
     def get_loop(self) -> object:
         """Return the asyncio loop that runs here, which is the only one that may await the op."""
-        try:
-            return current.loop()
-        except UsageError:
+        scheduler = current.here.scheduler
+        if scheduler is None:
             # asyncio's task compares this with its own loop and fails with a clear error; it would
             # not survive an exception.
             return None
+        return scheduler.asyncio_loop()
 
     def _make_cancelled_error(self) -> BaseException:
         # asyncio.gather asks its children for the exception to raise.

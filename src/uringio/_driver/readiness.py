@@ -221,6 +221,8 @@ def make_readiness_driver(
                     else:
                         stray += 1
                     continue
+                if descriptor.pollers:  # first: they ask for what the others will take away
+                    serve_pollers(descriptor)
                 if bits & _TROUBLE:
                     descriptor.exact = False
                 if bits & _READABLE:
@@ -235,9 +237,9 @@ def make_readiness_driver(
                             except OSError as error:
                                 descriptors.recv_failed(descriptor, op, error)
                             else:
-                                readers.clear()
                                 op.value = data
                                 op.state = DONE
+                                readers.clear()
                                 deliver(op)
                                 if descriptor.exact and 0 < len(data) < size:
                                     descriptor.dry = True
@@ -245,20 +247,18 @@ def make_readiness_driver(
                             serve_readers(descriptor)
                 if descriptor.writers and bits & _WRITABLE:
                     serve_writers(descriptor)
-                if descriptor.pollers:
-                    serve_pollers(descriptor)
             if woken:
                 # In this order: who finds `woken` set and does not poke has left its work before
                 # it is cleared, and that work is looked at after.
                 system.drain(wake_read_fd)
                 woken = False
+            if suspect:
+                descriptors.serve_everybody()
+                suspect = False
         except BaseException:
             # A signal handler's, say: the rest of the batch is lost, and edges come only once.
             suspect = True
             raise
-        if suspect:
-            suspect = False
-            descriptors.serve_everybody()
         if unfinished or congested:
             descriptors.serve_postponed()
         if nops:

@@ -503,7 +503,11 @@ def make_uring_driver(
         """Replace the ring of buffers by a larger one, while no buffer is in use."""
         nonlocal buffers, buffer_count, buffer_tail, buffer_mask
         nonlocal pool, held_at, put_buffer, publish_buffers
-        if not ring.deferred or sq_flags[0] & k.IORING_SQ_CQ_OVERFLOW:
+        if (
+            not ring.deferred
+            or sq_flags[0] & k.IORING_SQ_CQ_OVERFLOW
+            or ring.cq_head[0] != ring.cq_tail[0]
+        ):
             return  # a completion that names an old buffer may be on its way
         count = buffer_count
         while count < buffer_count + len(starved) and count < buffer_count_max:
@@ -700,9 +704,12 @@ def make_uring_driver(
                 op.state = CANCELLING
         starved.clear()
         events.clear()
-        push(_CANCEL_HEAD, -1, 0, 0, _CANCEL_EVERYTHING, _USE_NOBODY)
+        tries = 0
         deadline = deadline_ns if deadline_ns is not None else clock() + 1_000_000_000
         while (in_flight or wake_armed) and clock() < deadline:
+            if tries < _CANCEL_TRIES_MAX:  # see there
+                tries += 1
+                push(_CANCEL_HEAD, -1, 0, 0, _CANCEL_EVERYTHING, _USE_NOBODY)
             turn(deadline)
         if in_flight:
             _leaked.append((dict(in_flight), buffers, wake_memory))

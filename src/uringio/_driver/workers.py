@@ -2,7 +2,8 @@
 A few threads for calls that block and have no operation: name resolution, directory scans.
 
 The threads are daemons that interpreter exit does not wait for, since a resolver may take a minute
-to give up.  A worker that has been idle for a while ends.  Nothing of the ring is ever handed to one.
+to give up.  A worker that has been idle for a while ends.  Nothing of the ring is ever handed to
+one.
 """
 
 import threading

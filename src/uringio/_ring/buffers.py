@@ -34,6 +34,9 @@ class BufferRing:
     """
     Buffers of one size, registered as one group.
 
+    The ring holds it until `unregister`, so that its memory outlives every reference of ours while
+    the kernel may still write there.
+
     Attributes:
         group: The buffer group's number.
         count: Buffers, a power of two.
@@ -56,6 +59,7 @@ class BufferRing:
         self.memory = ring.system.allocate(count * buffer_bytes)
         self._entries = ring.system.allocate(count * BUF_SIZE)
         register_buf_ring(ring, self._entries.addr, count, group)
+        ring.buffer_rings[group] = self
         for bid in range(count):
             BUF.pack_into(
                 self._entries.view, bid * BUF_SIZE, self.memory.addr + bid * buffer_bytes,
@@ -85,3 +89,4 @@ class BufferRing:
     def unregister(self) -> None:
         """Withdraw the group; buffers that the kernel already took stay its own until completed."""
         unregister_buf_ring(self._ring, self.group)
+        self._ring.buffer_rings.pop(self.group, None)

@@ -73,6 +73,7 @@ class Ring:
         flags: The set-up flags that the kernel accepted.
         features: IORING_FEAT_* bits.
         sq_entries, cq_entries: Sizes, powers of two.
+        buffer_rings: What the kernel may pick receive buffers from, by group.
         registered_by: The thread whose registered index *enter_fd* is, None without one.
         sqes, cqes: The arrays. [bytes]
         sq_head, sq_tail, sq_flags, sq_dropped, cq_head, cq_tail, cq_overflow: One-word views.
@@ -88,6 +89,7 @@ class Ring:
         self.enter_fd = fd
         self.enter_flags = 0
         self.registered_by: int | None = None
+        self.buffer_rings: dict[int, object] = {}
         if features & k.IORING_FEAT_NO_IOWAIT:
             self.enter_flags |= k.IORING_ENTER_NO_IOWAIT
         self.flags = flags
@@ -124,8 +126,8 @@ class Ring:
         Unmap the ring and close its descriptor; closures over it raise from then on.
 
         The kernel tears the ring down asynchronously: memory of requests still in flight must stay
-        alive, which is the caller's to see to.  A registered index is given back, since it would
-        keep the ring alive; that only works in the thread that registered it.
+        alive, provided buffers too, which is the caller's to see to.  A registered index is given
+        back, since it would keep the ring alive; that only works in the thread that registered it.
 
         Raises:
             BufferError: Somebody holds an export of the ring's memory, such as an iterator over
@@ -146,6 +148,7 @@ class Ring:
         self._sqes_mapping.unmap()
         self._ring_mapping.unmap()
         self.system.close(fd)
+        self.buffer_rings.clear()
 
     def give_index_back(self) -> int:
         """Undo `_ring.register.register_ring_fd`; the kernel's answer."""

@@ -21,6 +21,8 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _FOREVER_SECONDS = 1e9
+# How often, at the end, functions of `run_soon` are called; one may ask for itself each time.
+_INBOX_ROUNDS_MAX = 8
 
 
 class Context(Loop):
@@ -143,14 +145,23 @@ class Context(Loop):
             return
         self._enter()
         interrupted: KeyboardInterrupt | None = None
+        finalizing = False
+        inbox_rounds = _INBOX_ROUNDS_MAX
         try:
             self._everything.cancel()
-            while self._alive_count or self._inbox or self._asyncgens:
+            while True:
                 try:
-                    if not (self._alive_count or self._inbox):
+                    while self._alive_count:
+                        self._pass(None)
+                    if self._inbox and inbox_rounds:
+                        inbox_rounds -= 1
+                        self._pass(0)
+                    elif self._asyncgens and not finalizing:
+                        finalizing = True
                         closing = self._asyncgens.aclose_all()
                         self.spawn_coroutine(closing, self._root, name_of(closing), ignore)
-                    self._pass(None if self._alive_count else 0)
+                    else:
+                        break
                 except KeyboardInterrupt as error:
                     if interrupted is not None:
                         raise

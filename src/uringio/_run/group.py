@@ -45,7 +45,7 @@ class TaskGroup:
         self._context: Loop | None = None
         self._parent: Task[object] | None = None
         self._waiting: Task[object] | None = None
-        self._children: set[Task[None]] = set()
+        self._children: set[Task[object]] = set()
         self._errors: list[BaseException] = []
         self._closed = False
 
@@ -94,7 +94,7 @@ class TaskGroup:
             final.__context__ = context_before
             del final, error  # they would hold this frame, and the frame them
 
-    def start_soon(self, async_fn: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+    def start_soon(self, async_fn: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """
         Start ``async_fn(*args)`` as a child; it first runs in the loop's next pass.
 
@@ -116,7 +116,7 @@ class TaskGroup:
             raise
         self._start(context, coroutine, name_of(coroutine))
 
-    def _start(self, context: Loop, coroutine: Coroutine[object, None, None], name: str) -> None:
+    def _start(self, context: Loop, coroutine: Coroutine[object, None, object], name: str) -> None:
         task = context.spawn_coroutine(coroutine, self.cancel_scope, name, self._finished)
         self._children.add(task)
 
@@ -128,7 +128,7 @@ class TaskGroup:
             raise UsageError("the task group has ended; tasks cannot be started in it any more")
         return self._context
 
-    def _finished(self, task: Task[None]) -> None:
+    def _finished(self, task: Task[object]) -> None:
         self._children.discard(task)
         failure = task.failure
         if failure is not None and not isinstance(failure, Cancelled):

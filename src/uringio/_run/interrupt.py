@@ -26,7 +26,7 @@ from .context import Context
 
 __all__ = ["Interrupts", "in_core"]
 
-_STDLIB = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120 - pathlib is not loaded
+_STDLIB = os.path.dirname(os.__file__) + os.sep
 _SITE = _STDLIB + "site-packages"
 _NO_FD = -1
 

@@ -20,10 +20,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar, TypeVarTuple, cast
 
-from uringio._driver.contract import Driver, make_driver
+from uringio._driver.contract import Driver, System, make_driver
 from uringio._driver.current import ServingGroup
 from uringio._driver.op import CLOSE, NEW, SPENT, Op
-from uringio._sys.system import System
 from uringio.errors import Cancelled, ClosedError, UsageError, WrongThreadError
 
 from . import running
@@ -88,7 +87,7 @@ class Loop:
 
     def __del__(self) -> None:
         if not self._closed and not self._forked:
-            import warnings  # noqa: PLC0415 - seldom needed
+            import warnings
 
             warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=1, source=self)
 
@@ -214,7 +213,7 @@ class Loop:
 
     def serving_group(self) -> ServingGroup:
         """See `Scheduler`."""
-        from .group import TaskGroup  # noqa: PLC0415 - it is made of loops
+        from .group import TaskGroup
 
         return TaskGroup()
 
@@ -258,7 +257,7 @@ class Loop:
                     else:
                         item.error = None
                         trap = task.run(task.throw, error)  # type: ignore[arg-type]
-                except BaseException as failure:  # noqa: BLE001 - a task may fail in any way
+                except BaseException as failure:
                     finish(item, task, failure, error)
                     continue
                 if (
@@ -270,10 +269,12 @@ class Loop:
                     trap.waiter = task
                     try:
                         submit(trap)
-                    except BaseException as failure:  # noqa: BLE001 - the task's to handle
+                    except BaseException as failure:
                         refused(task, trap, failure)
                 else:
                     trapped(item, task, trap, error)
+            # The wait may be long; nothing that has ended shall live through it in a local.
+            item = task = trap = error = None  # type: ignore[assignment]
             context.task = None
             if inbox:
                 context._drain_inbox()
@@ -318,8 +319,11 @@ class Loop:
             return
         else:
             task.failure = failure
+            if failure.__traceback__ is not None:
+                # Without the pass's own frame, which holds the task, which holds the failure.
+                failure.__traceback__ = failure.__traceback__.tb_next
         task.finished = True
-        task.op = None
+        task.op = task.waiter = None
         task.scope.tasks.discard(task)
         self._alive_count -= 1
         if task is self._watched or not self._alive_count:
@@ -401,7 +405,7 @@ class Loop:
         op.waiter = task
         try:
             self.driver.submit(op)
-        except BaseException as failure:  # noqa: BLE001 - the task's to handle
+        except BaseException as failure:
             self._refused(task, op, failure)
             return
         if op.code == CLOSE and (reason is not None or task.attention):

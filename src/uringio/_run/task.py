@@ -89,7 +89,7 @@ class Task(Generic[T]):
         self.name = name
         self.scope = scope
         self.on_finish = on_finish
-        self.waiter: Task[T] = self
+        self.waiter: Task[T] | None = self  # until it ends: nothing else would break the cycle
         self.state = 0  # means nothing here; the loop stores an op's last state without asking
         self.error: BaseException | None = None
         self.interrupt: BaseException | None = None

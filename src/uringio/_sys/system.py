@@ -33,7 +33,7 @@ from .memory import Memory, memory_at, pin
 from .sockaddr import AddressTuple, SocketAddress, pack_sockaddr, unpack_sockaddr
 
 if TYPE_CHECKING:
-    from socket import socket as SocketObject
+    from socket import socket as std_socket
 
 __all__ = ["AddressInfo", "Mapping", "System", "real_system"]
 
@@ -244,7 +244,7 @@ class System:
             return 0
         return found.st_ino if stat.S_ISSOCK(found.st_mode) else 0
 
-    def socket_object(self, fd: int) -> "SocketObject":
+    def socket_object(self, fd: int) -> "std_socket":
         """Make a standard socket object of *fd*, which has the duty to close it from now on."""
         import socket  # at first need: most programs never ask
 

@@ -73,6 +73,9 @@ class RunningLoop(asyncio.BaseEventLoop):
         self._driver_thread: object = None
         self._scheduler = AsyncioScheduler(self)
         self._signals = Signals(self)
+        # Between a thread that wakes the driver and one that closes it.  Reentrant, for the sake of
+        # signal handlers, which run in the middle of either.
+        self._wake_lock = threading.RLock()
 
     # --- running ---------------------------------------------------------------------------------
 
@@ -93,6 +96,7 @@ class RunningLoop(asyncio.BaseEventLoop):
                 "uringio already runs in this thread; this is no place for another loop"
             )
         driver = self._prepare_driver()
+        driver.flush()  # in a forked child, this says so
         with self._signals.watched(driver.wake_fd):
             current.set_current(driver, self._scheduler)
             try:
@@ -109,7 +113,8 @@ class RunningLoop(asyncio.BaseEventLoop):
                     "this loop ran in another thread, where operations are still in flight; close "
                     "its transports and handles there before running it here"
                 )
-            self._driver = None
+            with self._wake_lock:
+                self._driver = None
             driver.leave()
             driver = None
         if driver is None:
@@ -142,7 +147,8 @@ class RunningLoop(asyncio.BaseEventLoop):
             return
         super().close()
         self._signals.clear()
-        driver, self._driver = self._driver, None
+        with self._wake_lock:
+            driver, self._driver = self._driver, None
         if driver is None:
             return
         self._run_once = _refuse_to_run  # and let go of the driver
@@ -175,9 +181,10 @@ class RunningLoop(asyncio.BaseEventLoop):
         return handle
 
     def _write_to_self(self) -> None:
-        driver = self._driver
-        if driver is not None:
-            driver.wake()
+        # Under the lock: the pipe of a driver that is being closed may be somebody else's by now.
+        with self._wake_lock:
+            if self._driver is not None:
+                self._driver.wake()
 
     def make_cancelled_error(self, op: Op[object], /) -> BaseException:
         """Build the exception that `asyncio.gather` raises for a child."""

@@ -50,6 +50,9 @@ class Listening:
         fd: The socket's descriptor.
         sock: The socket object that owns it, if the program brought one.
         path: Where a Unix socket is to be removed from when it closes.
+
+    Attributes:
+        on_closed: Hears when the descriptor is closed.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Listening:
         self._busy = False  # whether a connection is being handed over right now
         self._retry: asyncio.TimerHandle | None = None
         self._connected: Callable[[int, bytes], None] | None = None
-        self._closed: Callable[[Listening], None] | None = None
+        self.on_closed: Callable[[Listening], None] | None = None
         # Where the kernel writes the peer's address and its length.
         self._peer = driver.system.allocate(4096)
         self._peer_len = self._peer.view[_SOCKADDR_BYTES : _SOCKADDR_BYTES + 4].cast("I")
@@ -93,7 +96,6 @@ class Listening:
         backlog: int,
         context: Context,
         connected: Callable[[int, bytes], None],
-        closed: "Callable[[Listening], None]",
     ) -> None:
         """
         Accept connections until `close`.
@@ -102,11 +104,9 @@ class Listening:
             backlog: Connections that may wait to be accepted. [count]
             context: In which *connected* is called.
             connected: Takes each connection's descriptor and the peer's raw address.
-            closed: Hears when the descriptor is closed.
         """
         self._driver.system.listen(self._fd, backlog)
         self._connected = connected
-        self._closed = closed
         self._op.context = context
         self._accept()
 
@@ -172,8 +172,8 @@ class Listening:
             self._owned.close()
         self._owned = None
         self._op.waiter = self._op.context = None
-        if self._closed is not None:
-            self._closed(self)
+        if self.on_closed is not None:
+            self.on_closed(self)
 
     def socket(self) -> trsock.TransportSocket:
         """Return the socket, to look at."""
@@ -212,6 +212,8 @@ class Server(asyncio.Server):
         self._clients: weakref.WeakSet[StreamTransport] = weakref.WeakSet()
         self._waiters: list[asyncio.Future[None]] = []
         self._forever: asyncio.Future[None] | None = None
+        for listening in listeners:
+            listening.on_closed = self._listening_closed
 
     def __repr__(self) -> str:
         return f"<Server sockets={self.sockets!r}>"
@@ -237,9 +239,7 @@ class Server(asyncio.Server):
             return
         self._serving = True
         for listening in self._listeners:
-            listening.start(
-                self._backlog, self._context.copy(), self._connected, self._listening_closed
-            )
+            listening.start(self._backlog, self._context.copy(), self._connected)
 
     def _connected(self, fd: int, peer: bytes) -> None:
         context = self._context.copy()

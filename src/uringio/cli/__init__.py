@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return 2
-    from .serve import serve  # noqa: PLC0415 (what a command needs is not loaded for --help)
+    from .serve import serve
 
     return serve(
         options.folder,

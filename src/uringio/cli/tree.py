@@ -135,7 +135,7 @@ class Tree:
 
 def _where(file: File) -> bytes:
     """Ask the kernel where an open file lies."""
-    return os.readlink(b"/proc/self/fd/%d" % file.fileno())  # noqa: PTH115 (bytes)
+    return os.readlink(b"/proc/self/fd/%d" % file.fileno())
 
 
 def _below(where: bytes, root: bytes) -> bytes | None:
@@ -178,4 +178,4 @@ def _scan(where: bytes, identity: tuple[int, int, int], root: bytes) -> list[Ent
 
 
 def _resolved(where: bytes, name: bytes) -> bytes:
-    return os.path.realpath(os.path.join(where, name), strict=True)  # noqa: PTH118 (bytes)
+    return os.path.realpath(os.path.join(where, name), strict=True)

@@ -22,7 +22,7 @@ __all__ = ["Listener"]
 T = TypeVar("T")
 
 _SOCKADDR_BYTES: Final = 128
-# How long accepting rests when descriptors have run out.
+# How long accepting rests when descriptors have run out, unless a connection ends before.
 _EXHAUSTED_NS: Final = 100_000_000
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # What accept(2) reports of a connection that broke while it waited in the backlog.
@@ -71,7 +71,7 @@ class _Porch:
         assert isinstance(value, int)
         return SocketStream(self._driver, value)
 
-    def orphan(self, op: Op[T], value: object, /) -> None:  # noqa: ARG002 - `Owner` has it
+    def orphan(self, op: Op[T], value: object, /) -> None:
         """Close a connection whose acceptor had been cancelled; see `Owner`."""
         if isinstance(value, int):
             self._driver.unregister(value)
@@ -230,6 +230,10 @@ class Listener:
         await self.aclose()
 
 
+class _DescriptorFreed(Exception):
+    """Accepting may go on."""
+
+
 class _Server:
     """One run of `Listener.serve`: its connections, and how each is looked after."""
 
@@ -246,6 +250,7 @@ class _Server:
         self._on_error = on_error
         self._count = 0
         self._waiting: Op[None] | None = None
+        self._resting: Op[None] | None = None
         # asyncio never starts the coroutine of a task that is cancelled before its first step.
         self._unstarted: set[SocketStream] = set()
 
@@ -257,10 +262,16 @@ class _Server:
             await self._waiting
 
     async def rest(self) -> None:
-        """Give the program time to close descriptors."""
+        """Return when a connection has ended, or after a while: others close descriptors too."""
         op: Op[None] = Op(TIMEOUT, off=self._driver.system.monotonic_ns() + _EXHAUSTED_NS)
         op.home = self._driver
-        await op
+        self._resting = op
+        try:
+            await op
+        except _DescriptorFreed:
+            pass
+        finally:
+            self._resting = None
 
     def take(self, stream: SocketStream) -> Coroutine[object, None, None]:
         """Count *stream* in and return what handles it."""
@@ -273,7 +284,7 @@ class _Server:
         try:
             try:
                 await self._handler(stream)
-            except Exception as error:  # noqa: BLE001 - the server outlives its handlers
+            except Exception as error:
                 if not _is_peer_lost(error):
                     self._report(error, stream)
             finally:
@@ -295,6 +306,8 @@ class _Server:
 
     def _release(self) -> None:
         self._count -= 1
+        if self._resting is not None:
+            self._driver.cancel(self._resting, _DescriptorFreed())
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             self._driver.fire(waiting)
@@ -307,7 +320,7 @@ class _Server:
 
 
 def _is_peer_lost(error: Exception) -> bool:
-    """Whether *error* says no more than that the peer is gone, which nobody here can do a thing about."""
+    """Whether *error* means only that the peer is gone, which nobody here can help."""
     if isinstance(error, ExceptionGroup):
         group = cast("ExceptionGroup[Exception]", error)
         return all(_is_peer_lost(one) for one in group.exceptions)

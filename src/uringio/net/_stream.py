@@ -20,7 +20,7 @@ from uringio._driver.op import (
 )
 from uringio._driver.sockets import SEND_ALL_FLAGS, HasFileno, SocketAddress
 from uringio._own.fd import OwnedFd
-from uringio.errors import BusyError, EndOfStreamError
+from uringio.errors import BusyError, EndOfStreamError, OpError
 
 from ._closing import close_op, in_flight
 from ._messages import (
@@ -41,6 +41,8 @@ __all__ = ["SocketStream"]
 T = TypeVar("T")
 
 _SHUT_WR: Final = 1
+# What one operation is asked for at most; drivers have buffers of this size.
+_RECV_BYTES_MAX: Final = 65536
 # What one operation is given; the kernel takes a little below 2 GiB at a time anyway.
 _SEND_BYTES_MAX: Final = 1 << 30
 _RECV_MSG_BYTES_MAX: Final = 1 << 30
@@ -145,7 +147,8 @@ class SocketStream:
         Source: recv(2).
         """
         op = self._recv_op
-        if op.state != SPENT or self._unread or max_bytes < 1:
+        # The shift gives 0 for 1.._RECV_BYTES_MAX, and a TypeError for what is no number of bytes.
+        if op.state != SPENT or self._unread or (max_bytes - 1) >> 16:
             return self._recv_otherwise(max_bytes)
         op.state = NEW
         op.error = None
@@ -168,7 +171,7 @@ class SocketStream:
         missing = count
         try:
             while missing:
-                chunk = await self.recv(min(missing, 65536))
+                chunk = await self.recv(min(missing, _RECV_BYTES_MAX))
                 if not chunk:
                     partial = b"".join(chunks)
                     chunks.clear()
@@ -190,7 +193,7 @@ class SocketStream:
 
     def _recv_otherwise(self, max_bytes: int) -> Op[bytes]:
         """`recv` in every case but the plainest."""
-        if max_bytes < 1:
+        if operator.index(max_bytes) < 1:
             raise ValueError(f"max_bytes is at least 1, not {max_bytes}")
         fd = self._fd.number
         op = self._recv_op
@@ -204,9 +207,11 @@ class SocketStream:
             kept: Op[bytes] = Op(READY, finish=lambda _: self._take_unread(max_bytes))
             kept.home = self._driver
             return kept
-        op = self._recv_op = self._make_recv_op(fd)
+        if op.state != SPENT:
+            op = self._recv_op = self._make_recv_op(fd)
         op.state = NEW
-        op.len = max_bytes
+        op.error = None
+        op.len = min(max_bytes, _RECV_BYTES_MAX)
         return op
 
     def _take_unread(self, max_bytes: int) -> bytes:
@@ -303,9 +308,8 @@ class SocketStream:
             try:
                 await self._send_otherwise(view[start : start + _SEND_BYTES_MAX])
             except BaseException as error:
-                done: object = getattr(error, "done", None)
-                if isinstance(done, int):
-                    error.__dict__["done"] = start + done
+                if isinstance(error, OpError) or not isinstance(error, Exception):
+                    error.__dict__["done"] = start + getattr(error, "done", 0)
                 raise
 
     def _make_send_op(self, fd: int) -> Op[None]:

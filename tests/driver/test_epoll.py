@@ -1,0 +1,472 @@
+"""What only the epoll driver can get wrong: edges, spared attempts, stale numbers."""
+
+import array
+import errno
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.driver.conftest import RigMaker
+from tests.driver.rig import (
+    SEND_ALL_FLAGS,
+    Rig,
+    StandInCancelled,
+    connected,
+    empty,
+    fill,
+    in_thread,
+    pair,
+    pipe,
+)
+from tests.fresh import FreshPython
+from uringio._driver import op as o
+from uringio._driver.op import SUBMITTED, Op
+from uringio._sys.sockaddr import pack_sockaddr
+from uringio._sys.system import System
+from uringio.errors import OpError
+
+
+class Counting(System):
+    """A system that counts calls of epoll_ctl, of epoll_wait's finds, and of reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+        read = self.read_bytes
+
+        def counted(fd: int, size: int) -> bytes:
+            self.calls["read"] += 1
+            return read(fd, size)
+
+        self.read_bytes = counted
+
+    def epoll(self) -> Any:  # noqa: ANN401 - a stand-in
+        real, calls = super().epoll(), self.calls
+
+        def counted(name: str) -> Callable[..., object]:
+            def call(*arguments: int) -> object:
+                calls[name] += 1
+                return getattr(real, name)(*arguments)
+
+            return call
+
+        class Epoll:
+            register, modify, unregister = map(counted, ("register", "modify", "unregister"))
+            register, modify, unregister = map(staticmethod, (register, modify, unregister))
+            poll, close = staticmethod(real.poll), staticmethod(real.close)
+
+        return Epoll()
+
+
+@pytest.fixture
+def system() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+def rig(make_rig: RigMaker, system: Counting) -> Rig:
+    """An epoll driver on a `Counting` system, its own set-up not counted."""
+    made = make_rig("epoll", system=system)
+    system.calls.clear()
+    return made
+
+
+# --- costs ---------------------------------------------------------------------------------------
+
+
+def test_a_descriptor_costs_one_epoll_ctl(rig: Rig, system: Counting) -> None:
+    """Hundreds of waits in both directions register once; closing needs no call."""
+    ours, theirs = pair(rig)
+    for n in range(200):
+        op = rig.recv(ours.fileno())
+        rig.turn()
+        theirs.sendall(b"x")
+        assert rig.finish(op) == b"x"
+        if n == 100:
+            fill(ours)
+            blocked = rig.send_all(ours.fileno(), b"more")
+            while blocked.state == SUBMITTED:
+                empty(theirs)
+                rig.turn()
+            rig.wait(blocked)
+            empty(theirs)
+    rig.do(Op(o.CLOSE, ours.detach()))
+    theirs.close()
+    assert system.calls["register"] == 1
+    assert system.calls["modify"] == system.calls["unregister"] == 0
+
+
+def test_a_descriptor_that_never_waits_is_never_watched(rig: Rig, system: Counting) -> None:
+    """Ops that succeed at once cost no epoll_ctl at all."""
+    ours, theirs = pair(rig)
+    for _ in range(10):
+        theirs.sendall(b"x")
+        assert rig.do(Op(o.RECV, ours.fileno(), len_=10)) == b"x"
+        rig.finish(rig.send_all(ours.fileno(), b"y"))
+    rig.driver.unregister(ours.fileno())
+    ours.close()
+    theirs.close()
+    assert not system.calls.keys() & {"register", "modify", "unregister"}
+
+
+def test_an_echo_costs_one_read_per_message(rig: Rig, system: Counting) -> None:
+    """After a short read from a TCP socket the next RECV waits for the edge without trying."""
+    with connected(rig) as (ours, theirs):
+        op = rig.recv(ours.fileno())
+        rig.turn()
+        system.calls.clear()
+        for _ in range(100):
+            theirs.sendall(b"ping")
+            assert rig.finish(op) == b"ping"
+            rig.finish(rig.send_all(ours.fileno(), b"pong"))
+            assert theirs.recv(10) == b"pong"
+            op = rig.recv(ours.fileno())
+        assert system.calls["read"] == 100
+        rig.driver.cancel(op)
+        rig.wait(op)
+
+
+# --- where a short read proves nothing -----------------------------------------------------------
+
+
+def test_data_behind_urgent_data_is_read(rig: Rig) -> None:
+    """A read that ends at the urgent mark leaves data for which no edge comes: it is read."""
+    with connected(rig) as (ours, theirs):
+        op = rig.recv(ours.fileno())
+        rig.turn()
+        theirs.sendall(b"before")
+        theirs.send(b"!", socket.MSG_OOB)
+        theirs.sendall(b"behind")
+        received = rig.finish(op)
+        while len(received) < 12:
+            received += rig.do(Op(o.RECV, ours.fileno(), len_=100))
+        assert received == b"beforebehind"
+
+
+def test_a_receive_of_urgent_data_does_not_hold_up_the_stream(rig: Rig) -> None:
+    """A RECV with MSG_OOB that finds none, or waits, does not make the stream look dry."""
+    with connected(rig) as (ours, theirs):
+        theirs.sendall(b"x")
+        with pytest.raises(OpError) as caught:
+            rig.do(Op(o.RECV, ours.fileno(), len_=1, flags=socket.MSG_OOB))
+        assert caught.value.errno == errno.EINVAL
+        assert rig.do(Op(o.RECV, ours.fileno(), len_=9)) == b"x"
+
+
+def test_data_behind_passed_descriptors_is_read(rig: Rig) -> None:
+    """A Unix read ends at a message with descriptors; what lies behind it is read all the same."""
+    with connected(rig, "unix") as (ours, theirs):
+        op = rig.recv(ours.fileno())
+        rig.turn()
+        carried = array.array("i", [0]).tobytes()
+        theirs.sendmsg([b"first"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, carried)])
+        theirs.sendall(b"second")
+        received = rig.finish(op)
+        while len(received) < 11:
+            received += rig.do(Op(o.RECV, ours.fileno(), len_=100))
+        assert received == b"firstsecond"
+
+
+def test_the_end_that_came_with_the_last_bytes_is_seen(rig: Rig) -> None:
+    """Data and end in one edge: the short read does not hide the end behind it."""
+    for _ in range(20):
+        with connected(rig) as (ours, theirs):
+            op = rig.recv(ours.fileno())
+            rig.turn()
+            theirs.sendall(b"last")
+            theirs.close()
+            assert rig.finish(op) == b"last"
+            assert rig.do(Op(o.RECV, ours.fileno(), len_=100)) == b""
+
+
+def test_peeked_bytes_are_still_there(rig: Rig) -> None:
+    """A peek is short but takes nothing: the next RECV does not wait."""
+    with connected(rig) as (ours, theirs):
+        waiting = rig.recv(ours.fileno(), 100, socket.MSG_PEEK)
+        rig.turn()
+        theirs.sendall(b"x")
+        assert rig.finish(waiting) == b"x"
+        assert rig.do(Op(o.RECV_INTO, ours.fileno(), len_=9, memory=bytearray(9))) == 1
+
+
+def test_an_edge_without_a_reader_is_remembered(rig: Rig) -> None:
+    """Bytes that arrive while nobody reads are had by a later RECV, which sees no edge."""
+    with connected(rig) as (ours, theirs):
+        op = rig.recv(ours.fileno())
+        rig.turn()
+        theirs.sendall(b"1")
+        assert rig.finish(op) == b"1"
+        theirs.sendall(b"2")
+        rig.turn()
+        rig.turn()
+        assert rig.do(Op(o.RECV, ours.fileno(), len_=9)) == b"2"
+
+
+# --- queues --------------------------------------------------------------------------------------
+
+
+def test_readers_take_their_turns(rig: Rig) -> None:
+    """Several receives on one stream are served in the order in which they were submitted."""
+    with connected(rig) as (ours, theirs):
+        ops = [rig.recv(ours.fileno(), 3) for _ in range(4)]
+        into = bytearray(3)
+        ops.append(rig.submit(Op(o.RECV_INTO, ours.fileno(), len_=3, memory=into)))
+        rig.turn()
+        theirs.sendall(b"abcdefgh")
+        rig.until(lambda: len(rig.delivered) == 3)
+        assert [op.value for op in ops[:3]] == [b"abc", b"def", b"gh"]
+        theirs.sendall(b"ijkxyz")
+        rig.wait(*ops)
+        assert ops[3].value == b"ijk"
+        assert into == b"xyz"
+
+
+def test_a_listener_does_not_wake_acceptors_for_nothing(rig: Rig) -> None:
+    """One connection serves one of many acceptors, in order; the others wait on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        rig.driver.register(listener.fileno())
+        ops = [rig.submit(Op(o.ACCEPT, listener.fileno())) for _ in range(5)]
+        for op in ops:
+            with socket.create_connection(listener.getsockname()):
+                rig.do(Op(o.CLOSE, rig.finish(op)))
+        assert rig.delivered == []
+        rig.driver.unregister(listener.fileno())
+
+
+def test_a_connect_is_not_done_before_it_is(rig: Rig) -> None:
+    """Other edges of a connecting socket (its registration's) do not end CONNECT early."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        held = []
+        for _ in range(3):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+            held.append(client)
+        packed = pack_sockaddr(socket.AF_INET, listener.getsockname())
+        with socket.socket() as ours:
+            rig.driver.register(ours.fileno())
+            op = rig.submit(Op(o.CONNECT, ours.fileno(), off=len(packed), memory=packed))
+            for _ in range(3):
+                rig.turn()
+            assert op.state == SUBMITTED
+            rig.driver.cancel(op)
+            with pytest.raises(StandInCancelled):
+                rig.finish(op)
+            rig.driver.unregister(ours.fileno())
+        for client in held:
+            client.close()
+
+
+# --- numbers that change hands -------------------------------------------------------------------
+
+
+def test_what_waits_on_a_descriptor_ends_when_it_is_closed(rig: Rig) -> None:
+    """CLOSE and `unregister` end what is queued with ECANCELED, since no edge will come."""
+    for close in (True, False):
+        ours, theirs = pair(rig, "unix")
+        fd = ours.detach()
+        ops = [rig.recv(fd, 4), rig.recv(fd, 4), rig.submit(Op(o.POLL, fd, flags=0x2))]
+        rig.turn()
+        if close:
+            rig.do(Op(o.CLOSE, fd))
+        else:
+            rig.driver.unregister(fd)
+            os.close(fd)
+        for op in ops:
+            with pytest.raises(OpError) as caught:
+                rig.finish(op)
+            assert caught.value.errno == errno.ECANCELED
+        theirs.close()
+
+
+def test_a_duplicate_does_not_haunt_its_successor(rig: Rig) -> None:
+    """A closed number whose file lives on in a duplicate can be watched anew for another file."""
+    ours, theirs = pair(rig)
+    fd = ours.detach()
+    op = rig.recv(fd)
+    rig.turn()
+    ghost = os.dup(fd)
+    rig.driver.cancel(op)
+    rig.wait(op)
+    rig.do(Op(o.CLOSE, fd))
+    second, second_theirs = pair(rig)
+    os.dup2(second.fileno(), fd)
+    rig.driver.register(fd)
+    op = rig.recv(fd)
+    rig.turn()
+    theirs.sendall(b"for the ghost")
+    for _ in range(3):
+        rig.turn()
+    assert op.state == SUBMITTED
+    second_theirs.sendall(b"for the living")
+    assert rig.finish(op) == b"for the living"
+    rig.do(Op(o.CLOSE, fd))
+    second.close()
+    os.close(ghost)
+    theirs.close()
+    second_theirs.close()
+
+
+def test_the_same_file_is_watched_again(rig: Rig) -> None:
+    """Registering a watched descriptor again starts it anew without losing its readiness."""
+    with connected(rig) as (ours, theirs):
+        fd = ours.fileno()
+        op = rig.recv(fd)
+        rig.turn()
+        rig.driver.cancel(op)
+        rig.wait(op)
+        rig.driver.register(fd)
+        op = rig.recv(fd)
+        rig.turn()
+        theirs.sendall(b"x")
+        assert rig.finish(op) == b"x"
+
+
+def test_a_number_watched_behind_our_back_is_taken_over(rig: Rig, system: Counting) -> None:
+    """EEXIST from epoll_ctl is answered by modifying, which reports the present state anew."""
+    with connected(rig) as (ours, theirs):
+        fd = ours.fileno()
+        op = rig.recv(fd)
+        rig.turn()
+        rig.driver.cancel(op)
+        rig.wait(op)
+        moved = os.dup(fd)
+        ours.detach()
+        rig.do(Op(o.CLOSE, fd))
+        os.dup2(moved, fd)
+        os.close(moved)
+        rig.driver.register(fd)
+        op = rig.recv(fd)
+        rig.turn()
+        theirs.sendall(b"x")
+        assert rig.finish(op) == b"x"
+        assert system.calls["modify"] == 1
+        rig.do(Op(o.CLOSE, fd))
+
+
+def test_what_cannot_be_watched_fails(rig: Rig, tmp_path: Path) -> None:
+    """An op that would have to wait for what epoll refuses is the kernel's errno."""
+    with (tmp_path / "f").open("w+") as file, pytest.raises(PermissionError):
+        rig.do(Op(o.POLL, file.fileno(), flags=0x2))
+    assert rig.in_flight() == 0
+
+
+# --- signals and wake-ups ------------------------------------------------------------------------
+
+
+def test_a_broken_pipe_raises_no_signal(fresh_python: FreshPython) -> None:
+    """With SIGPIPE at its default, which kills, sending to a closed peer is an error like any."""
+    run = fresh_python(
+        """
+        import signal, socket
+        from uringio._driver.contract import make_driver
+        from uringio._driver.op import SEND, SEND_ALL, Op
+        from uringio._driver.sockets import SEND_ALL_FLAGS, SEND_FLAGS
+
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        delivered = []
+        driver = make_driver(delivered.append, lambda op: BaseException(), backend="epoll")
+        for memory in (b"bytes", bytearray(b"others")):
+            for code, flags in ((SEND, SEND_FLAGS), (SEND_ALL, SEND_ALL_FLAGS)):
+                ours, theirs = socket.socketpair()
+                theirs.close()
+                driver.register(ours.fileno())
+                driver.submit(Op(code, ours.fileno(), len_=5, flags=flags, memory=memory))
+                ours.close()
+        driver.close()
+        print([type(op.error).__mro__[2].__name__ for op in delivered])
+        """
+    ).check()
+    assert run.stdout.strip() == str(["BrokenPipeError"] * 4)
+    assert run.returncode != -signal.SIGPIPE
+
+
+def test_the_wake_pipe_is_emptied(rig: Rig) -> None:
+    """Bytes that signals wrote do not make later turns return at once."""
+    os.write(rig.driver.wake_fd, bytes(10_000))
+    rig.turn()
+    reads = rig.driver.statistics().turns
+    op = rig.timeout(3_000_000)
+    rig.wait(op)
+    assert rig.driver.statistics().turns - reads < 20
+
+
+def test_unknown_events_are_counted(rig: Rig) -> None:
+    """An event on a descriptor of which the driver knows nothing is stray, and does no harm."""
+    with pipe(rig) as (read_end, write_end):
+        op = rig.submit(Op(o.READ, read_end, len_=1, memory=bytearray(1)))
+        rig.turn()
+        rig.turn()
+        ghost = os.dup(read_end)
+        rig.driver.cancel(op)
+        rig.wait(op)
+        rig.do(Op(o.CLOSE, read_end))
+        os.write(write_end, b"x")
+        rig.turn()
+        assert rig.driver.statistics().stray == 1
+        os.close(ghost)
+
+
+# --- fairness ------------------------------------------------------------------------------------
+
+
+def test_a_send_to_a_fast_reader_is_interrupted(make_rig: RigMaker) -> None:
+    """One submit of a large SEND_ALL makes few sends, however willing the peer; turns go on."""
+
+    class Eager(System):
+        sends = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.bare_send = lambda *_: self.take(1000)  # type: ignore[assignment]
+            self.send = lambda *_: self.take(1000)  # type: ignore[assignment]
+
+        def take(self, count: int) -> int:
+            self.sends += 1
+            return count
+
+    system = Eager()
+    rig = make_rig("epoll", system=system)
+    with connected(rig) as (ours, _):
+        op = rig.send_all(ours.fileno(), bytes(100_000), SEND_ALL_FLAGS)
+        assert op.state == SUBMITTED
+        assert system.sends < 20
+        timer = rig.timeout(0)
+        rig.turn()
+        assert rig.is_delivered(timer)
+        assert op.state == SUBMITTED
+        rig.wait(op, timer)
+        assert system.sends == 100
+        assert op.done_bytes + op.len == 100_000
+        cancelled = rig.send_all(ours.fileno(), bytes(100_000), SEND_ALL_FLAGS)
+        rig.turn()
+        rig.driver.cancel(cancelled)
+        with pytest.raises(StandInCancelled) as caught:
+            rig.finish(cancelled)
+        assert 0 < caught.value.done < 100_000
+        assert rig.in_flight() == 0
+
+
+def test_senders_and_receivers_on_one_descriptor(rig: Rig) -> None:
+    """Both directions of one stream wait at the same time and are served independently."""
+    with connected(rig, "unix") as (ours, theirs):
+        fill(ours)
+        writer = rig.send_all(ours.fileno(), b"end")
+        reader = rig.recv(ours.fileno())
+        rig.turn()
+        theirs.sendall(b"x")
+        assert rig.finish(reader) == b"x"
+        assert writer.state == SUBMITTED
+        reader = rig.recv(ours.fileno())
+        emptier = in_thread(lambda: empty(theirs))
+        rig.wait(writer)
+        emptier.join()
+        assert reader.state == SUBMITTED
+        theirs.sendall(b"y")
+        assert rig.finish(reader) == b"y"
