@@ -143,7 +143,7 @@ class Copies:
         self.fds: list[int] = []
         try:
             for fd in originals:
-                self.fds.append(system.duplicate(fd))  # noqa: PERF401 - none may be forgotten
+                self.fds.append(system.duplicate(fd))
         except BaseException:
             self.close()
             raise

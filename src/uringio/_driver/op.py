@@ -23,15 +23,15 @@ WRITE      file        readable   (from memory)       bytes          offset / RW
 FSYNC      file                                                      - / IORING_FSYNC_*      None
 POLL       any                                                       - / POLL* mask          mask
 SENDMSG    socket                 msghdr              1              - / MSG_*               count
-RECVMSG    socket                 msghdr out          1              - / MSG_*               `Received`
+RECVMSG    socket                 msghdr out          1              - / MSG_*               message
 TIMEOUT                                                              deadline on the clock   None
 OFFLOAD                                                              (`Offload.function`)    result
 READY                                                                                        None
 EVENT                                                                (until `Driver.fire`)   None
 =========  ==========  =========  ==================  =============  ======================  =========
 
-What a msghdr points to is kept by the `Outgoing` or `Incoming` in the op's ``hold``; see
-`uringio._driver.messages`.
+What a msghdr points to is kept by the `Outgoing` or `Incoming` in the op's ``hold``, and a message
+is a `Received`: see `uringio._driver.messages`.
 
 Life of an op.  NEW: made, not started; dropping it now is a mistake worth a warning.  SUBMITTED: a
 driver has it, and with it everything the kernel may touch.  CANCELLING: cancellation was asked for;

@@ -1,6 +1,7 @@
 """Waiting for readiness of any descriptor, of ours or of others."""
 
 import enum
+import threading
 import weakref
 from typing import Final, TypeVar
 
@@ -28,8 +29,15 @@ class PollEvents(enum.IntFlag):
 
 _ASKABLE: Final = PollEvents.IN | PollEvents.PRI | PollEvents.OUT | PollEvents.RDHUP
 
-# Every poll that may be under way, for whoever closes the descriptor.
-_polls: "weakref.WeakSet[Op[object]]" = weakref.WeakSet()
+
+class _Polls(threading.local):
+    """Every poll of this thread that may be under way, for whoever closes the descriptor."""
+
+    def __init__(self) -> None:
+        self.ops: weakref.WeakSet[Op[object]] = weakref.WeakSet()
+
+
+_polls = _Polls()
 
 
 class _Keeper:
@@ -70,7 +78,7 @@ def poll(fd: int | HasFileno, events: PollEvents | int, /) -> Op[PollEvents]:
         raise ValueError(f"poll waits for IN, PRI, OUT or RDHUP, not for {events!r}")
     op: Op[PollEvents] = Op(POLL, number_of(fd), flags=mask, owner=_Keeper(fd), finish=_poll_events)
     op.home = current.driver()
-    _polls.add(op)
+    _polls.ops.add(op)
     return op
 
 
@@ -95,15 +103,16 @@ def wait_writable(fd: int | HasFileno, /) -> Op[None]:
 def _wait_for(fd: int | HasFileno, events: PollEvents) -> Op[None]:
     op: Op[None] = Op(POLL, number_of(fd), flags=int(events), owner=_Keeper(fd), finish=_nothing)
     op.home = current.driver()
-    _polls.add(op)
+    _polls.ops.add(op)
     return op
 
 
 def polls_on(driver: Driver, fd: int) -> list[Op[object]]:
     """List the polls of *driver* on *fd* that may be under way."""
-    if not _polls:
+    ops = _polls.ops
+    if not ops:
         return []
-    return [op for op in list(_polls) if op.fd == fd and op.home is driver]
+    return [op for op in list(ops) if op.fd == fd and op.home is driver]
 
 
 def _poll_events(value: object) -> PollEvents:
