@@ -112,6 +112,10 @@ class Scheduler(Protocol):
         """Run ``async_fn(*args)`` on a loop of its own; afterwards nothing may be in flight."""
         ...
 
+    def run_and_leave(self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts) -> T:
+        """Like `run`, but the tasks that it leaves behind are the loop's to end."""
+        ...
+
     def spawn(
         self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts
     ) -> Spawned[T]:
@@ -136,6 +140,12 @@ class _Common:
     def __repr__(self) -> str:
         return f"{self.name}-{self.backend}"
 
+    def run(self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts) -> T:
+        return self.run_and_leave(_nothing_in_flight_after, async_fn, args)
+
+    def run_and_leave(self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts) -> T:
+        raise NotImplementedError
+
     async def checkpoint(self) -> None:
         raise NotImplementedError
 
@@ -159,8 +169,8 @@ class Native(_Common):
 
     name = "native"
 
-    def run(self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts) -> T:
-        return uringio.run(_nothing_in_flight_after, async_fn, args, backend=self.backend)
+    def run_and_leave(self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts) -> T:
+        return uringio.run(async_fn, *args, backend=self.backend)
 
     def spawn(
         self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts
@@ -185,10 +195,10 @@ class Asyncio(_Common):
 
     name = "asyncio"
 
-    def run(self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts) -> T:
+    def run_and_leave(self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts) -> T:
         backend = self.backend
         with asyncio.Runner(loop_factory=lambda: aio.new_event_loop(backend=backend)) as runner:
-            return runner.run(_nothing_in_flight_after(async_fn, args))
+            return runner.run(async_fn(*args))
 
     def spawn(
         self, async_fn: Callable[[*Ts], Coroutine[object, None, T]], *args: *Ts
