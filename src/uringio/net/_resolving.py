@@ -1,6 +1,7 @@
 """Names to addresses, off the loop."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 from uringio._driver import current
@@ -38,7 +39,7 @@ async def resolve_infos(driver: Driver, host: str, port: int, kind: int) -> Sequ
     numeric = numeric_address(system, host, port, kind)
     if numeric is not None:
         return (numeric,)
-    return await Offload(lambda: system.getaddrinfo(host, port, kind))
+    return await Offload(partial(system.getaddrinfo, host, port, kind))
 
 
 def typed_address(driver: Driver, info: AddressInfo) -> Inet4Address | Inet6Address:
