@@ -64,7 +64,8 @@ def test_closing_ends_everything_at_once(waiting: tuple[Rig, Waiting], tmp_path:
     """One of each kind, some not handed over yet, and memory that may be resized afterwards."""
     rig, makers = waiting
     ops = []
-    for n, name in enumerate(WAITING):
+    names = [name for name in WAITING if name != "open_fifo" or not rig.is_uring]
+    for n, name in enumerate(names):
         ops.append(rig.submit(getattr(makers, name)()))
         if n == len(WAITING) // 2:
             rig.settle_down()

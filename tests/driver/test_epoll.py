@@ -96,10 +96,37 @@ def test_a_descriptor_costs_one_epoll_ctl(rig: Rig, system: Counting) -> None:
                 rig.turn()
             rig.wait(blocked)
             empty(theirs)
+    rig.driver.unregister(ours.fileno())
     rig.do(Op(o.CLOSE, ours.detach()))
+    rig.turn()
     theirs.close()
     assert system.calls["register"] == 1
     assert system.calls["modify"] == system.calls["unregister"] == 0
+
+
+def test_a_descriptor_that_stays_open_is_watched_no_more(rig: Rig, system: Counting) -> None:
+    """After `unregister` its edges reach nobody; taken up again, it is heard as before."""
+    with connected(rig) as (ours, theirs):
+        fd = ours.fileno()
+        for turns_between in (0, 1, 0):
+            op = rig.recv(fd)
+            rig.turn()
+            rig.driver.cancel(op)
+            rig.wait(op)
+            rig.driver.unregister(fd)
+            for _ in range(turns_between):
+                rig.turn()
+            theirs.sendall(b"x")
+            if turns_between:
+                rig.turn()
+                assert rig.driver.statistics().stray == 0
+            rig.driver.register(fd)
+            assert rig.do(Op(o.RECV, fd, len_=9)) == b"x"
+            op = rig.recv(fd)
+            rig.turn()
+            theirs.sendall(b"y")
+            assert rig.finish(op) == b"y"
+    assert system.calls["modify"] == 0
 
 
 def test_a_descriptor_that_never_waits_is_never_watched(rig: Rig, system: Counting) -> None:
@@ -397,6 +424,27 @@ def test_the_wake_pipe_is_emptied(rig: Rig) -> None:
     assert rig.driver.statistics().turns - reads < 20
 
 
+def test_a_wake_while_the_wake_pipe_is_emptied_is_not_the_last(make_rig: RigMaker) -> None:
+    """A thread that wakes at that very moment is heard, and so is the next."""
+
+    class Raced(System):
+        between: list[Callable[[], None]] = []  # noqa: RUF012 - of the one instance
+
+        def drain(self, fd: int) -> None:
+            for call in self.between:
+                call()
+            super().drain(fd)
+
+    system = Raced()
+    rig = make_rig("epoll", system=system)
+    system.between.append(rig.driver.wake)
+    rig.driver.wake()
+    rig.turn()
+    system.between.clear()
+    rig.driver.wake()
+    rig.driver.turn(None)
+
+
 def test_unknown_events_are_counted(rig: Rig) -> None:
     """An event on a descriptor of which the driver knows nothing is stray, and does no harm."""
     with pipe(rig) as (read_end, write_end):
@@ -441,6 +489,8 @@ def test_a_send_to_a_fast_reader_is_interrupted(make_rig: RigMaker) -> None:
         rig.turn()
         assert rig.is_delivered(timer)
         assert op.state == SUBMITTED
+        while op.state == SUBMITTED:
+            rig.driver.turn(None)  # needs no event to go on
         rig.wait(op, timer)
         assert system.sends == 100
         assert op.done_bytes + op.len == 100_000

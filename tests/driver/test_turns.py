@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -75,6 +75,17 @@ def test_a_timer_ends_a_longer_wait(rig: Rig) -> None:
         rig.wait(op, later)
 
 
+def test_a_cancelled_timer_ends_no_wait(rig: Rig) -> None:
+    """A turn does not return for the sake of a timer that was cancelled."""
+    op = rig.timeout(1_000_000)
+    rig.driver.cancel(op)
+    rig.wait(op)
+    rig.turn()
+    deadline = time.monotonic_ns() + 5_000_000
+    rig.driver.turn(deadline)
+    assert time.monotonic_ns() >= deadline
+
+
 def test_a_completion_ends_the_wait(rig: Rig) -> None:
     """A turn without deadline returns when an op is done."""
     with connected(rig) as (ours, theirs):
@@ -107,6 +118,16 @@ def test_flush_hands_over_without_waiting(rig: Rig) -> None:
         op = rig.send_all(ours.fileno(), b"out")
         rig.driver.flush()
         assert theirs.recv(10) == b"out"
+        rig.wait(op)
+
+
+def test_flush_alone_brings_what_is_done_at_once(rig: Rig) -> None:
+    """What ended while `flush` handed it over is delivered by the next turn, waiting or not."""
+    for deadline in (0, None):
+        op = rig.submit(Op(o.NOP))
+        rig.driver.flush()
+        rig.driver.turn(deadline)
+        assert op.state == DONE
         rig.wait(op)
 
 
@@ -284,6 +305,42 @@ def test_an_exception_right_behind_the_wait_loses_no_op(make_rig: RigMaker, kind
         rig.settle_down()
         rig.driver.wake()
         rig.driver.turn(None)
+
+
+def test_an_exception_between_two_deliveries_loses_neither(rig: Rig) -> None:
+    """When a handler raises behind one delivery, the next turns deliver the others."""
+
+    class InterruptionError(Exception):
+        pass
+
+    deliver, interruptions = rig.deliver, 0
+
+    def deliver_and_raise(op: Op[Any]) -> None:
+        nonlocal interruptions
+        deliver(op)
+        if len(rig.delivered) in {2, 5}:
+            interruptions += 1
+            raise InterruptionError
+
+    with ExitStack() as stack:
+        pairs = [stack.enter_context(connected(rig)) for _ in range(8)]
+        ops = [rig.recv(ours.fileno()) for ours, _ in pairs]
+        rig.settle_down()
+        rig.settle_down()
+        for n, (_, theirs) in enumerate(pairs):
+            theirs.sendall(bytes([n]))
+        rig.deliver = deliver_and_raise
+        for _ in range(1000):
+            try:
+                rig.driver.turn(0)
+            except InterruptionError:
+                continue
+            if len(rig.delivered) == len(ops):
+                break
+        rig.deliver = deliver
+        assert interruptions == 2
+        rig.wait(*ops)
+        assert [op.value for op in ops] == [bytes([n]) for n in range(8)]
 
 
 # --- threads -------------------------------------------------------------------------------------

@@ -216,6 +216,25 @@ def test_passing_answers_lose_nothing(
         system.answers = []
 
 
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EBUSY])
+@pytest.mark.parametrize("made", [False, True], ids=["refused", "made-all-the-same"])
+def test_slots_that_were_not_taken_are_kept(
+    answering: tuple[Rig, Answering], number: int, made: bool
+) -> None:
+    """Ops that are submitted while older ones wait for the kernel overwrite none of them."""
+    rig, system = answering
+    system.made = made
+    ops: list[Op[Any]] = []
+    for _ in range(100):
+        system.answers = [number] * random.randrange(4)
+        ops += [rig.submit(Op(o.SHUTDOWN, 1_000_000 + len(ops) + n)) for n in range(5)]
+        rig.turn()
+    system.answers = []
+    rig.until(lambda: len(rig.delivered) == len(ops))
+    rig.wait(*ops)
+    assert {type(op.error) for op in ops} == {OpError}
+
+
 def test_a_signal_ends_a_turn(answering: tuple[Rig, Answering]) -> None:
     """EINTR goes back to Python, whose handlers may have something for us: the turn returns."""
     rig, system = answering

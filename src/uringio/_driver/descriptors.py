@@ -107,6 +107,7 @@ class Descriptors:
         deliver: Takes a settled op.
         unfinished: Descriptors whose first writer could go on and was interrupted for fairness.
         congested: Ops that connect to a Unix listener whose queue is full.
+        departed: Numbers that the poller knows and nobody uses any more.
     """
 
     def __init__(self, system: System, poller: Poller, deliver: Deliver) -> None:
@@ -117,6 +118,7 @@ class Descriptors:
         self.attempts = make_attempts(system, self.adopt)
         self.unfinished: deque[Descriptor] = deque()
         self.congested: list[Op[object]] = []
+        self.departed: list[int] = []
 
     def __len__(self) -> int:
         """Count the ops that wait."""
@@ -128,12 +130,14 @@ class Descriptors:
 
     def adopt(self, fd: int, stream: bool = False) -> None:
         """Begin anew with a new descriptor, whatever had its number before."""
+        self._depart_now(fd)
         self.table[fd] = Descriptor(fd, stream)
 
     def describe(self, fd: int) -> Descriptor:
         """Return what is known of *fd*, which may be nothing yet."""
         descriptor = self.table.get(fd)
         if descriptor is None:
+            self._depart_now(fd)
             descriptor = self.table[fd] = Descriptor(fd, False)
         return descriptor
 
@@ -153,16 +157,35 @@ class Descriptors:
             waiting += self.forget(fd)
         return waiting
 
-    def unwatch(self, fd: int) -> None:
-        """Like `forget`, for a descriptor that stays open; what was queued fails."""
+    def depart(self, fd: int) -> None:
+        """
+        Forget *fd*, whose owner may keep or close it, and end what was queued on it.
+
+        The poller is told in the next turn, unless a CLOSE comes before, which makes it needless.
+        """
         descriptor = self.table.get(fd)
         if descriptor is not None:
             if descriptor.watched:
-                self._poller.unwatch(fd)
-            self.strand(fd)
+                self.departed.append(fd)
+            self._strand(fd)
 
-    def strand(self, fd: int) -> None:
-        """Forget *fd* and end what was queued on it: no edge will come any more."""
+    def depart_closing(self, fd: int) -> None:
+        """Forget *fd*, which is about to be closed, and end what was queued on it."""
+        if fd in self.departed:
+            self.departed.remove(fd)
+        self._strand(fd)
+
+    def unwatch_departed(self) -> None:
+        """Tell the poller of every descriptor that departed open."""
+        while self.departed:
+            self._poller.unwatch(self.departed.pop())
+
+    def _depart_now(self, fd: int) -> None:
+        if fd in self.departed:
+            self.departed.remove(fd)
+            self._poller.unwatch(fd)
+
+    def _strand(self, fd: int) -> None:
         for op in self.forget(fd):
             self.finish(op, -errno.ECANCELED)
 
@@ -190,7 +213,6 @@ class Descriptors:
 
     def go_on_sending(self, op: Op[object], res: int) -> None:
         """Continue a SEND_ALL of `bytes` whose first attempt had the result *res*."""
-        op.state = SUBMITTED
         if res > 0:
             locate(op)
             _advance(op, res)

@@ -68,7 +68,7 @@ class FileCalls:
 
     def take_finished(self) -> list[tuple[Op[object], int]]:
         """Return the ops whose calls have ended, with their results, oldest first."""
-        taken = []
+        taken: list[tuple[Op[object], int]] = []
         while self.finished:
             use, res = self.finished.popleft()
             taken.append((self._running.pop(use), res))

@@ -151,6 +151,7 @@ def make_readiness_driver(
     descriptors = Descriptors(system, poller, deliver)
     find: Callable[[int], Descriptor | None] = descriptors.table.get
     unfinished, congested = descriptors.unfinished, descriptors.congested
+    departed = descriptors.departed
     serve_readers, serve_writers = descriptors.serve_readers, descriptors.serve_writers
     serve_pollers = descriptors.serve_pollers
     timers = Timers()
@@ -179,6 +180,7 @@ def make_readiness_driver(
                 if descriptor is None or not descriptor.writers:
                     use += 1
                     op.use = use
+                    op.state = SUBMITTED
                     res = send(op.fd, memory, op.len, op.flags)
                     if res == op.len:
                         op.memory = None
@@ -199,6 +201,8 @@ def make_readiness_driver(
         if get_ident() != owner_thread:
             raise wrong_thread()
         turns += 1
+        if departed:
+            descriptors.unwatch_departed()
         seconds = -1.0
         if deadline_ns == 0 or woken or nops or unfinished or suspect:
             seconds = 0.0
@@ -304,7 +308,7 @@ def make_readiness_driver(
             descriptors.finish(op, res)
 
     def finish_close(op: Op[object]) -> None:
-        descriptors.strand(op.fd)
+        descriptors.depart_closing(op.fd)
         finish(op, descriptors.attempts[op.code](op))
 
     def settle_nops() -> None:
@@ -339,7 +343,7 @@ def make_readiness_driver(
 
     def unregister(fd: int) -> None:
         if not closed:
-            descriptors.unwatch(fd)
+            descriptors.depart(fd)
 
     def flush() -> None:
         if get_ident() != owner_thread:
@@ -472,7 +476,7 @@ def make_readiness_driver(
     starts[o.OFFLOAD] = start_offload
     starts[o.READY] = start_ready
     starts[o.EVENT] = events.add
-    offloads = Offloads(system, lambda op: deliver(op), wake)
+    offloads = Offloads(system, lambda op: deliver(op), wake)  # noqa: PLW0108 - `close` rebinds it
     files = FileCalls(system, wake)
     return ReadinessDriver(
         system,

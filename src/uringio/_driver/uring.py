@@ -234,6 +234,7 @@ def make_uring_driver(
     sqes, sq_head, sq_flags = ring.sqes, ring.sq_head, ring.sq_flags
     entries = ring.sq_entries
     sq_mask = entries - 1
+    undeferred = not ring.deferred
     pack: _PackInto = SQE_SHORT.pack_into
     tail = 0  # slots filled; never wraps
     limit = entries  # the tail at which the queue is full
@@ -295,7 +296,7 @@ def make_uring_driver(
             raise wrong_thread()
         turns += 1
         wait_count, timeout_ns = 1, None
-        if deadline_ns == 0 or not drained or offloads.finished:
+        if deadline_ns == 0 or storage or offloads.finished:
             wait_count = 0
         else:
             timer_ns = timers.next_deadline_ns()
@@ -312,6 +313,8 @@ def make_uring_driver(
             reap()
             if fate is Fate.REAP and not storage:
                 stall()
+        elif undeferred:
+            reap()  # completions may stand there that no enter of ours has brought
 
         # The iterator outlives the turn: should an exception (a signal handler's, say) end the loop
         # half way, the next turn goes on behind the completion at which it struck.
@@ -564,11 +567,10 @@ def make_uring_driver(
         nonlocal limit, waits
         for _ in range(16):
             waits += 1
-            fate = submit_and_wait(tail, 0, None)
+            submit_and_wait(tail, 0, None)
             pending = (tail - sq_head[0]) & _U32_MASK
             limit = tail + entries - pending
-            if fate is Fate.REAP:
-                reap()
+            reap()  # here, since the next turn may find nothing to enter for
             if pending < entries:
                 return True
         return False

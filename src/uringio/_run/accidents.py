@@ -2,66 +2,93 @@
 What can break a pass off in the middle, and how the loop goes on.
 
 A signal handler of the program's own may raise at any bytecode of the loop (ours never does).  A
-task may then have been taken out of the queue and not have been resumed; it is found by asking each
-task what it waits for.
+task may then have been taken out of the queue and not resumed, have yielded what was not submitted,
+or have ended without anybody knowing.  Nothing that the loop remembers of it can be relied upon, so
+each task is asked: its coroutine knows where it stands.
 
 A task may fork.  In the child every other task stops existing, because it goes on in the parent,
 and the one that forked is told at each await.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from typing import TypeAlias, cast
 
 from uringio._driver.contract import Driver
-from uringio._driver.op import DONE, NEW, READY, SPENT, Op
+from uringio._driver.op import CANCELLING, CLOSE, DONE, NEW, READY, SPENT, SUBMITTED, Op
 from uringio.errors import RingForkedError
 
-from .scope import CancelScope
 from .task import Task
 
-__all__ = ["empty_for_child", "forked_error", "requeue_lost"]
+__all__ = [
+    "abandon",
+    "abandon_awaited",
+    "empty_for_child",
+    "forked_error",
+    "has_ended",
+    "requeue_lost",
+]
 
 Ready: TypeAlias = deque[Op[object] | Task[object]]
 
 
-def requeue_lost(root: CancelScope, ready: Ready, driver: Driver, failure: BaseException) -> None:
+def requeue_lost(
+    tasks: Iterable[Task[object]], ready: Ready, driver: Driver, failure: BaseException
+) -> None:
     """
-    Queue again the tasks that a pass had in its hands when *failure* broke it off.
+    Queue again those of *tasks* that nothing would wake, after *failure* broke a pass off.
 
-    One whose operation had not reached the driver gets *failure* instead.
+    What they waited for is lost, unless the driver still holds it; they get *failure* instead.
     """
     queued = {id(item.waiter) for item in ready}
-    for task in tasks_below(root):
-        op = task.op
+    for task in tasks:
         if id(task) in queued or task.abort is not None:
             continue
-        if op is None or op.waiter is not task or op.state == SPENT:
-            ready.append(task)  # it was woken, and nothing else would wake it
-        elif op.state == DONE:
-            ready.append(op)
-        elif op.state == NEW:
-            driver.abandon(op)
-            task.error = failure
+        op = task.op
+        state = op.state if op is not None and op.waiter is task else SPENT
+        if op is not None and (state == DONE or (state == SPENT and op.value is not None)):
+            ready.append(op)  # its outcome has not been taken
+        elif state not in {SUBMITTED, CANCELLING}:
+            if getattr(task.coroutine, "cr_suspended", True):
+                abandon_awaited(task, driver)
+                task.error = failure
             ready.append(task)
 
 
-def tasks_below(root: CancelScope) -> Iterator[Task[object]]:
-    """Find every task that has not ended."""
-    scopes = [root]
-    while scopes:
-        scope = scopes.pop()
-        yield from scope.tasks
-        scopes.extend(scope.children)
+def abandon_awaited(task: Task[object], driver: Driver) -> None:
+    """Let go of the operation that *task* has yielded, if it was not submitted."""
+    inner: object = task.coroutine
+    while inner is not None:
+        frame = getattr(inner, "gi_frame", None)
+        found = frame.f_locals.get("self") if frame is not None else None
+        if isinstance(found, Op):
+            op = cast("Op[object]", found)
+            if op.state == NEW:
+                abandon(op, driver)
+        inner = getattr(inner, "cr_await", None) or getattr(inner, "gi_yieldfrom", None)
 
 
-def empty_for_child(root: CancelScope, ready: Ready, inbox: deque[Callable[[], object]]) -> None:
+def abandon(op: Op[object], driver: Driver) -> None:
+    """Let go of an operation that will not be made; one that was to close a descriptor does it."""
+    if op.code == CLOSE:
+        driver.system.close(op.fd)  # nobody else knows it any more
+    driver.abandon(op)
+
+
+def has_ended(task: Task[object]) -> bool:
+    """Whether the task's coroutine has returned or raised, whatever the loop knows of it."""
+    return getattr(task.coroutine, "cr_frame", task) is None
+
+
+def empty_for_child(
+    tasks: Iterable[Task[object]], ready: Ready, inbox: deque[Callable[[], object]]
+) -> None:
     """Let nothing of the parent's run in a forked child; a pass may be going through it all."""
     for index in range(len(ready)):
         ready[index] = _nobody()
     for index in range(len(inbox)):
         inbox[index] = _nothing
-    for task in tasks_below(root):
+    for task in tasks:
         task.attention = True
         task.interrupt = forked_error()
 

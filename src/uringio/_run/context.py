@@ -8,10 +8,10 @@ The public form of the loop: what runs it, in whole programs and inside of other
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, TypeVarTuple, cast
 
-from uringio.errors import RingForkedError
+from uringio.errors import Cancelled, RingForkedError
 
 from . import running
-from .accidents import forked_error, requeue_lost
+from .accidents import forked_error
 from .loop import Loop, ignore
 from .task import Task, name_of
 
@@ -59,7 +59,7 @@ class Context(Loop):
         try:
             self._pass(deadline_ns)
         except BaseException as failure:
-            self._recover(failure)
+            self.recover(failure)
             raise
         finally:
             self._leave()
@@ -78,7 +78,7 @@ class Context(Loop):
                 if self._stopping:
                     return
         except BaseException as failure:
-            self._recover(failure)
+            self.recover(failure)
             raise
         finally:
             self._stopping = False
@@ -110,7 +110,7 @@ class Context(Loop):
                 return self._run_to_end(task)
             finally:
                 self._main = None
-                if task.interrupt is not None and not self._forked:  # it had no other await
+                if task.interrupt is not None and not self._forked:  # it did not await again
                     raise task.interrupt
         finally:
             self._leave()
@@ -128,7 +128,7 @@ class Context(Loop):
                     if not (self._forked and self.ready):
                         raise
         except BaseException as failure:
-            self._recover(failure)
+            self.recover(failure)
             raise
         finally:
             self._watched = None
@@ -148,10 +148,11 @@ class Context(Loop):
         finalizing = False
         inbox_rounds = _INBOX_ROUNDS_MAX
         try:
+            self.recover(Cancelled())
             self._everything.cancel()
             while True:
                 try:
-                    while self._alive_count:
+                    while self._alive:
                         self._pass(None)
                     if self._inbox and inbox_rounds:
                         inbox_rounds -= 1
@@ -167,7 +168,7 @@ class Context(Loop):
                         raise
                     interrupted = error
                     self._root.cancel()
-                    self._recover(error)
+                    self.recover(error)
             if interrupted is not None:
                 raise interrupted
         finally:
@@ -217,7 +218,3 @@ class Context(Loop):
         self._asyncgens.uninstall()
         running.leave(self)
         self.task = None
-
-    def _recover(self, failure: BaseException) -> None:
-        if not self._forked:
-            requeue_lost(self._root, self.ready, self.driver, failure)

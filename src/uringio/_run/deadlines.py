@@ -58,9 +58,10 @@ class Deadlines:
         """Cancel every scope whose deadline has come."""
         heap = self.heap
         while heap and heap[0][0] <= now_ns:
-            scope = heapq.heappop(heap)[2]
+            scope = heap[0][2]
             if scope.deadline_ns is None:
                 self._dead_count -= 1
             else:
-                scope.deadline_ns = None
                 scope.cancel()
+                scope.deadline_ns = None
+            heapq.heappop(heap)

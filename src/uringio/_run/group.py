@@ -77,7 +77,14 @@ class TaskGroup:
         while self._children:
             self._waiting = context.require_task()
             self._waiting.abort = self._interrupted
-            await park()
+            try:
+                await park()
+            except GeneratorExit:
+                raise
+            except BaseException as broken:  # a signal handler's, see `accidents`
+                self._errors.append(broken)
+                self.cancel_scope.cancel()
+            self._waiting = None
         self._closed = True
         final = self._outcome(error)
         scope = self.cancel_scope
@@ -129,15 +136,19 @@ class TaskGroup:
         return self._context
 
     def _finished(self, task: Task[object]) -> None:
-        self._children.discard(task)
+        # In this order it may be broken off anywhere and done again.
+        if task not in self._children:
+            return
         failure = task.failure
         if failure is not None and not isinstance(failure, Cancelled):
-            self._errors.append(failure)
+            if not any(failure is error for error in self._errors):
+                self._errors.append(failure)
             self.cancel_scope.cancel()
-        if self._waiting is not None and not self._children:
+        waiting = self._waiting
+        if waiting is not None and waiting.abort is not None and len(self._children) == 1:
             assert self._context is not None
-            waiting, self._waiting = self._waiting, None
             self._context.wake_task(waiting)
+        self._children.discard(task)
 
     def _interrupted(self, reason: BaseException | None) -> bool:
         """

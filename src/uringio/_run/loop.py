@@ -26,7 +26,14 @@ from uringio._driver.op import CLOSE, NEW, SPENT, Op
 from uringio.errors import Cancelled, ClosedError, UsageError, WrongThreadError
 
 from . import running
-from .accidents import empty_for_child, forked_error
+from .accidents import (
+    abandon,
+    abandon_awaited,
+    empty_for_child,
+    forked_error,
+    has_ended,
+    requeue_lost,
+)
 from .asyncgens import AsyncGenerators
 from .deadlines import Deadlines
 from .scope import CancelScope
@@ -79,7 +86,7 @@ class Loop:
         self._inbox: deque[Callable[[], object]] = deque()
         self._stopping = False
         self._hurry = False  # something ended that a caller watches: do not wait in this pass
-        self._alive_count = 0
+        self._alive: set[Task[object]] = set()
         self._main: Task[object] | None = None
         self._watched: Task[object] | None = None
         self._pass = self._make_pass()
@@ -100,11 +107,12 @@ class Loop:
         Without a main task it is raised here, and so by the pass that is under way.
         """
         main = self._main
-        if main is None or main.finished:
+        if main is None:
             raise reason
         main.interrupt = reason
-        main.attention = True
-        self.interrupt(main, reason)
+        if not main.finished:  # else whoever runs main finds it there
+            main.attention = True
+            self.interrupt(main, reason)
 
     async def pass_turn(self) -> None:
         """Let the running task wait for the next pass; see `checkpoint`."""
@@ -164,10 +172,10 @@ class Loop:
         return task
 
     def _start(self, task: Task[object]) -> None:
-        task.scope.tasks.add(task)
         task.attention = task.scope.cancelled
-        self._alive_count += 1
         self.ready.append(task)
+        task.scope.tasks.add(task)
+        self._alive.add(task)
 
     def require_task(self) -> Task[object]:
         """Return the running task; raises `UsageError` outside of one."""
@@ -312,35 +320,52 @@ class Loop:
             return
         if isinstance(failure, StopIteration):
             task.outcome = failure.value
-        elif thrown is None and getattr(task.coroutine, "cr_suspended", False):
-            # A signal handler raised between the coroutine's yield and us.  What was yielded is
-            # lost, so the coroutine must hear of it.
-            self.wake_task(task, failure)
+        elif not has_ended(task) and (thrown is None or not isinstance(failure, RuntimeError)):
+            # (A RuntimeError says that the coroutine cannot be run, which must not go on for ever.)
+            self._struck(item, task, failure)
             return
         else:
             task.failure = failure
             if failure.__traceback__ is not None:
                 # Without the pass's own frame, which holds the task, which holds the failure.
                 failure.__traceback__ = failure.__traceback__.tb_next
+        self._complete(task)
+
+    def _struck(
+        self, item: Op[object] | Task[object], task: Task[object], failure: BaseException
+    ) -> None:
+        """Go on after a signal handler raised just before or just after a coroutine ran."""
+        resumed = not isinstance(item, Op) or item.value is None  # it takes the value first thing
+        if resumed and getattr(task.coroutine, "cr_suspended", False):
+            # What it yielded is lost, so it must hear of that.
+            abandon_awaited(task, self.driver)
+            self.wake_task(task, failure)
+        else:
+            self.ready.append(item)
+            raise failure
+
+    def _complete(self, task: Task[object]) -> None:
+        """Tell of a task's end; may be done again where it was broken off."""
         task.finished = True
+        task.on_finish(task)
         task.op = task.waiter = None
         task.scope.tasks.discard(task)
-        self._alive_count -= 1
-        if task is self._watched or not self._alive_count:
+        self._alive.discard(task)
+        if task is self._watched or not self._alive:
             self._hurry = True
-        task.on_finish(task)
         if (
             task.on_finish is ignore
             and task is not self._watched
-            and isinstance(failure, KeyboardInterrupt | SystemExit)
+            and isinstance(task.failure, KeyboardInterrupt | SystemExit)
         ):
-            raise failure  # nobody else would
+            raise task.failure  # nobody else would
 
     def _deliver_elsewhere(
         self, item: Op[object] | Task[object], thrown: BaseException | None
     ) -> None:
         """Deliver an op that no task awaits: to its callback, or to nobody."""
-        assert isinstance(item, Op)
+        if not isinstance(item, Op):
+            return  # a task that has ended, queued twice by an accident
         item.error = thrown  # the pass took it away before it knew
         context = item.context
         if callable(item.waiter):
@@ -357,7 +382,7 @@ class Loop:
         """Throw into the task what the driver said to its op."""
         if op.state != NEW and self.driver.cancel(op, failure):
             return  # a signal handler raised when the driver had taken it
-        op.state = SPENT
+        abandon(op, self.driver)
         self.wake_task(task, failure)
 
     def _trapped(
@@ -435,17 +460,28 @@ class Loop:
 
     # --- accidents -------------------------------------------------------------------------------
 
+    def recover(self, failure: BaseException) -> None:
+        """Make whole again what *failure* may have broken off in the middle."""
+        if self._forked:
+            return
+        for task in list(self._alive):
+            if has_ended(task):
+                if not task.finished and task.failure is None:
+                    task.failure = failure
+                self._complete(task)
+            else:
+                task.scope.tasks.add(task)
+        requeue_lost(self._alive, self.ready, self.driver, failure)
+        self._root.reapply()
+
     def after_fork(self) -> None:
         """In a forked child: let the task that forked hear of it, and no other ever run."""
         self._forked = True
-        empty_for_child(self._root, self.ready, self._inbox)
+        empty_for_child(self._alive, self.ready, self._inbox)
 
     def _refuse_forked(self, task: Task[object], trap: object) -> None:
         if isinstance(trap, Op):
-            op = cast("Op[object]", trap)
-            if op.code == CLOSE:
-                self.driver.system.close(op.fd)  # the child's own copy of it
-            self.driver.abandon(op)
+            abandon(cast("Op[object]", trap), self.driver)  # a CLOSE closes the child's own copy
         self.wake_task(task, forked_error())
 
 

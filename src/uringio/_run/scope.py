@@ -229,6 +229,20 @@ class CancelScope:
                     context.interrupt(task, None)
             changed.extend(scope.children)
 
+    def reapply(self) -> None:
+        """Do all that cancellations here and below should have done; no harm in doing it twice."""
+        context = self._context
+        assert context is not None
+        scopes: list[CancelScope] = [self]
+        while scopes:
+            scope = scopes.pop()
+            scope._cancelled = scope.cancel_called or scope.outer_cancelled()
+            for task in scope.tasks:
+                scope._attend(task)
+                if scope._cancelled:
+                    context.interrupt(task, None)
+            scopes.extend(scope.children)
+
     @staticmethod
     def _attend(task: "Task[object]") -> None:
         task.attention = task.scope._cancelled or task.interrupt is not None
