@@ -48,9 +48,9 @@ def difference(before: Holdings) -> list[str]:
 
 def _fds() -> frozenset[tuple[int, str]]:
     found = set()
-    for name in os.listdir(FD_DIR):  # noqa: PTH208 - names only, and no Path per descriptor
+    for name in os.listdir(FD_DIR):
         try:
-            target = os.readlink(FD_DIR / name)  # noqa: PTH115 - the text, not a resolved path
+            target = os.readlink(FD_DIR / name)
         except FileNotFoundError:
             continue  # the descriptor of this very listing
         except OSError:

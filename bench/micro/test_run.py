@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
-from uringio.lowlevel import nop
 
 import uringio
+from uringio.lowlevel import nop
 
 _AWAITS = 200
 

@@ -61,9 +61,8 @@ def run_uringio(tasks_count: int, awaits_count: int) -> Cost:
     """
     Await NOPs on our scheduler.
     """
-    from uringio.lowlevel import nop
-
     import uringio
+    from uringio.lowlevel import nop
 
     async def worker() -> None:
         for _ in range(awaits_count):

@@ -2,7 +2,6 @@
 
 import contextvars
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 from uringio._driver import current
@@ -28,4 +27,5 @@ def offload(function: Callable[[*Ts], T], *args: *Ts) -> Op[T]:
     Exit does not wait for it.
     """
     current.driver()
-    return Offload(partial(contextvars.copy_context().run, function, *args))
+    context = contextvars.copy_context()
+    return Offload(lambda: context.run(function, *args))

@@ -87,11 +87,11 @@ class Buffered(asyncio.BufferedProtocol):
         self.pieces: list[bytes] = []
         self.lost = asyncio.get_running_loop().create_future()
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the protocol has it
+    def get_buffer(self, sizehint: int) -> bytearray:
         return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         self.pieces.append(bytes(self.buffer[:nbytes]))
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         self.lost.set_result(None)

@@ -182,7 +182,9 @@ def test_cancelled_send_tells_how_much_left(run: Run[None], moment: str) -> None
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_cancelled_sleep_and_offload(run: Run[None], moment: str) -> None:
-    """Waiting for time and for threads is cancelled at every moment, and leaves nothing in flight."""
+    """
+    Waiting for time and for threads is cancelled at every moment, and leaves nothing in flight.
+    """
 
     async def main() -> None:
         async def nap() -> None:
@@ -218,8 +220,8 @@ def test_cancelled_close_closes(run: Run[None]) -> None:
 
 def test_data_that_waits_for_delivery_is_not_delivered_to_the_cancelled(run: Run[None]) -> None:
     """
-    A cancellation out of a callback of the very pass in which the data came still wins, and the next
-    reader gets the data.
+    A cancellation out of a callback of the very pass in which the data came still wins, and the
+    next reader gets the data.
     """
 
     async def main() -> None:

@@ -1,4 +1,6 @@
-"""uringio's own operations in asyncio tasks: what asyncio does with awaitables, it does with them."""
+"""
+uringio's own operations in asyncio tasks: what asyncio does with awaitables, it does with them.
+"""
 
 import asyncio
 import contextvars
@@ -118,7 +120,7 @@ def test_sleep_offload_and_files(run: Run[None], tmp_path: Path) -> None:
 
 
 def test_gather_of_operations(run: Run[None]) -> None:
-    """gather takes operations as they are, with results in order, errors, and errors as results."""
+    """Gather takes operations as they are, with results in order, errors, and errors as results."""
 
     async def main() -> None:
         ours, theirs = await pair()
@@ -205,7 +207,9 @@ def test_shielded_operation_goes_on(run: Run[None]) -> None:
 
 
 def test_timeouts_around_operations(run: Run[None]) -> None:
-    """wait_for and timeout end an operation that takes too long, and leave one alone that does not."""
+    """
+    wait_for and timeout end an operation that takes too long, and leave one alone that does not.
+    """
 
     async def main() -> None:
         ours, theirs = await pair()
@@ -285,7 +289,9 @@ def test_wait_and_as_completed(run: Run[None]) -> None:
 
 
 def test_every_done_callback_is_called(run: Run[None]) -> None:
-    """Callbacks of one operation run in order and in their contexts; a failing one stops no other."""
+    """
+    Callbacks of one operation run in order and in their contexts; a failing one stops no other.
+    """
     variable = contextvars.ContextVar("variable", default="none")
 
     async def main() -> None:

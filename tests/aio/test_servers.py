@@ -300,7 +300,9 @@ def test_reuse_port(run: Run[None]) -> None:
 def test_out_of_descriptors_is_reported_and_outlived(
     make_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """EMFILE pauses accepting, is reported, and accepting goes on when descriptors are free again."""
+    """
+    EMFILE pauses accepting, is reported, and accepting goes on when descriptors are free again.
+    """
     from uringio.aio import server as server_module
 
     monkeypatch.setattr(server_module, "_RETRY_SECONDS", 0.01)

@@ -2,24 +2,29 @@
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 import pytest
 
 import uringio
 from tests.aio.conftest import Run
 from tests.aio.test_ops import pair, receive
-from tests.aio.waiting import until
+from tests.aio.waiting import passes, until
 from tests.fresh import FreshPython
+from uringio._driver import current
 
 
 def test_ctrl_c_cancels_the_main_task(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """SIGINT under asyncio.Runner cancels main, whatever it waits for, and raises KeyboardInterrupt."""
+    """
+    SIGINT under asyncio.Runner cancels main, whatever it waits for, and raises KeyboardInterrupt.
+    """
 
     async def nap() -> None:
         await uringio.sleep(3600)
@@ -61,7 +66,9 @@ def test_ctrl_c_cancels_the_main_task(make_loop: Callable[[], asyncio.AbstractEv
 def test_ctrl_c_from_another_process_wakes_a_waiting_loop(
     fresh_python: FreshPython, backend: str
 ) -> None:
-    """A loop that waits in the kernel for nothing is ended by a SIGINT from outside, and cleans up."""
+    """
+    A loop that waits in the kernel for nothing is ended by a SIGINT from outside, and cleans up.
+    """
     process = subprocess.Popen(
         [
             sys.executable,
@@ -178,6 +185,83 @@ def test_storm_of_interrupts_at_any_moment(fresh_python: FreshPython, backend: s
     assert run.stdout == "fine\n"
 
 
+def test_interrupts_never_tear_a_submission(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """
+    A SIGINT handler that cancels an operation, as asyncio.Runner's does, strikes at any call that
+    the driver makes; no submission is torn by it, no byte is lost.
+    """
+    targets: list[asyncio.Task[None]] = []
+    handled: list[int] = []
+
+    def handler(number: int, _frame: object) -> None:
+        handled.append(number)
+        for target in targets:
+            target.cancel()
+
+    async def echo(stream: uringio.SocketStream) -> None:
+        while data := await stream.recv():
+            await stream.send_all(data)
+
+    async def chat(address: tuple[str, int]) -> None:
+        async with await uringio.connect_tcp(*address) as stream:
+            for number in range(300):
+                text = b"%08d" % number
+                await stream.send_all(text)
+                assert await stream.recv_exactly(8) == text
+
+    async def victim(stream: uringio.SocketStream) -> None:
+        while targets:
+            with suppress(asyncio.CancelledError):
+                await stream.recv()
+
+    struck: list[str] = []
+
+    def strike(frame: FrameType, event: str, _: object) -> None:
+        """Do what the interpreter does when the signal is found pending at this place."""
+        ours = frame.f_globals["__name__"].startswith("uringio._driver.")
+        # Seldom enough that there is an operation to be cancelled again.
+        if event == "c_return" and ours and random.random() < 0.05:
+            struck.append(frame.f_code.co_name)
+            interrupt(signal.SIGINT, frame)
+
+    async def main() -> None:
+        nonlocal interrupt
+        async with await uringio.listen_tcp("127.0.0.1", 0) as listener:
+            address = listener.local_address
+            serving = asyncio.create_task(listener.serve(echo))
+            stream = await uringio.connect_tcp(*address[:2])  # type: ignore[misc]
+            targets.append(asyncio.create_task(victim(stream)))
+            await passes(3)
+            interrupt = signal.getsignal(signal.SIGINT)  # type: ignore[assignment]
+            assert interrupt is not handler
+            async with asyncio.TaskGroup() as group:
+                for _ in range(5):
+                    group.create_task(chat(address))  # type: ignore[arg-type]
+                sys.setprofile(strike)
+            sys.setprofile(None)
+            target = targets.pop()
+            assert not target.done()
+            target.cancel()
+            await target
+            await stream.aclose()
+            serving.cancel()
+            await asyncio.wait([serving])
+            assert current.driver().statistics().stray == 0
+
+    interrupt: Callable[[int, FrameType | None], object] = handler
+    with handler_kept(signal.SIGINT):
+        signal.signal(signal.SIGINT, handler)
+        try:
+            with asyncio.Runner(loop_factory=make_loop) as runner:
+                runner.run(main())
+        finally:
+            sys.setprofile(None)
+    assert "submit" in struck
+    assert len(handled) > 100
+
+
 def test_ctrl_c_without_a_runner(loop: asyncio.AbstractEventLoop) -> None:
     """With Python's own handler SIGINT raises KeyboardInterrupt out of run_forever; runs go on."""
     for _ in range(20):
@@ -212,7 +296,9 @@ def handler_kept(number: int) -> Iterator[None]:
 
 
 def test_own_handler_of_the_program_still_runs(loop: asyncio.AbstractEventLoop) -> None:
-    """A SIGINT handler that the program installed is called, and is still installed after the run."""
+    """
+    A SIGINT handler that the program installed is called, and is still installed after the run.
+    """
     came: list[int] = []
 
     def handler(number: int, frame: object) -> None:
@@ -317,7 +403,9 @@ def test_wrong_signal_handlers_are_refused(run: Run[None]) -> None:
 
 
 def test_wakeup_descriptor_is_given_back(run: Run[None]) -> None:
-    """The process's signal wakeup descriptor is the loop's while it runs, unless the program has one."""
+    """
+    The process's signal wakeup descriptor is the loop's while it runs, unless the program has one.
+    """
 
     async def main() -> None:
         mine = signal.set_wakeup_fd(-1)
@@ -341,7 +429,9 @@ def test_wakeup_descriptor_is_given_back(run: Run[None]) -> None:
 
 
 def test_child_does_not_wake_its_parent(loop: asyncio.AbstractEventLoop) -> None:
-    """A signal to a forked child writes nothing into the parent's wake pipe, and is the child's own."""
+    """
+    A signal to a forked child writes nothing into the parent's wake pipe, and is the child's own.
+    """
     from tests.aio.test_lifetimes import forked
 
     async def main() -> None:

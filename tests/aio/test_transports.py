@@ -34,7 +34,9 @@ async def listening(protocol_factory: Callable[[], Any], **options: Any) -> Any:
 
 
 def test_echo_and_the_order_of_calls(run: Run[None]) -> None:
-    """connection_made, data_received, eof_received, connection_lost(None), each once and in order."""
+    """
+    connection_made, data_received, eof_received, connection_lost(None), each once and in order.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -637,8 +639,8 @@ def test_extra_info(run: Run[None]) -> None:
 
 def test_context_of_a_connection(run: Run[None]) -> None:
     """
-    A server's protocols run in copies of the context in which it was made; what one connection sets,
-    it sees again, and no other does.
+    A server's protocols run in copies of the context in which it was made; what one connection
+    sets, it sees again, and no other does.
     """
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
 
@@ -722,7 +724,9 @@ def test_socket_objects_of_the_program(run: Run[None]) -> None:
 
 
 def test_unix_sockets(run: Run[None], tmp_path: Path) -> None:
-    """Servers and connections over Unix sockets, by path and abstract; the path goes with its server."""
+    """
+    Servers and connections over Unix sockets, by path and abstract; the path goes with its server.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -768,7 +772,9 @@ def test_unix_server_and_what_stands_at_its_path(run: Run[None], tmp_path: Path)
 
 
 def test_refused_connections(run: Run[None], tmp_path: Path) -> None:
-    """Connecting to nobody raises the error of the last word, for TCP, Unix and several addresses."""
+    """
+    Connecting to nobody raises the error of the last word, for TCP, Unix and several addresses.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -826,7 +832,7 @@ def test_contradicting_arguments(run: Run[None]) -> None:
                 loop.create_unix_server(Diary, "x", sock=ours),
                 loop.create_unix_server(Diary, "x" * 200),
             ):
-                with pytest.raises(ValueError):  # noqa: PT011 - each has words of its own
+                with pytest.raises(ValueError):
                     await call
 
     run(main())
@@ -884,7 +890,9 @@ def test_cancelled_while_connecting(run: Run[None]) -> None:
 def test_abandoned_transport_warns_and_closes(
     make_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    """A transport still open when its loop is closed warns, and its descriptor is closed with it."""
+    """
+    A transport still open when its loop is closed warns, and its descriptor is closed with it.
+    """
     ours, theirs = socket.socketpair()
 
     async def main() -> None:

@@ -52,9 +52,9 @@ class Served:
         """What the server's descriptors are."""
         targets = []
         folder = Path(f"/proc/{self.process.pid}/fd")
-        for name in os.listdir(folder):  # noqa: PTH208 (names)
+        for name in os.listdir(folder):
             with contextlib.suppress(FileNotFoundError):
-                targets.append(os.readlink(folder / name))  # noqa: PTH115 (the text)
+                targets.append(os.readlink(folder / name))
         return targets
 
     def stop(self, number: int = signal.SIGINT) -> tuple[int, bytes, bytes]:

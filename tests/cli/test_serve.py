@@ -460,7 +460,7 @@ def test_running_out_of_descriptors_is_503(backend: str, tmp_path: Path) -> None
             client.request("GET", "/a.txt")
             client.getresponse().read()
             pid = served.process.pid
-            used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH208
+            used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
             lowest_free = next(fd for fd in range(1000) if fd not in used)
             before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest_free, before[1]))

@@ -46,7 +46,7 @@ class Counting(System):
 
         self.read_bytes = counted
 
-    def epoll(self) -> Any:  # noqa: ANN401 - a stand-in
+    def epoll(self) -> Any:
         real, calls = super().epoll(), self.calls
 
         def counted(name: str) -> Callable[..., object]:

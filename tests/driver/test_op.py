@@ -313,13 +313,13 @@ class Loop:
         self.rig = rig
         self.soon: list[tuple[Any, Op[Any], contextvars.Context | None]] = []
 
-    def call_soon(self, callback: Any, op: Op[Any], context: Any) -> None:  # noqa: ANN401
+    def call_soon(self, callback: Any, op: Op[Any], context: Any) -> None:
         self.soon.append((callback, op, context))
 
     def asyncio_loop(self) -> object:
         return self
 
-    def serving_group(self) -> Any:  # noqa: ANN401 - not used here
+    def serving_group(self) -> Any:
         raise NotImplementedError
 
     def deliver(self, op: Op[Any]) -> None:
@@ -407,7 +407,7 @@ def test_callbacks_are_called_in_order_and_in_their_contexts(rig: Rig) -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
     calls: list[tuple[str, str]] = []
 
-    def note(name: str) -> Any:  # noqa: ANN401 - a callback
+    def note(name: str) -> Any:
         return lambda _: calls.append((name, variable.get()))
 
     def context(value: str) -> contextvars.Context:

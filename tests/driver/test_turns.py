@@ -267,13 +267,13 @@ def test_an_exception_right_behind_the_wait_loses_no_op(make_rig: RigMaker, kind
             enter = self.bare_syscall
             self.bare_syscall = lambda *arguments: self.behind(enter(*arguments))
 
-        def behind(self, result: Any) -> Any:  # noqa: ANN401 - of two kinds of call
+        def behind(self, result: Any) -> Any:
             if self.armed:
                 self.armed = False
                 raise InterruptionError
             return result
 
-        def epoll(self) -> Any:  # noqa: ANN401 - a stand-in
+        def epoll(self) -> Any:
             real = super().epoll()
             system = self
 

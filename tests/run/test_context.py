@@ -355,7 +355,7 @@ def in_thread(function: Callable[[], object]) -> BaseException | None:
     def call() -> None:
         try:
             function()
-        except BaseException as error:  # noqa: BLE001 - it is looked at
+        except BaseException as error:
             raised.append(error)
         else:
             raised.append(None)

@@ -92,7 +92,9 @@ finally:
 
 @pytest.mark.parametrize("where", WAITS)
 def test_in_the_kernels_wait(backend: str, where: str) -> None:
-    """Blocked in the kernel, wherever main waits: it hears KeyboardInterrupt, and all is unwound."""
+    """
+    Blocked in the kernel, wherever main waits: it hears KeyboardInterrupt, and all is unwound.
+    """
     body = textwrap.indent(textwrap.dedent(WAITS[where]), "    ")
     with program(WAITING.format(wait=body), backend) as running:
         running.hears("ready")
@@ -426,7 +428,9 @@ def test_ignored_signal(backend: str) -> None:
 
 @pytest.mark.parametrize("raised", ["SystemExit(7)", "LookupError('stop')"])
 def test_own_handler_that_raises(backend: str, raised: str) -> None:
-    """What a program's own SIGTERM handler raises, wherever it strikes, ends the program in order."""
+    """
+    What a program's own SIGTERM handler raises, wherever it strikes, ends the program in order.
+    """
     with program(
         f"""
         def handler(number, frame):

@@ -100,7 +100,7 @@ def test_stat_tells_size_and_kind(scheduler: Scheduler, path: Path) -> None:
 
     async def main() -> None:
         async with await open_file(path) as file:
-            assert await file.stat() == os.stat(path)  # noqa: PTH116
+            assert await file.stat() == os.stat(path)
 
     scheduler.run(main)
 

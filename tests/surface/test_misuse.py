@@ -221,7 +221,7 @@ def elsewhere(scheduler: Scheduler, attempt: Callable[[], Awaitable[object]]) ->
         async def main() -> None:
             try:
                 await attempt()
-            except BaseException as error:  # noqa: BLE001 - kept for the test
+            except BaseException as error:
                 kinds.append(type(error).__name__)
 
         scheduler.run(main)

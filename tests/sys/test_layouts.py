@@ -227,11 +227,11 @@ def place(struct: Struct, index: int, count: int) -> tuple[int, int]:
         try:
             values[index] = -1
             raw = struct.pack(*values)
-        except Exception:  # noqa: BLE001 - struct.error: the field is unsigned
+        except Exception:
             values[index] = ones
             try:
                 raw = struct.pack(*values)
-            except Exception:  # noqa: BLE001 - too wide for the field: the one before was right
+            except Exception:
                 break
         marked = [at for at, byte in enumerate(raw) if byte == 0xFF]
     assert marked == list(range(marked[0], marked[-1] + 1))

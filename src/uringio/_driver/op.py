@@ -5,9 +5,9 @@ An op is neutral data: which operation, on what, with which memory, and in the e
 carries no closure of any driver, so the same op can be packed into an SQE or attempted after epoll
 said so.  Field names are the SQE's; the table below says what each operation reads.
 
-=========  ==========  =========  ==================  =============  ======================  =========
+=========  ==========  =========  ==================  =============  ======================  =======
 operation  fd          memory     addr                len            off / flags             value
-=========  ==========  =========  ==================  =============  ======================  =========
+=========  ==========  =========  ==================  =============  ======================  =======
 NOP                                                                                          0
 RECV       socket                                     most bytes     - / MSG_*               bytes
 RECV_INTO  socket      writable   (from memory)       bytes          - / MSG_*               count
@@ -28,7 +28,7 @@ TIMEOUT                                                              deadline on
 OFFLOAD                                                              (`Offload.function`)    result
 READY                                                                                        None
 EVENT                                                                (until `Driver.fire`)   None
-=========  ==========  =========  ==================  =============  ======================  =========
+=========  ==========  =========  ==================  =============  ======================  =======
 
 What a msghdr points to is kept by the `Outgoing` or `Incoming` in the op's ``hold``, and a message
 is a `Received`: see `uringio._driver.messages`.
@@ -43,9 +43,9 @@ delivered; only now may the op be used again.  STALE: superseded before it was s
 Cancellation is a request.  Whatever the kernel answers after it, the awaiter gets the cancelled
 exception when the terminal completion arrives; what was done anyway goes to the owner's `orphan`.
 
-One use, one `use` number.  Owners may reuse an op object (`renew`), so each submission gets a number
-that is never given again; it is the SQE's ``user_data``, and late or unknown completions find
-nothing under it.
+One use, one `use` number.  Owners may reuse an op object (`renew`), so each submission gets a
+number that is never given again; it is the SQE's ``user_data``, and late or unknown completions
+find nothing under it.
 """
 
 from collections.abc import Callable, Generator
@@ -142,8 +142,8 @@ class Op(Generic[T_co]):
     One operation, awaitable once, under the native scheduler and under asyncio alike.
 
     It starts when it is first awaited, or given a done callback; until then nothing happened.
-    Under asyncio it answers the future protocol, so that ``asyncio.wait_for(op, 1)``, ``gather`` and
-    ``shield`` take it as it is.
+    Under asyncio it answers the future protocol, so that ``asyncio.wait_for(op, 1)``, ``gather``
+    and ``shield`` take it as it is.
 
     Cancellation: the awaiter gets the scheduler's cancelled exception once the kernel has let go of
     the operation's memory, and never a result instead.
@@ -455,6 +455,6 @@ def _warn_never_awaited(op: Op[object]) -> None:
 
 
 def _close_unclaimed(op: Op[object]) -> None:
-    """Close a descriptor that nobody took: its awaiter went away between its coming and its finish."""
+    """Close a descriptor that nobody took, its awaiter having left before `finish` was called."""
     if (op.code == ACCEPT or op.code == OPEN) and isinstance(op.value, int) and op.home is not None:
         op.home.system.close(op.value)

@@ -15,16 +15,17 @@ SEND_ALL, are written out in `turn`.
 not found there is counted and dropped.  0 belongs to completions that nobody awaits, 1 to the wake
 pipe.
 
-Receiving.  RECV lets the kernel pick one of a small ring of provided buffers when data is there,
-so an idle connection holds none.  The bytes are copied out and the buffer goes back within the same
+Receiving.  RECV lets the kernel pick one of a small ring of provided buffers when data is there, so
+an idle connection holds none.  The bytes are copied out and the buffer goes back within the same
 turn.  ENOBUFS (more receives completed in one enter than there are buffers) queues the op until the
-turn's end, when all buffers are back; and then the ring of buffers is doubled, up to `buffer_count_max`:
+turn's end, when all buffers are back; and then the ring of buffers is doubled, up to
+`buffer_count_max`:
 with 500 busy connections and 64 buffers, three receives in four were refused and made again, 9.9 us
-of CPU per message against 6.7.  It does not begin large, because the kernel walks through all of it,
-and 512 buffers at 50 connections cost 5 % in cache misses.
+of CPU per message against 6.7.  It does not begin large, because the kernel walks through all of
+it, and 512 buffers at 50 connections cost 5 % in cache misses.
 
-Sending.  SEND_ALL carries MSG_WAITALL, with which the kernel itself goes on after a short send; what
-is cut short all the same is resubmitted from where it stopped.
+Sending.  SEND_ALL carries MSG_WAITALL, with which the kernel itself goes on after a short send;
+what is cut short all the same is resubmitted from where it stopped.
 
 What keeps memory safe: an op in `in_flight` is referenced from here, with its memory, until its
 terminal completion; and at close, what the kernel still holds is leaked on purpose.
@@ -174,7 +175,9 @@ class UringDriver:
         op.state = o.SPENT
 
     def register(self, fd: int, /) -> None:
-        """See the contract: with O_NONBLOCK set, io_uring would answer EAGAIN instead of waiting."""
+        """
+        See the contract: with O_NONBLOCK set, io_uring would answer EAGAIN instead of waiting.
+        """
         self.system.set_blocking(fd, True)
 
     def unregister(self, fd: int, /) -> None:

@@ -5,8 +5,6 @@ Names are resolved by asyncio's own ``getaddrinfo``; sockets are made by the dri
 are numbers until somebody asks a transport or server for its ``socket``.
 """
 
-# ruff: noqa: ARG002 - asyncio's signatures, some of whose arguments matter to TLS only
-
 import asyncio
 import contextvars
 import errno
@@ -26,7 +24,8 @@ from uringio._driver.sockets import (
 
 from .running import RunningLoop
 from .server import Listening, Server
-from .transport import Sock, StreamTransport
+from .sockets import Sock
+from .transport import StreamTransport
 from .unsupported import UnsupportedCalls, refuse
 
 __all__ = ["EventLoop", "new_event_loop", "run"]

@@ -11,7 +11,7 @@ asyncio; what has not been woken yet stays queued for the next run.  All else go
 exception handler.
 """
 
-# ruff: noqa: BLE001 - whatever a callback raises is reported, as asyncio does
+
 # A pass is a method of the loop, taken apart.
 # pyright: reportPrivateUsage=false
 

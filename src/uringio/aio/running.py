@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, TypeVarTuple
 from uringio._driver import current
 from uringio._driver.contract import BACKENDS, Driver, make_driver
 from uringio._driver.op import DONE, Op
-from uringio._sys.system import System
 from uringio.errors import UsageError, WrongThreadError
 
 from .handles import Handle
@@ -61,13 +60,12 @@ class RunningLoop(asyncio.BaseEventLoop):
         def _check_running(self) -> None: ...
         def _add_callback_signalsafe(self, handle: asyncio.Handle) -> None: ...
 
-    def __init__(self, *, backend: str | None = None, system: System | None = None) -> None:
+    def __init__(self, *, backend: str | None = None) -> None:
         super().__init__()
         if backend not in (None, *BACKENDS):
             self._closed = True  # there is nothing to close, nor to warn of
             raise UsageError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
         self._backend = backend
-        self._system = system
         self._completed: deque[Op[object]] = deque()
         self._driver: Driver | None = None
         self._driver_thread: object = None
@@ -118,13 +116,15 @@ class RunningLoop(asyncio.BaseEventLoop):
             driver.leave()
             driver = None
         if driver is None:
-            driver = make_driver(
-                self._completed.append, make_cancelled, backend=self._backend, system=self._system
-            )
+            driver = self.make_driver()
             self._driver = driver
             self._driver_thread = _here.thread
             self._run_once = make_pass(self, driver, self._completed)
         return driver
+
+    def make_driver(self) -> Driver:
+        """Build a driver for this thread; a loop on another system overrides this."""
+        return make_driver(self._completed.append, make_cancelled, backend=self._backend)
 
     def require_driver(self) -> Driver:
         """Return the running driver; raises `UsageError` when the loop does not run here."""

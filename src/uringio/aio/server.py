@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 from uringio._driver.contract import Driver
 from uringio._driver.op import ACCEPT, NEW, SPENT, Op
-from uringio._own.fd import OwnedFd
 
-from .transport import Sock, StreamTransport
+from .sockets import HeldSocket, Sock
+from .transport import StreamTransport
 
 if TYPE_CHECKING:
     from .running import RunningLoop
@@ -67,8 +67,7 @@ class Listening:
         self._loop = loop
         self._driver = driver
         self._fd = fd
-        self._owned = None if sock is not None else OwnedFd(fd, driver.system.close, "server")
-        self._sock = sock
+        self._socket = HeldSocket(driver, fd, "server", sock)
         self._shared = sock is not None
         self._path = path
         self._inode = 0 if path is None else driver.system.socket_inode(path)
@@ -165,24 +164,14 @@ class Listening:
             self._release()
 
     def _release(self) -> None:
-        self._driver.unregister(self._fd)
-        if self._sock is not None:
-            self._sock.close()
-        elif self._owned is not None:
-            self._owned.close()
-        self._owned = None
+        self._socket.close()
         self._op.waiter = self._op.context = None
         if self.on_closed is not None:
             self.on_closed(self)
 
     def socket(self) -> trsock.TransportSocket:
         """Return the socket, to look at."""
-        if self._sock is None:
-            assert self._owned is not None
-            # From here on the socket object has the duty to close the descriptor.
-            self._sock = self._driver.system.socket_object(self._owned.take())
-            self._owned = None
-        return trsock.TransportSocket(self._sock)  # type: ignore[arg-type]
+        return self._socket.as_object()
 
 
 class Server(asyncio.Server):

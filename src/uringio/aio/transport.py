@@ -15,11 +15,8 @@ more: closing a descriptor does not end what the kernel has in hand.  `close` th
 cancels the receive and lets the sending end, `abort` cancels both.
 """
 
-# ruff: noqa: BLE001 - whatever a protocol raises is reported, as asyncio does
-
 import asyncio
 import logging
-from asyncio import trsock
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import TYPE_CHECKING, Final, Protocol, cast
@@ -37,12 +34,13 @@ from uringio._driver.op import (
     Op,
 )
 from uringio._driver.sockets import SEND_ALL_FLAGS
-from uringio._own.fd import OwnedFd
+
+from .sockets import INFO_NAMES, HeldSocket, Sock
 
 if TYPE_CHECKING:
     from .running import RunningLoop
 
-__all__ = ["Hub", "Sock", "StreamTransport"]
+__all__ = ["Hub", "StreamTransport"]
 
 logger = logging.getLogger("asyncio")
 
@@ -52,7 +50,6 @@ _HIGH_WATER_BYTES: Final = 65536
 _SHUT_WR: Final = 1
 _WARN_AFTER_LOST_WRITES: Final = 5
 _IN_FLIGHT: Final = frozenset({SUBMITTED, CANCELLING, DONE})
-_INFO_NAMES: Final = frozenset({"socket", "sockname", "peername"})
 
 # Reasons not to read on.
 _PAUSED: Final = 1
@@ -63,23 +60,6 @@ _ENDED: Final = 4
 _OPEN: Final = 0
 _ENDING: Final = 1  # nothing more will be sent; waiting for the ops in flight
 _OVER: Final = 2  # connection_lost is on its way
-
-
-class Sock(Protocol):
-    """What is asked of a socket object that the program brings along."""
-
-    @property
-    def type(self) -> int:
-        """SOCK_STREAM."""
-        ...
-
-    def fileno(self) -> int:
-        """The descriptor."""
-        ...
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        ...
 
 
 class Hub(Protocol):
@@ -121,13 +101,11 @@ class StreamTransport(asyncio.Transport):
         "_lost_writes",
         "_low_water",
         "_obstacle",
-        "_owned",
-        "_peer",
         "_protocol",
         "_recv_op",
         "_send_op",
         "_server",
-        "_sock",
+        "_socket",
         "_submit",
         "_writing_paused",
     )
@@ -148,11 +126,9 @@ class StreamTransport(asyncio.Transport):
         self._loop = loop
         self._driver = driver
         self._submit = driver.submit
-        self._owned = None if sock is not None else OwnedFd(fd, driver.system.close, "transport")
-        self._sock = sock
+        self._socket = HeldSocket(driver, fd, "transport", sock, peer)
         self._context = context
         self._server = server
-        self._peer = peer
         self._obstacle = 0
         self._held = False
         self._backlog: list[bytes] = []
@@ -267,7 +243,8 @@ class StreamTransport(asyncio.Transport):
             if protocol is not self._protocol:
                 self._deliver(bytes(rest))  # it has put another in its place
                 return
-            buffer = cast("memoryview", protocol.get_buffer(len(rest)))  # type: ignore[attr-defined]
+            get_buffer = protocol.get_buffer  # type: ignore[attr-defined]
+            buffer = cast("memoryview", get_buffer(len(rest)))
             room = len(buffer)
             if not room:
                 raise RuntimeError("get_buffer() returned an empty buffer")
@@ -529,13 +506,7 @@ class StreamTransport(asyncio.Transport):
 
     def _release(self) -> None:
         """Close the descriptor and let go of everything."""
-        fd = self._recv_op.fd
-        self._driver.unregister(fd)
-        if self._sock is not None:
-            self._sock.close()
-        elif self._owned is not None:
-            self._owned.close()
-        self._owned = None
+        self._socket.close()
         for op in (self._recv_op, self._send_op):
             op.fd = -1
             op.waiter = op.context = None
@@ -576,29 +547,9 @@ class StreamTransport(asyncio.Transport):
                 ``"peername"``.
         """
         known: dict[str, object] = self._extra
-        if name not in known and name in _INFO_NAMES and self._recv_op.fd >= 0:
-            known[name] = self._socket() if name == "socket" else self._address(name)
+        if name not in known and name in INFO_NAMES and self._recv_op.fd >= 0:
+            known[name] = self._socket.info(name)
         return known.get(name, default)
-
-    def _socket(self) -> trsock.TransportSocket:
-        if self._sock is None:
-            assert self._owned is not None
-            # From here on the socket object has the duty to close the descriptor.
-            self._sock = self._driver.system.socket_object(self._owned.take())
-            self._owned = None
-        return trsock.TransportSocket(self._sock)  # type: ignore[arg-type]
-
-    def _address(self, name: str) -> object:
-        system = self._driver.system
-        fd = self._recv_op.fd
-        try:
-            if name == "sockname":
-                return system.getsockname(fd)
-            if self._peer is not None:
-                return system.unpack_sockaddr(self._peer)
-            return system.getpeername(fd)
-        except (OSError, ValueError):
-            return None
 
 
 def _deliver_to_nobody(data: object) -> None:

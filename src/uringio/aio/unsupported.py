@@ -1,7 +1,5 @@
 """What asyncio's loops offer and this one does not yet, each saying so."""
 
-# ruff: noqa: ARG002 - a refusal looks at nothing
-
 import asyncio
 from typing import NoReturn
 

@@ -1,0 +1,92 @@
+"""
+Sockets as the loop holds them: a descriptor, and one duty to close it.
+
+The duty is ours until somebody asks for the socket object, which then has it; or the object's from
+the start, where the program brought one along.
+"""
+
+from asyncio import trsock
+from typing import Final, Protocol
+
+from uringio._driver.contract import Driver
+from uringio._own.fd import OwnedFd
+
+__all__ = ["INFO_NAMES", "HeldSocket", "Sock"]
+
+INFO_NAMES: Final = frozenset({"socket", "sockname", "peername"})
+
+
+class Sock(Protocol):
+    """What is asked of a socket object that the program brings along."""
+
+    @property
+    def type(self) -> int:
+        """SOCK_STREAM."""
+        ...
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        ...
+
+
+class HeldSocket:
+    """
+    One socket.
+
+    Args:
+        driver: The driver that it is registered with.
+        fd: The descriptor.
+        what: For error messages, such as ``"transport"``.
+        sock: The socket object that owns the descriptor, if the program brought one.
+        peer: The peer's address as the kernel writes it, if it is known.
+    """
+
+    __slots__ = ("_driver", "_fd", "_owned", "_peer", "_sock")
+
+    def __init__(
+        self,
+        driver: Driver,
+        fd: int,
+        what: str,
+        sock: Sock | None = None,
+        peer: bytes | None = None,
+    ) -> None:
+        self._driver = driver
+        self._fd = fd
+        self._owned = None if sock is not None else OwnedFd(fd, driver.system.close, what)
+        self._sock = sock
+        self._peer = peer
+
+    def info(self, name: str) -> object:
+        """Return what asyncio calls by one of `INFO_NAMES`; None where it cannot be known."""
+        if name == "socket":
+            return self.as_object()
+        system = self._driver.system
+        try:
+            if name == "sockname":
+                return system.getsockname(self._fd)
+            if self._peer is not None:
+                return system.unpack_sockaddr(self._peer)
+            return system.getpeername(self._fd)
+        except (OSError, ValueError):
+            return None
+
+    def as_object(self) -> trsock.TransportSocket:
+        """Return the socket, to look at and to set options on."""
+        if self._sock is None:
+            assert self._owned is not None
+            self._sock = self._driver.system.socket_object(self._owned.take())
+            self._owned = None
+        return trsock.TransportSocket(self._sock)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Close the descriptor, on which nothing may be in flight."""
+        self._driver.unregister(self._fd)
+        if self._sock is not None:
+            self._sock.close()
+        elif self._owned is not None:
+            self._owned.close()
