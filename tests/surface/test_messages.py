@@ -222,7 +222,7 @@ def test_descriptors_pass_between_processes(scheduler: Scheduler, tmp_path: Path
     async def main() -> None:
         async with await listen_unix(path) as listener:
             command = [sys.executable, "-W", "error", "-c", RECEIVER]
-            with subprocess.Popen(  # noqa: ASYNC220 - it starts at once
+            with subprocess.Popen(
                 [*command, scheduler.name, scheduler.backend, str(path)],
                 env={**os.environ, **with_tests()},
             ) as child:
