@@ -387,6 +387,8 @@ def test_wrong_signal_handlers_are_refused(run: Run[None]) -> None:
         loop = asyncio.get_running_loop()
         with pytest.raises(TypeError):
             loop.add_signal_handler(signal.SIGUSR1, coroutine)
+        with pytest.raises(TypeError):
+            loop.add_signal_handler("SIGUSR1", print)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="no signal"):
             loop.add_signal_handler(12345, print)
         with pytest.raises(RuntimeError):

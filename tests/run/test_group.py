@@ -4,6 +4,7 @@ import contextvars
 import gc
 import threading
 import weakref
+from collections.abc import Callable
 
 import pytest
 
@@ -499,7 +500,11 @@ def test_start_soon_from_another_thread(run: Run) -> None:
     raised: list[BaseException] = []
 
     def foreign(group: TaskGroup) -> None:
-        for attempt in (lambda: group.start_soon(forever), group.cancel_scope.cancel):
+        attempts: list[Callable[[], None]] = [
+            lambda: group.start_soon(forever),
+            group.cancel_scope.cancel,
+        ]
+        for attempt in attempts:
             try:
                 attempt()
             except WrongThreadError as error:

@@ -28,7 +28,7 @@ from .descriptors import Descriptor, Descriptors, Poller
 from .file_calls import FileCalls
 from .offloads import Offloads
 from .op import CANCELLING, DONE, RECV, SEND_ALL, SUBMITTED, Offload, Op
-from .outcome import settle_cancelled, settle_done_as_cancelled
+from .outcome import orphan_failure, settle_cancelled, settle_done_as_cancelled
 from .timers import Timers
 
 __all__ = ["make_readiness_driver"]
@@ -239,6 +239,8 @@ def make_readiness_driver(
     def finish(op: Op[object], res: int) -> None:
         """End an op that may have been cancelled while nobody could stop it."""
         if op.state == CANCELLING:
+            if res < 0:
+                orphan_failure(op, -res)
             settle_cancelled(op, res, res >= 0, system, make_cancelled)
             deliver(op)
         else:

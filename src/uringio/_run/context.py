@@ -125,7 +125,7 @@ class Context(Loop):
                 except RingForkedError:
                     # In a forked child: the task that forked goes on to its next await, and there
                     # hears of it.
-                    if not (self._forked and self.ready):
+                    if not self._forked or not (self.ready or task.finished):
                         raise
         except BaseException as failure:
             self.recover(failure)

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Self, TypeVar, TypeVarTuple
 
-from uringio.errors import Cancelled, UsageError
+from uringio.errors import Cancelled, RingForkedError, UsageError
 
 from . import running
 from .loop import Loop
@@ -81,6 +81,9 @@ class TaskGroup:
                 await park()
             except GeneratorExit:
                 raise
+            except RingForkedError as forked:
+                self._errors.append(forked)
+                self._children.clear()  # they go on in the parent process, and end there
             except BaseException as broken:  # a signal handler's, see `accidents`
                 self._errors.append(broken)
                 self.cancel_scope.cancel()

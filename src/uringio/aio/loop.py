@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 import errno
 import os
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
@@ -97,14 +98,19 @@ class EventLoop(RunningLoop, UnsupportedCalls):
             OSError: No address answered.
             ExceptionGroup: The same, with *all_errors*.
         """
-        _refuse_tls(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        _refuse_tls(
+            ssl,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
         driver = self.require_driver()
         if sock is not None:
             if host is not None or port is not None:
-                raise ValueError("a connection is made by host and port, or over sock, not both")
+                raise ValueError("host/port and sock can not be specified at the same time")
             return await self._adopt(driver, sock, protocol_factory)
         if host is None and port is None:
-            raise ValueError("a connection takes host and port, or sock")
+            raise ValueError("neither host and port nor sock was specified")
         infos = await self._resolve(host, port, family=family, proto=proto, flags=flags)
         locals_ = [] if local_addr is None else await self._resolve(*local_addr, family=family)
         errors: list[OSError] = []
@@ -138,10 +144,14 @@ class EventLoop(RunningLoop, UnsupportedCalls):
             ValueError: The arguments contradict each other, or the path is too long.
             OSError: Nobody listens there.
         """
-        _refuse_tls(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        _refuse_tls(
+            ssl,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
         driver = self.require_driver()
-        if (path is None) == (sock is None):
-            raise ValueError("a connection takes either path or sock")
+        _require_one(path, sock)
         if sock is not None:
             return await self._adopt(driver, sock, protocol_factory)
         assert path is not None
@@ -164,7 +174,11 @@ class EventLoop(RunningLoop, UnsupportedCalls):
             NotImplementedError: *ssl* was asked for.
             ValueError: *sock* is no stream socket.
         """
-        _refuse_tls(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        _refuse_tls(
+            ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
         return await self._adopt(self.require_driver(), sock, protocol_factory)
 
     async def _adopt(
@@ -181,7 +195,7 @@ class EventLoop(RunningLoop, UnsupportedCalls):
         transport = StreamTransport(self, driver, fd, protocol, context, sock=sock)
         # Not from within the caller's task: a protocol is not part of it.
         begun: asyncio.Future[None] = self.create_future()
-        self.call_soon(_begin, transport, begun, context=context)
+        self.call_soon(_begin, self, transport, begun, context=context)
         try:
             await begun
         except BaseException:
@@ -239,17 +253,21 @@ class EventLoop(RunningLoop, UnsupportedCalls):
             ValueError: The arguments contradict each other.
             OSError: An address cannot be bound.
         """
-        _refuse_tls(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        _refuse_tls(
+            ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
         driver = self.require_driver()
         if sock is not None:
             if host is not None or port is not None:
-                raise ValueError("a server is made by host and port, or over sock, not both")
+                raise ValueError("host/port and sock can not be specified at the same time")
             _require_stream(driver, sock)
             driver.register(sock.fileno())
             listeners = [Listening(self, driver, sock.fileno(), sock=sock)]
         else:
             if host is None and port is None:
-                raise ValueError("a server takes host and port, or sock")
+                raise ValueError("neither host and port nor sock was specified")
             options: list[RawOption] = []
             if reuse_address is False:
                 options.append((_SOL_SOCKET, _SO_REUSEADDR, 0))
@@ -303,34 +321,37 @@ class EventLoop(RunningLoop, UnsupportedCalls):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
-        cleanup_socket: bool = True,
+        cleanup_socket: bool = sys.version_info >= (3, 13),
     ) -> Server:
         """
         Listen on a Unix stream socket; see `asyncio.loop.create_unix_server`.
 
         A socket that an earlier server left at *path* is replaced, any other file is not.  With
-        *cleanup_socket* (Python 3.13's default, here everywhere's) closing removes it.
+        *cleanup_socket* (the default from Python 3.13 on) closing removes it.
 
         Raises:
             NotImplementedError: *ssl* was asked for.
             ValueError: The arguments contradict each other, or the path is too long.
             OSError: The path cannot be bound.
         """
-        _refuse_tls(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
+        _refuse_tls(
+            ssl,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
         driver = self.require_driver()
-        if (path is None) == (sock is None):
-            raise ValueError("a server takes either path or sock")
+        _require_one(path, sock)
         if sock is not None:
             _require_stream(driver, sock)
             driver.register(sock.fileno())
-            listening = Listening(self, driver, sock.fileno(), sock=sock)
+            fd = sock.fileno()
         else:
             assert path is not None
-            where = os.fspath(path)
-            fd = bind_stream_socket(driver, unix_address(driver.system, where))
-            abstract = where[:1] in ("\0", b"\0")
-            removed = where if cleanup_socket and not abstract else None
-            listening = Listening(self, driver, fd, path=removed)
+            fd = bind_stream_socket(driver, unix_address(driver.system, path))
+        where = driver.system.getsockname(fd) if cleanup_socket else None
+        if not isinstance(where, str):  # nothing of the file system: abstract, or to be left
+            where = None
+        listening = Listening(self, driver, fd, sock=sock, path=where or None)
         return await self._serve(driver, [listening], protocol_factory, backlog, start_serving)
 
     async def _serve(
@@ -387,10 +408,14 @@ def _bind_one(driver: Driver, fd: int, family: int, locals_: Sequence[AddressInf
     raise failure
 
 
-def _begin(transport: StreamTransport, begun: "asyncio.Future[None]") -> None:
-    transport.begin()
+def _begin(
+    loop: asyncio.AbstractEventLoop, transport: StreamTransport, begun: "asyncio.Future[None]"
+) -> None:
+    transport.introduce()
     if not begun.done():
         begun.set_result(None)
+    # Behind the caller's waking: it is to know its transport before data comes.
+    loop.call_soon(transport.read_on)
 
 
 def _only_error(errors: list[OSError]) -> OSError:
@@ -412,11 +437,19 @@ def _require_stream(driver: Driver, sock: Sock) -> None:
         raise ValueError(f"a stream socket is needed here, not {sock!r}")
 
 
-def _refuse_tls(ssl: object, *details: object) -> None:
+def _require_one(path: object, sock: object) -> None:
+    if path is not None and sock is not None:
+        raise ValueError("path and sock can not be specified at the same time")
+    if path is None and sock is None:
+        raise ValueError("neither path nor sock was specified")
+
+
+def _refuse_tls(ssl: object, **details: object) -> None:
     if ssl:
         refuse("TLS")
-    if any(detail is not None for detail in details):
-        raise ValueError("server_hostname and ssl_* are for connections with ssl")
+    for name, detail in details.items():
+        if detail is not None:
+            raise ValueError(f"{name} is only meaningful with ssl")
 
 
 def new_event_loop(*, backend: str | None = None) -> EventLoop:

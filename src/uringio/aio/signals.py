@@ -52,7 +52,7 @@ class Signals:
         Have the loop call ``callback(*args)`` when the signal arrives.
 
         Raises:
-            TypeError: *callback* is a coroutine or a coroutine function.
+            TypeError: *callback* is a coroutine or a coroutine function, or *number* no int.
             ValueError: There is no such signal.
             RuntimeError: The signal cannot be caught, or this is not the main thread.
         """
@@ -129,7 +129,9 @@ class Signals:
         return on_interrupt
 
 
-def _check(number: int) -> None:
+def _check(number: object) -> None:
+    if not isinstance(number, int):
+        raise TypeError(f"a signal is an int, not {number!r}")
     if number not in signal.valid_signals():
         raise ValueError(f"there is no signal {number}")
 

@@ -85,8 +85,11 @@ class HeldSocket:
 
     def close(self) -> None:
         """Close the descriptor, on which nothing may be in flight."""
-        self._driver.unregister(self._fd)
         if self._sock is not None:
+            self._driver.unregister(self._fd)
             self._sock.close()
-        elif self._owned is not None:
+        elif self._owned is not None and not self._owned.closed:
+            # Otherwise the garbage collector was faster: it finalizes the parts of a transport that
+            # nobody holds, even where another finalizer brings the transport back to close it.
+            self._driver.unregister(self._fd)
             self._owned.close()

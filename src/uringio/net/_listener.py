@@ -104,7 +104,13 @@ class Listener:
         self.local_address: SocketAddress = driver.system.getsockname(fd)
         porch = self._porch = _Porch(driver, self._fd)
         self._accept_op: Op[SocketStream] = Op(
-            ACCEPT, fd, addr=porch.addr, off=porch.len_addr, owner=porch, finish=porch.accepted
+            ACCEPT,
+            fd,
+            addr=porch.addr,
+            off=porch.len_addr,
+            flags=driver.system.SOCK_CLOEXEC,
+            owner=porch,
+            finish=porch.accepted,
         )
         self._accept_op.home = driver
         self._accept_op.state = SPENT
@@ -137,7 +143,8 @@ class Listener:
     def _accept_otherwise(self) -> Op[SocketStream]:
         """`accept` while another one is under way: this one does without the shared memory."""
         porch = self._porch
-        op = Op(ACCEPT, self._fd.number, owner=porch, finish=porch.accepted_plain)
+        flags = self._driver.system.SOCK_CLOEXEC
+        op = Op(ACCEPT, self._fd.number, flags=flags, owner=porch, finish=porch.accepted_plain)
         op.home = self._driver
         self._others.add(op)
         return op
