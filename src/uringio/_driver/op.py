@@ -22,11 +22,16 @@ READ       file        writable   (from memory)       bytes          offset / RW
 WRITE      file        readable   (from memory)       bytes          offset / RWF_*          count
 FSYNC      file                                                      - / IORING_FSYNC_*      None
 POLL       any                                                       - / POLL* mask          mask
+SENDMSG    socket                 msghdr              1              - / MSG_*               count
+RECVMSG    socket                 msghdr out          1              - / MSG_*               message
 TIMEOUT                                                              deadline on the clock   None
 OFFLOAD                                                              (`Offload.function`)    result
 READY                                                                                        None
 EVENT                                                                (until `Driver.fire`)   None
 =========  ==========  =========  ==================  =============  ======================  =======
+
+What a msghdr points to is kept by the `Outgoing` or `Incoming` in the op's ``hold``, and a message
+is a `Received`: see `uringio._driver.messages`.
 
 Life of an op.  NEW: made, not started; dropping it now is a mistake worth a warning.  SUBMITTED: a
 driver has it, and with it everything the kernel may touch.  CANCELLING: cancellation was asked for;
@@ -92,11 +97,13 @@ TIMEOUT: Final = 14
 OFFLOAD: Final = 15
 READY: Final = 16
 EVENT: Final = 17
+SENDMSG: Final = 18
+RECVMSG: Final = 19
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
-    "event",
+    "event", "sendmsg", "recvmsg",
 )  # fmt: skip
 
 # --- states --------------------------------------------------------------------------------------

@@ -401,9 +401,9 @@ def make_readiness_driver(
         retire(lambda: ClosedError("this driver is closed"))
 
     starts += [descriptors.start_at_once] * len(o.OPERATION_NAMES)
-    for code in (o.RECV, o.RECV_INTO, o.ACCEPT):
+    for code in (o.RECV, o.RECV_INTO, o.RECVMSG, o.ACCEPT):
         starts[code] = descriptors.start_reader
-    for code in (o.SEND, o.SEND_ALL):
+    for code in (o.SEND, o.SEND_ALL, o.SENDMSG):
         starts[code] = descriptors.start_writer
     for code in (o.OPEN, o.READ, o.WRITE, o.FSYNC):
         starts[code] = start_file

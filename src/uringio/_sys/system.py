@@ -30,7 +30,7 @@ from .constants import (
 )
 from .libc import BareSend, BareSyscall, Libc, get_errno
 from .memory import Memory, memory_at, pin
-from .sockaddr import AddressTuple, pack_sockaddr, unpack_sockaddr
+from .sockaddr import AddressTuple, SocketAddress, pack_sockaddr, unpack_sockaddr
 
 if TYPE_CHECKING:
     from socket import socket as std_socket
@@ -74,6 +74,7 @@ class System:
     AF_INET6: Final = int(_socket.AF_INET6)
     AF_UNIX: Final = int(_socket.AF_UNIX)
     SOCK_STREAM: Final = int(_socket.SOCK_STREAM)
+    SOCK_DGRAM: Final = int(_socket.SOCK_DGRAM)
     SOCK_CLOEXEC: Final = int(_socket.SOCK_CLOEXEC)
     SOCK_NONBLOCK: Final = int(_socket.SOCK_NONBLOCK)
 
@@ -95,6 +96,8 @@ class System:
         # Attempts on sockets and files by address.
         self.recv = libc.recv
         self.send = libc.send
+        self.sendmsg = libc.sendmsg
+        self.recvmsg = libc.recvmsg
         self.read = libc.read
         self.write = libc.write
         self.connect = libc.connect
@@ -153,11 +156,11 @@ class System:
         """Make *fd* a listener; raises `OpError`."""
         _checked(self._libc.listen(fd, backlog), "listen", fd)
 
-    def getsockname(self, fd: int) -> AddressTuple:
+    def getsockname(self, fd: int) -> SocketAddress:
         """Return the local address; raises `OpError`."""
         return self._name(self._libc.getsockname, "getsockname", fd)
 
-    def getpeername(self, fd: int) -> AddressTuple:
+    def getpeername(self, fd: int) -> SocketAddress:
         """Return the peer's address; raises `OpError`, ENOTCONN once the peer has gone."""
         return self._name(self._libc.getpeername, "getpeername", fd)
 
@@ -174,14 +177,22 @@ class System:
 
     def getsockopt(self, fd: int, level: int, option: int) -> int:
         """Return an integer socket option; raises `OpError`."""
-        value = bytearray(4)
-        length = bytearray((4).to_bytes(4, _BYTE_ORDER))
+        raw = self.getsockopt_bytes(fd, level, option, 4)
+        return int.from_bytes(raw, _BYTE_ORDER, signed=True)
+
+    def getsockopt_bytes(self, fd: int, level: int, option: int, len_bytes: int) -> bytes:
+        """Return a socket option of at most so many bytes; raises `OpError`."""
+        value = bytearray(len_bytes)
+        length = bytearray(len_bytes.to_bytes(4, _BYTE_ORDER))
         value_addr, _, _keep = pin(value, writable=True)
         length_addr, _, _keep_too = pin(length, writable=True)
         _checked(
-            self._libc.getsockopt(fd, level, option, value_addr, length_addr), "getsockopt", fd
+            self._libc.getsockopt(fd, level, option, value_addr, length_addr),
+            "getsockopt",
+            fd,
+            f"level {level}, option {option}",
         )
-        return int.from_bytes(value, _BYTE_ORDER, signed=True)
+        return bytes(value[: int.from_bytes(length, _BYTE_ORDER)])
 
     def accept(self, fd: int, addr: int, addrlen: int, flags: int) -> int:
         """Attempt accept4(2): a descriptor or ``-errno``; *addr*, *addrlen* are addresses or 0."""
@@ -191,7 +202,7 @@ class System:
         """Encode an address; raises ValueError."""
         return pack_sockaddr(family, address)
 
-    def unpack_sockaddr(self, raw: bytes) -> AddressTuple:
+    def unpack_sockaddr(self, raw: bytes) -> SocketAddress:
         """Decode an address."""
         return unpack_sockaddr(raw)
 
@@ -208,7 +219,7 @@ class System:
             for family, type_, protocol, _canonical, address in found
         ]
 
-    def _name(self, function: Callable[..., int], op: str, fd: int) -> AddressTuple:
+    def _name(self, function: Callable[..., int], op: str, fd: int) -> SocketAddress:
         raw = bytearray(SIZEOF_SOCKADDR_STORAGE)
         length = bytearray(SIZEOF_SOCKADDR_STORAGE.to_bytes(4, _BYTE_ORDER))
         raw_addr, _, _keep = pin(raw, writable=True)
@@ -247,6 +258,13 @@ class System:
             os.set_blocking(fd, blocking)
         except OSError as error:
             raise op_error(error.errno or 0, "fcntl", fd) from None
+
+    def duplicate(self, fd: int) -> int:
+        """Return another number for *fd*'s file, closed on exec; raises `OpError`."""
+        try:
+            return os.dup(fd)
+        except OSError as error:
+            raise op_error(error.errno or 0, "dup", fd) from None
 
     def pipe(self) -> tuple[int, int]:
         """Return the (read, write) ends of a new pipe, non-blocking and closed on exec."""

@@ -10,7 +10,7 @@ from typing import Final, Self, TypeVar, cast
 from uringio._driver import current
 from uringio._driver.contract import Driver
 from uringio._driver.op import ACCEPT, EVENT, NEW, SPENT, STALE, TIMEOUT, Op
-from uringio._driver.sockets import Address
+from uringio._driver.sockets import SocketAddress
 from uringio._own.fd import OwnedFd
 from uringio.errors import EndOfStreamError, OpError
 
@@ -101,7 +101,7 @@ class Listener:
     def __init__(self, driver: Driver, fd: int) -> None:
         self._driver = driver
         self._fd = OwnedFd(fd, driver.system.close, "listener")
-        self.local_address: Address = driver.system.getsockname(fd)
+        self.local_address: SocketAddress = driver.system.getsockname(fd)
         porch = self._porch = _Porch(driver, self._fd)
         self._accept_op: Op[SocketStream] = Op(
             ACCEPT,
@@ -209,6 +209,10 @@ class Listener:
             raise error.exceptions[0] from None
         finally:
             server.close_unstarted()
+
+    def fileno(self) -> int:
+        """The descriptor, which stays the listener's; raises `ClosedError`."""
+        return self._fd.number
 
     def aclose(self) -> Op[None]:
         """
