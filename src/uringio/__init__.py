@@ -30,12 +30,18 @@ from uringio.errors import (
 )
 from uringio.files import File, open_file
 from uringio.net import (
+    DatagramSocket,
     Listener,
     SocketStream,
     connect_tcp,
     connect_unix,
     listen_tcp,
     listen_unix,
+    open_udp,
+    open_unix_datagram,
+    resolve,
+    wait_readable,
+    wait_writable,
 )
 from uringio.offloading import offload
 
@@ -46,6 +52,7 @@ __all__ = [
     "Cancelled",
     "ClosedError",
     "Context",
+    "DatagramSocket",
     "DoubleReleaseError",
     "EndOfStreamError",
     "File",
@@ -70,7 +77,12 @@ __all__ = [
     "move_on_after",
     "offload",
     "open_file",
+    "open_udp",
+    "open_unix_datagram",
+    "resolve",
     "run",
     "sleep",
     "timeout",
+    "wait_readable",
+    "wait_writable",
 ]

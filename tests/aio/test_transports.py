@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
@@ -305,6 +306,34 @@ def test_buffered_protocol_without_room_is_fatal(
         runner.run(main())
     assert len(reports) == 1
     assert "data_received" in reports[0]
+
+
+def test_buffered_protocol_pauses_within_a_piece(run: Run[None]) -> None:
+    """What is left of a delivery when a BufferedProtocol pauses waits for the resumption."""
+
+    class Pauser(Buffered):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast("asyncio.Transport", transport)
+
+        def buffer_updated(self, nbytes: int) -> None:
+            super().buffer_updated(nbytes)
+            self.transport.pause_reading()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with listening(Echo) as (_, address):
+            transport, client = await loop.create_connection(lambda: Pauser(3), *address)
+            transport.write(b"0123456789")
+            for count in range(1, 5):
+                await until(lambda: len(client.pieces) == count)
+                await passes(3)
+                assert len(client.pieces) == count
+                transport.resume_reading()
+            assert client.pieces == [b"012", b"345", b"678", b"9"]
+            transport.close()
+            await client.lost
+
+    run(main())
 
 
 def test_protocol_is_exchanged_in_flight(run: Run[None]) -> None:

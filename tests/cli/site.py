@@ -66,8 +66,12 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, backend: str, options: Sequence[str] = ()) -> Iterator[Served]:
+def serving(
+    folder: Path, backend: str, options: Sequence[str] = (), *, quiet: bool = True
+) -> Iterator[Served]:
     """Serve *folder* in a subprocess on a free port; kills it at the end if it was not stopped."""
+    if quiet:
+        options = ["--quiet", *options]
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-X", "faulthandler", "-m", "uringio", "serve",
          str(folder), "--port", "0", "--backend", backend, *options],

@@ -220,8 +220,8 @@ def test_listing_is_plain(served: Served) -> None:
     assert "ä€.txt" in page
     assert "/" in links
     page, links = links_of(served, "/sizes/")
-    assert "<td>4.8 MiB</td>" in page
-    assert len(links) == len(SIZES) + 3
+    assert '<td class="n">4.8 MiB</td>' in page
+    assert len(links) == len(SIZES) + 6  # two to climb, three to sort, one up
     page, links = links_of(served, "/")
     assert "deep/" in page
     assert "fifo" not in page
@@ -230,7 +230,7 @@ def test_listing_is_plain(served: Served) -> None:
     assert sorted(link for link in links if link.startswith("/links/") and link != "/links/") == [
         "/links/in", "/links/in-absolute", "/links/in-by-outside", "/links/in-folder/",
     ]  # fmt: skip
-    assert links_of(served, "/empty/")[1] == ["/", "/empty/", "/"]
+    assert links_of(served, "/empty/")[1] == ["/", "/empty/", *["/empty/"] * 3, "/"]
 
 
 def test_listing_has_a_head(served: Served) -> None:
@@ -475,10 +475,16 @@ def test_running_out_of_descriptors_is_503(backend: str, tmp_path: Path) -> None
 
 
 def test_ctrl_c_ends_it_in_the_middle(backend: str, tmp_path: Path) -> None:
-    """Ctrl-C with connections idle, reading a head and sending a body: status 0, not a word."""
+    """Ctrl-C with connections idle, reading a head and sending a body: status 0, not a word.
+
+    The one whose body nobody reads lasts as long as the grace, and no longer.
+    """
     with (tmp_path / "big").open("wb") as file:
         file.truncate(64 * 1024 * 1024)
-    with serving(tmp_path, backend) as served, contextlib.ExitStack() as stack:
+    with (
+        serving(tmp_path, backend, ["--grace", "0.3"]) as served,
+        contextlib.ExitStack() as stack,
+    ):
         for wire in (b"", b"GET / HT", b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n"):
             client = socket.create_connection((served.host, served.port), timeout=30)
             stack.enter_context(client)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.driver.conftest import RigMaker
-from tests.driver.rig import Orphans, Rig, StandInCancelled, is_open
+from tests.driver.rig import PATIENCE_S, Orphans, Rig, StandInCancelled, is_open
 from uringio._driver import op as o
 from uringio._driver import workers as workers_module
 from uringio._driver.op import CANCELLING, DONE, SUBMITTED, Op
@@ -278,6 +278,27 @@ def test_a_cancelled_call_that_has_not_begun_is_not_made(
     with pytest.raises(StandInCancelled):
         epoll.finish(op)
     assert os.pread(file_fd, 5, 0) == CONTENT[:5]
+
+
+def test_a_failure_that_comes_too_late_is_the_owners(make_rig: RigMaker) -> None:
+    """What the kernel refused after the cancellation is told to the owner, who may know better."""
+    entered, released = threading.Event(), threading.Event()
+
+    class Slow(System):
+        def fsync(self, fd: int, data_only: bool) -> int:
+            entered.set()
+            released.wait(PATIENCE_S)
+            return super().fsync(fd, data_only)
+
+    orphans = Orphans([])
+    rig = make_rig("epoll", system=Slow())
+    op = rig.submit(Op(o.FSYNC, 1_000_000, owner=orphans))
+    assert entered.wait(PATIENCE_S)
+    rig.driver.cancel(op)
+    released.set()
+    with pytest.raises(StandInCancelled):
+        rig.finish(op)
+    assert [error.errno for error in orphans.given] == [errno.EBADF]
 
 
 def test_a_cancelled_open_that_succeeds_late_is_closed(epoll: Rig, blockade: Blockade) -> None:

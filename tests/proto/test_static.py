@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uringio.proto.static import (
-    Entry,
-    TargetError,
-    content_type,
-    http_date,
-    listing_page,
-    parse_target,
-    size_text,
-)
+from uringio.proto.listing import Entry, Order, listing_page, size_text
+from uringio.proto.static import TargetError, content_type, http_date, parse_target
 
 
 @pytest.mark.parametrize(
@@ -222,13 +215,20 @@ def test_pages_list_folders_first() -> None:
     ]
     page = listing_page([], entries)
     assert parse(page).links == [
-        ("/", "/"), ("./z/", "z/"), ("./a.txt", "a.txt"), ("./b.txt", "b.txt"),
+        ("/", "/"), ("./?sort=name&order=desc", "Name ▴"), ("./?sort=size&order=desc", "Size"),
+        ("./?sort=time&order=desc", "Modified"), ("./z/", "z/"),
+        ("./a.txt", "a.txt"), ("./b.txt", "b.txt"),
     ]  # fmt: skip
-    assert b"<td>1.5 KiB</td>" in page
+    assert b'<td class="n">1.5 KiB</td>' in page
     assert b"4.0 KiB" not in page
     assert b"2024-02-29" in page
     below = parse(listing_page([b"x", b"y"], entries))
-    assert below.links[:4] == [("/", "/"), ("/x/", "x/"), ("/x/y/", "y/"), ("../", "../")]
+    assert below.links[:4] == [
+        ("/", "/"),
+        ("/x/", "x"),
+        ("/x/y/", "y"),
+        ("./?sort=name&order=desc", "Name ▴"),
+    ]
 
 
 @given(
@@ -243,7 +243,7 @@ def test_pages_link_to_what_they_list(names: list[bytes], folder: list[bytes]) -
     page = parse(listing_page(folder, [Entry(name, False, 1, 0) for name in names]))
     assert page.tags <= {
         "html", "head", "meta", "title", "style", "body", "h1", "table", "thead", "tbody", "tr",
-        "th", "td", "a",
+        "th", "td", "a", "svg", "symbol", "path", "use", "i", "footer",
     }  # fmt: skip
     base = "http://here" + "".join(f"/{quote_all(name)}" for name in folder) + "/"
     found = set()
@@ -256,3 +256,42 @@ def test_pages_link_to_what_they_list(names: list[bytes], folder: list[bytes]) -
 
 def quote_all(name: bytes) -> str:
     return "".join(f"%{byte:02X}" for byte in name)
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", ["D", "e", "a", "B", "c"]),
+        ("?sort=name&order=desc", ["e", "D", "c", "B", "a"]),
+        ("?sort=size", ["D", "e", "c", "a", "B"]),
+        ("?sort=size&order=desc", ["D", "e", "B", "a", "c"]),
+        ("?sort=time&order=asc", ["e", "D", "B", "a", "c"]),
+        ("?order=desc&sort=time", ["D", "e", "c", "a", "B"]),
+        ("?sort=other&order=up", ["D", "e", "a", "B", "c"]),
+        ("?" + "&".join("sort=size" for _ in range(99)), ["D", "e", "a", "B", "c"]),
+        ("?sort=<script>", ["D", "e", "a", "B", "c"]),
+    ],
+)
+def test_pages_are_sorted_by_their_query(query: str, names: list[str]) -> None:
+    """Name, size or time, either way; folders first; nonsense is the default and not echoed."""
+    entries = [
+        Entry(b"a", False, 2, 20), Entry(b"B", False, 3, 10), Entry(b"c", False, 1, 30),
+        Entry(b"D", True, 0, 9), Entry(b"e", True, 0, 8),
+    ]  # fmt: skip
+    order = Order.parse(query)
+    page = parse(listing_page([], entries, order))
+    assert [text.strip("/") for href, text in page.links if href[:3] not in {"/", "./?"}][
+        -5:
+    ] == names
+    assert "script" not in page.tags
+    # Links to folders keep the order; asking for it again gives it again.
+    kept = [href for href, text in page.links if text == "e/"]
+    assert kept == [f"./e/{order.query}"]
+    assert Order.parse(order.query) == order
+
+
+def test_pages_sum_up() -> None:
+    """The foot counts; an empty folder says that it is one."""
+    page = listing_page([], [Entry(b"a", False, 1024, 0), Entry(b"d", True, 9, 0)])
+    assert b"1 folder, 1 file, 1.0 KiB. Times are UTC." in page
+    assert b"This folder is empty." in listing_page([], [])

@@ -168,7 +168,7 @@ class Sweep:
         else:
             spawned = self.scheduler.spawn(body)
             if self.phase == "flight":
-                await self.pass_some(1, 4)
+                await self.pass_some(2, 5)  # one until it has begun, one until it is handed over
                 after_flight()
                 assert not spawned.ended, "it did not wait"
                 must_be_cancelled = cancel()
@@ -383,11 +383,17 @@ async def sweep_connect(sweep: Sweep) -> None:
                 by_path = number % 2 == 1
                 if by_path and sweep.phase == "race" and sweep.rng.random() < 0.5:
                     waiting.append(plain_unix(path))  # the queue is full until `act`
+                looks_closely = number % 500 == 0
+
+                def see_half_open(looks_closely: bool = looks_closely) -> None:
+                    assert not looks_closely or half_open(port) == 1
+
                 _, stream = await sweep.attempt(
                     (lambda: uringio.connect_unix(path))
                     if by_path
                     else (lambda: uringio.connect_tcp("127.0.0.1", port)),
                     drain,
+                    after_flight=see_half_open,
                 )
                 await end(stream)
                 if sweep.phase != "flight":
@@ -395,7 +401,7 @@ async def sweep_connect(sweep: Sweep) -> None:
                     for one in waiting:
                         one.close()
                     waiting.clear()
-                elif number % 500 == 0:
+                elif looks_closely:
                     assert half_open(port) == 0
             for one in waiting:
                 one.close()

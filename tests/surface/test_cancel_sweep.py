@@ -8,7 +8,7 @@ from tests.surface.schedulers import Scheduler
 from tests.surface.sweep import OPERATIONS, PHASES, Sweep, burst, oldest_ring
 from uringio._driver import current
 
-COUNT = 300
+COUNT = 200
 
 needs_uring = pytest.mark.skipif(uring_refusal() is not None, reason=str(uring_refusal()))
 

@@ -149,6 +149,29 @@ LAYOUTS = [
     ),
     Layout("IOVEC", "struct iovec", 16, (field(0, 8, "iov_base"), field(8, 8, "iov_len"))),
     Layout(
+        "MSGHDR",
+        "struct msghdr",
+        56,
+        (
+            field(0, 8, "msg_name"),
+            field(8, 4, "msg_namelen"),
+            field(16, 8, "msg_iov"),
+            field(24, 8, "msg_iovlen"),
+            field(32, 8, "msg_control"),
+            field(40, 8, "msg_controllen"),
+            field(48, 4, "msg_flags"),
+        ),
+    ),
+    Layout(
+        "CMSGHDR",
+        "struct cmsghdr",
+        16,
+        (field(0, 8, "cmsg_len"), field(8, 4, "cmsg_level"), field(12, 4, "cmsg_type")),
+    ),
+    Layout(
+        "UCRED", "struct ucred", 12, (field(0, 4, "pid"), field(4, 4, "uid"), field(8, 4, "gid"))
+    ),
+    Layout(
         "OPEN_HOW",
         "struct open_how",
         24,
@@ -321,6 +344,13 @@ def test_the_tail_of_a_buffer_ring_lies_behind_entry_0() -> None:
     """The tail word is the two bytes that packing an entry leaves alone."""
     assert layouts.BUF.size == layouts.BUF_RING_TAIL_OFFSET
     assert layouts.BUF_RING_TAIL_OFFSET + 2 == layouts.BUF_SIZE
+
+
+def test_ancillary_items_are_aligned_as_the_compiler_does() -> None:
+    """CMSG_SPACE rounds to our alignment, behind a header of our size."""
+    size = layouts.CMSGHDR.size
+    values = header.evaluate(["CMSG_SPACE(1)", "CMSG_LEN(1)"])
+    assert values == {"CMSG_SPACE(1)": size + layouts.CMSG_ALIGN, "CMSG_LEN(1)": size + 1}
 
 
 def test_the_compiler_puts_the_tail_there_too() -> None:

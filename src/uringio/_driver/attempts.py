@@ -33,8 +33,8 @@ SEND_BYTES_MAX: Final = 1 << 30  # what is offered in one call; the bare door ta
 
 # Operations whose value is the result itself.
 VALUED: Final = frozenset({
-    o.NOP, o.RECV_INTO, o.SEND, o.ACCEPT, o.OPEN, o.READ, o.WRITE, o.POLL, o.READV, o.WRITEV,
-    o.OPENAT2, o.READ_CACHED,
+    o.NOP, o.RECV_INTO, o.SEND, o.SENDMSG, o.ACCEPT, o.OPEN, o.READ, o.WRITE, o.POLL, o.READV,
+    o.WRITEV, o.OPENAT2, o.READ_CACHED,
 })  # fmt: skip
 
 _WRITES_MEMORY: Final = frozenset({o.RECV_INTO, o.READ, o.STATX})
@@ -67,6 +67,7 @@ def make_attempts(system: System, adopt: Callable[[int], None]) -> list[Attempt]
         adopt: Called with each accepted descriptor, which is non-blocking already.
     """
     read_bytes, recv, send, accept = system.read_bytes, system.recv, system.send, system.accept
+    sendmsg, recvmsg = system.sendmsg, system.recvmsg
     read, write, poll_fd = system.read, system.write, system.poll_fd
     accept_flags = system.SOCK_NONBLOCK | system.SOCK_CLOEXEC
     scratch = system.allocate(RECV_BYTES_MAX)  # for receives with flags, which read(2) has not
@@ -91,6 +92,12 @@ def make_attempts(system: System, adopt: Callable[[int], None]) -> list[Attempt]
     def attempt_send(op: Op[object]) -> int:
         locate(op)  # what was `bytes` at the first attempt went without
         return send(op.fd, op.addr, min(op.len, SEND_BYTES_MAX), op.flags)
+
+    def attempt_sendmsg(op: Op[object]) -> int:
+        return sendmsg(op.fd, op.addr, op.flags)
+
+    def attempt_recvmsg(op: Op[object]) -> int:
+        return recvmsg(op.fd, op.addr, op.flags)
 
     def attempt_accept(op: Op[object]) -> int:
         res = accept(op.fd, op.addr, op.off, accept_flags)
@@ -139,6 +146,8 @@ def make_attempts(system: System, adopt: Callable[[int], None]) -> list[Attempt]
     table[o.RECV] = attempt_recv
     table[o.RECV_INTO] = attempt_recv_into
     table[o.SEND] = table[o.SEND_ALL] = attempt_send
+    table[o.SENDMSG] = attempt_sendmsg
+    table[o.RECVMSG] = attempt_recvmsg
     table[o.ACCEPT] = attempt_accept
     table[o.CONNECT] = attempt_connect
     table[o.SHUTDOWN] = attempt_shutdown

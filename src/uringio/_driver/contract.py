@@ -84,7 +84,8 @@ class Driver(Protocol):
         Hand over what was submitted, wait for outcomes, deliver them.
 
         The argument is the time on the system's monotonic clock until which to wait: 0 not at all,
-        None for ever.  Returns early on any outcome, `wake` or signal.
+        None for ever.  Returns early on any outcome and on `wake`.  A signal may end the wait too;
+        a handler that wants that wakes.
         """
         ...
 

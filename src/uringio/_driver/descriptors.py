@@ -23,7 +23,7 @@ from . import op as o
 from .attempts import RECV_BYTES_MAX, VALUED, locate, make_attempts, start_connecting
 from .contract import Deliver
 from .op import DONE, RECV, SEND_ALL, SUBMITTED, Op
-from .outcome import settle_failed
+from .outcome import received, settle_failed
 
 __all__ = ["Descriptor", "Descriptors", "Poller"]
 
@@ -31,6 +31,10 @@ _SOL_SOCKET: Final = 1
 _SO_PROTOCOL: Final = 38
 _IPPROTO_TCP: Final = 6
 _MSG_DONTWAIT: Final = 0x40
+_MSG_CMSG_CLOEXEC: Final = 0x40000000
+_TRANSFERS: Final = frozenset({
+    o.RECV, o.RECV_INTO, o.SEND, o.SEND_ALL, o.SENDMSG, o.RECVMSG
+})  # fmt: skip
 
 # One send_all may not keep everybody else waiting while its peer reads as fast as it writes.
 _SENDS_AT_ONCE: Final = 8
@@ -305,6 +309,8 @@ class Descriptors:
         else:
             if op.code in VALUED:
                 op.value = res
+            elif op.code == o.RECVMSG:
+                op.value = received(op, res)
             op.memory = None
             op.hold = None
             op.state = DONE
@@ -331,7 +337,7 @@ class Descriptors:
                 descriptor.dry = descriptor.watched
             return False
         if descriptor is not None and descriptor.exact and op.code != o.ACCEPT:
-            descriptor.dry = 0 < res < size and not op.flags
+            descriptor.dry = 0 < res < size and not op.flags and op.code != o.RECVMSG
         self.finish(op, res)
         return True
 
@@ -364,7 +370,9 @@ class Descriptors:
     def _wait(self, op: Op[object], queue: list[Op[object]]) -> None:
         """Put *op* into *queue*, one of its descriptor's, and have the descriptor watched."""
         descriptor = self.describe(op.fd)
-        if not descriptor.watched:
+        # A POLL may be on a descriptor that others close, and its number may by now name another
+        # file, of which the poller knows nothing.
+        if not descriptor.watched or (op.code == o.POLL and not descriptor.stream):
             number = self._poller.watch(op.fd)
             if number:
                 self.finish(op, -number)
@@ -384,11 +392,13 @@ class Descriptors:
 
 def _tells_nothing(op: Op[object]) -> bool:
     """Whether MSG_* flags (PEEK, OOB, ...) keep the result from telling about the stream."""
+    if op.code == o.RECVMSG:
+        return op.flags & ~_MSG_CMSG_CLOEXEC != 0
     return op.flags != 0 and op.code <= o.RECV_INTO
 
 
 def _must_wait(op: Op[object], res: int) -> bool:
-    return res == -errno.EAGAIN and not (o.RECV <= op.code <= SEND_ALL and op.flags & _MSG_DONTWAIT)
+    return res == -errno.EAGAIN and not (op.flags & _MSG_DONTWAIT and op.code in _TRANSFERS)
 
 
 def _advance(op: Op[object], res: int) -> None:

@@ -6,6 +6,7 @@ An abandoned call runs on unheard: its result is dropped, which is why only call
 of ours may be offloaded.
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable
 
@@ -37,6 +38,8 @@ class Offloads:
         self._deliver = deliver
         self._wake = wake
         self._running: dict[int, Offload[object]] = {}
+        # Reentrant: a signal handler may cancel a task in the middle of an abandoning.
+        self._lock = threading.RLock()
         self.finished: deque[tuple[int, object, BaseException | None]] = deque()
 
     def __len__(self) -> int:
@@ -47,21 +50,25 @@ class Offloads:
         use, function = op.use, op.function
         self._running[use] = op
         finished, wake = self.finished, self._wake
+        lock, running = self._lock, self._running
 
         def call() -> None:
             try:
                 value, error = function(), None
             except BaseException as caught:  # the op's error, whatever it is
                 value, error = None, caught
-            finished.append((use, value, error))
+            with lock:  # so that who abandons the call knows that it will not wake any more
+                if use in running:
+                    finished.append((use, value, error))
+                    wake()
             del value, error
-            wake()
 
         self._workers.start(call)
 
     def abandon(self, op: Op[object]) -> None:
         """Stop listening for the op's call."""
-        self._running.pop(op.use, None)
+        with self._lock:
+            self._running.pop(op.use, None)
 
     def settle_finished(self) -> None:
         """Settle and deliver every op whose call has ended."""
@@ -76,6 +83,7 @@ class Offloads:
 
     def take_all(self) -> list[Offload[object]]:
         """Abandon every running call and return their ops."""
-        ops = list(self._running.values())
-        self._running.clear()
+        with self._lock:
+            ops = list(self._running.values())
+            self._running.clear()
         return ops

@@ -33,6 +33,8 @@ MKDIR      directory   path        (from memory)       mode                     
 SYMLINK    directory   two paths   (from memory)                      see below               None
 LINK       directory   two paths   (from memory)       directory too  see below / AT_*        None
 POLL       any                                                       - / POLL* mask          mask
+SENDMSG    socket                 msghdr              1              - / MSG_*               count
+RECVMSG    socket                 msghdr out          1              - / MSG_*               message
 TIMEOUT                                                              deadline on the clock   None
 OFFLOAD                                                              (`Offload.function`)    result
 READY                                                                                        None
@@ -46,6 +48,9 @@ Paths end in a NUL.  Where there are two, both lie in the memory and `off` says 
 begins: the new name of RENAME and LINK, the place of SYMLINK, whose first is what it points to;
 `len` is the second's directory.  OPENAT2's memory begins with an ``open_how``, STATX's with
 writable room for a ``struct statx``.
+
+What a msghdr points to is kept by the `Outgoing` or `Incoming` in the op's ``hold``, and a message
+is a `Received`: see `uringio._driver.messages`.
 
 Life of an op.  NEW: made, not started; dropping it now is a mistake worth a warning.  SUBMITTED: a
 driver has it, and with it everything the kernel may touch.  CANCELLING: cancellation was asked for;
@@ -115,24 +120,26 @@ TIMEOUT: Final = 14
 OFFLOAD: Final = 15
 READY: Final = 16
 EVENT: Final = 17
-READV: Final = 18
-WRITEV: Final = 19
-FALLOCATE: Final = 20
-FTRUNCATE: Final = 21
-OPENAT2: Final = 22
-STATX: Final = 23
-RENAME: Final = 24
-UNLINK: Final = 25
-MKDIR: Final = 26
-SYMLINK: Final = 27
-LINK: Final = 28
-READ_CACHED: Final = 29
+SENDMSG: Final = 18
+RECVMSG: Final = 19
+READV: Final = 20
+WRITEV: Final = 21
+FALLOCATE: Final = 22
+FTRUNCATE: Final = 23
+OPENAT2: Final = 24
+STATX: Final = 25
+RENAME: Final = 26
+UNLINK: Final = 27
+MKDIR: Final = 28
+SYMLINK: Final = 29
+LINK: Final = 30
+READ_CACHED: Final = 31
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
-    "event", "readv", "writev", "fallocate", "ftruncate", "openat2", "statx", "rename", "unlink",
-    "mkdir", "symlink", "link", "read",
+    "event", "sendmsg", "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2",
+    "statx", "rename", "unlink", "mkdir", "symlink", "link", "read",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.
@@ -253,7 +260,7 @@ class Op(Generic[T_co]):
         value = self.value
         self.value = None  # a reused op must not keep a payload alive until its next use
         if self.finish is None:
-            return cast(T_co, value)
+            return value  # type: ignore[return-value]  # a cast is a call, and this is hot
         if isinstance(value, _Finished):
             return cast(T_co, value.value)
         return self.finish(value)

@@ -2,9 +2,10 @@
 How an op ends: the parts of settling that every driver shares.
 
 The orphan rules.  A cancelled op may have done its work.  Its owner hears of it (`Owner.orphan`)
-and keeps the bytes or closes the descriptor; where nobody owns the op, descriptors are closed here.
-An owner also hears of what the kernel refused meanwhile: a reset is told once, and whoever comes
-next would take what follows for an orderly end.
+and keeps the bytes or closes the descriptor; where nobody owns the op, descriptors are closed here
+(those of a message by the `Received` that holds them).  An owner also hears of what the kernel
+refused meanwhile: a reset is told once, and whoever comes next would take what follows for an
+orderly end.
 """
 
 import errno
@@ -15,12 +16,34 @@ from uringio._sys.system import System
 from uringio.errors import OpError, op_error
 
 from .contract import MakeCancelled
-from .op import DONE, MAKES_DESCRIPTOR, OPERATION_NAMES, SEND_ALL, Op, names
+from .messages import Incoming, Received
+from .op import (
+    DONE,
+    MAKES_DESCRIPTOR,
+    OPERATION_NAMES,
+    RECVMSG,
+    SEND_ALL,
+    SENDMSG,
+    Op,
+    names,
+)
 
-__all__ = ["orphan_failure", "settle_cancelled", "settle_done_as_cancelled", "settle_failed"]
+__all__ = [
+    "orphan_failure",
+    "received",
+    "settle_cancelled",
+    "settle_done_as_cancelled",
+    "settle_failed",
+]
 
 # What a request answers because it was cancelled, or because it had not begun: nobody's news.
 _NO_NEWS: Final = frozenset({errno.ECANCELED, errno.EINTR, errno.EAGAIN, errno.ENOBUFS})
+
+
+def received(op: Op[object], res: int) -> Received:
+    """Take what a RECVMSG with the result *res* has left in its memory; it owns descriptors."""
+    assert isinstance(op.hold, Incoming)
+    return op.hold.received(res)
 
 
 def settle_cancelled(
@@ -34,6 +57,8 @@ def settle_cancelled(
         succeeded: Whether the operation was carried out all the same.
     """
     if succeeded:
+        if op.code == RECVMSG and isinstance(value, int):
+            value = received(op, value)
         if op.owner is not None:
             op.owner.orphan(op, value)
         elif isinstance(value, int) and op.code in MAKES_DESCRIPTOR:
@@ -54,6 +79,8 @@ def settle_done_as_cancelled(
     succeeded = failure is None
     if succeeded and op.code == SEND_ALL:
         op.done_bytes += op.len
+    elif succeeded and op.code == SENDMSG and isinstance(op.value, int):
+        op.done_bytes += op.value
     # A reason takes the place of whatever the kernel said and of an earlier reason, but never of
     # the scheduler's own exception: a task that was cancelled must hear that it was.
     if isinstance(failure, OpError) and op.owner is not None:

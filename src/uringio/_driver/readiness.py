@@ -28,7 +28,7 @@ from .descriptors import Descriptor, Descriptors, Poller
 from .file_calls import FILE_OPERATIONS, FileCalls, read_inline
 from .offloads import Offloads
 from .op import CANCELLING, DONE, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
-from .outcome import settle_cancelled, settle_done_as_cancelled
+from .outcome import orphan_failure, settle_cancelled, settle_done_as_cancelled
 from .timers import Timers
 
 __all__ = ["make_readiness_driver"]
@@ -246,6 +246,8 @@ def make_readiness_driver(
     def finish(op: Op[object], res: int) -> None:
         """End an op that may have been cancelled while nobody could stop it."""
         if op.state == CANCELLING:
+            if res < 0:
+                orphan_failure(op, -res)
             settle_cancelled(op, res, res >= 0, system, make_cancelled)
             deliver(op)
         else:
@@ -406,9 +408,9 @@ def make_readiness_driver(
         retire(lambda: ClosedError("this driver is closed"))
 
     starts += [descriptors.start_at_once] * len(o.OPERATION_NAMES)
-    for code in (o.RECV, o.RECV_INTO, o.ACCEPT):
+    for code in (o.RECV, o.RECV_INTO, o.RECVMSG, o.ACCEPT):
         starts[code] = descriptors.start_reader
-    for code in (o.SEND, o.SEND_ALL):
+    for code in (o.SEND, o.SEND_ALL, o.SENDMSG):
         starts[code] = descriptors.start_writer
     for code in FILE_OPERATIONS:
         starts[code] = start_file

@@ -7,22 +7,38 @@ Surface rooms say what they want in Python's terms; families, levels and option 
 import errno
 import os
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from uringio._sys.memory import pin
-from uringio._sys.sockaddr import AddressTuple
+from uringio._sys.sockaddr import (
+    AbstractUnixAddress,
+    AddressTuple,
+    Inet4Address,
+    Inet6Address,
+    SocketAddress,
+    UnixAddress,
+)
 from uringio._sys.system import AddressInfo, System
+from uringio.errors import op_error
 
 from .contract import Driver
 
 __all__ = [
     "SEND_ALL_FLAGS",
     "SEND_FLAGS",
+    "AbstractUnixAddress",
     "Address",
     "AddressInfo",
-    "SocketOption",
+    "HasFileno",
+    "Inet4Address",
+    "Inet6Address",
+    "RawOption",
+    "SocketAddress",
+    "UnixAddress",
     "bind_stream_socket",
+    "number_of",
     "numeric_address",
+    "open_datagram_socket",
     "open_listener",
     "open_stream_socket",
     "set_nodelay",
@@ -30,7 +46,7 @@ __all__ = [
 ]
 
 Address = AddressTuple
-SocketOption = tuple[int, int, int | bytes]
+RawOption = tuple[int, int, int | bytes]  # level, option, value
 
 _MSG_WAITALL: Final = 0x100
 _MSG_NOSIGNAL: Final = 0x4000
@@ -38,7 +54,6 @@ SEND_FLAGS: Final = _MSG_NOSIGNAL
 # With WAITALL io_uring itself goes on after a short send; send(2) ignores it.
 SEND_ALL_FLAGS: Final = _MSG_NOSIGNAL | _MSG_WAITALL
 
-_SOCK_DGRAM: Final = 2
 _SOL_SOCKET: Final = 1
 _SO_REUSEADDR: Final = 2
 _SO_REUSEPORT: Final = 15
@@ -48,7 +63,37 @@ _IPPROTO_IPV6: Final = 41
 _IPV6_V6ONLY: Final = 26
 
 
-def numeric_address(system: System, host: str, port: int) -> AddressInfo | None:
+class HasFileno(Protocol):
+    """Whatever stands for a descriptor: streams, listeners, files, the standard library's."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
+
+
+def number_of(fd: int | HasFileno) -> int:
+    """
+    Return the descriptor's number.
+
+    Raises:
+        TypeError: *fd* is neither a number nor has it ``fileno()``.
+        ValueError: It is negative.
+    """
+    if not isinstance(fd, int):
+        fileno = getattr(fd, "fileno", None)
+        if fileno is None:
+            raise TypeError(f"a descriptor is an int or has fileno(), which {fd!r} is not")
+        number: int = fileno()
+    else:
+        number = fd
+    if number < 0:
+        raise ValueError(f"a descriptor is from 0 up, not {number}")
+    return number
+
+
+def numeric_address(
+    system: System, host: str, port: int, kind: int = System.SOCK_STREAM
+) -> AddressInfo | None:
     """Return *host* as an address if it is numeric, without asking a resolver; else None."""
     if not 0 <= port <= 65535:
         raise ValueError(f"port {port} is outside 0..65535")
@@ -63,7 +108,7 @@ def numeric_address(system: System, host: str, port: int) -> AddressInfo | None:
             system.pack_sockaddr(family, address)
         except ValueError:
             continue
-        return family, system.SOCK_STREAM, _IPPROTO_TCP, address
+        return family, kind, _IPPROTO_TCP if kind == system.SOCK_STREAM else 0, address
     return None
 
 
@@ -87,7 +132,7 @@ def open_listener(
     *,
     backlog: int,
     reuse_port: bool = False,
-    options: Sequence[SocketOption] = (),
+    options: Sequence[RawOption] = (),
 ) -> int:
     """
     Make a listening stream socket and return its descriptor; see `bind_stream_socket`.
@@ -110,7 +155,7 @@ def bind_stream_socket(
     info: AddressInfo,
     *,
     reuse_port: bool = False,
-    options: Sequence[SocketOption] = (),
+    options: Sequence[RawOption] = (),
 ) -> int:
     """
     Make a stream socket that is bound, to listen later, and return its descriptor.
@@ -152,12 +197,13 @@ def bind_stream_socket(
 
 def _is_abandoned(system: System, info: AddressInfo) -> bool:
     """Whether no socket is bound to a Unix path any more; true of other kinds of file as well."""
-    family, _kind, protocol, address = info
+    family, kind, protocol, address = info
     if family != system.AF_UNIX:
         return False
-    # A socket of another kind than the listener's is answered EPROTOTYPE, and so leaves no
-    # connection behind for the listener to accept.
-    fd = system.socket(family, _SOCK_DGRAM, protocol)
+    # A socket of another kind than the one bound is answered EPROTOTYPE, and so leaves no
+    # connection behind for a listener to accept.
+    other = system.SOCK_DGRAM if kind == system.SOCK_STREAM else system.SOCK_STREAM
+    fd = system.socket(family, other, protocol)
     try:
         addr, len_bytes, _keep = pin(system.pack_sockaddr(family, address))
         return system.connect(fd, addr, len_bytes) == -errno.ECONNREFUSED
@@ -166,7 +212,7 @@ def _is_abandoned(system: System, info: AddressInfo) -> bool:
 
 
 def open_stream_socket(
-    driver: Driver, info: AddressInfo, options: Sequence[SocketOption] = ()
+    driver: Driver, info: AddressInfo, options: Sequence[RawOption] = ()
 ) -> tuple[int, bytes]:
     """Make a socket that is to be connected; returns it and the packed address."""
     system = driver.system
@@ -183,6 +229,60 @@ def open_stream_socket(
         system.close(fd)
         raise
     return fd, packed
+
+
+def open_datagram_socket(
+    driver: Driver,
+    family: int,
+    local: Address | None,
+    remote: Address | None,
+    *,
+    reuse_port: bool = False,
+    options: Sequence[RawOption] = (),
+) -> int:
+    """
+    Make a datagram socket, bound and connected where asked to, and return its descriptor.
+
+    Raises:
+        OpError: The kernel refused, such as EADDRINUSE.
+        ValueError: An address does not fit the family.
+    """
+    system = driver.system
+    packed = None if remote is None else system.pack_sockaddr(family, remote)
+    if local is not None:
+        system.pack_sockaddr(family, local)
+    fd = system.socket(family, system.SOCK_DGRAM)
+    try:
+        if family == system.AF_INET6:
+            system.setsockopt(fd, _IPPROTO_IPV6, _IPV6_V6ONLY, 1)
+        if reuse_port:
+            system.setsockopt(fd, _SOL_SOCKET, _SO_REUSEPORT, 1)
+        for level, option, value in options:
+            system.setsockopt(fd, level, option, value)
+        if local is not None:
+            _bind_datagrams(system, fd, family, local)
+        if packed is not None:
+            addr, len_bytes, _keep = pin(packed)
+            res = system.connect(fd, addr, len_bytes)  # of datagrams this never waits
+            if res < 0:
+                raise op_error(-res, "connect", fd, detail=repr(remote))
+        driver.register(fd)
+    except BaseException:
+        system.close(fd)
+        raise
+    return fd
+
+
+def _bind_datagrams(system: System, fd: int, family: int, local: Address) -> None:
+    try:
+        system.bind(fd, family, local)
+    except OSError as error:
+        info = (family, system.SOCK_DGRAM, 0, local)
+        if error.errno != errno.EADDRINUSE or not _is_abandoned(system, info):
+            raise
+        assert isinstance(local, str | bytes)
+        system.remove_stale_socket(local)
+        system.bind(fd, family, local)
 
 
 def set_nodelay(system: System, fd: int) -> None:

@@ -6,7 +6,7 @@ and `turn`, in which one op costs one ``pack_into``, two dictionary steps and no
 seldom stands in nested functions beside them.  One ``io_uring_enter`` per turn both submits and
 waits.
 
-The tables.  *Operation -> pack* is `_HEADS`: every operation fits one SQE shape, so its row is the
+The tables.  *Operation -> pack* is `HEADS`: every operation fits one SQE shape, so its row is the
 SQE's first word; a negative row names an operation that needs no SQE.  *Operation -> settle* is the
 list `settles`: None means that the value is ``res``.  The two rows that carry a server, RECV and
 SEND_ALL, are written out in `turn`.
@@ -39,7 +39,6 @@ from struct import Struct
 from typing import Final, Protocol, cast
 
 from uringio._ring.buffers import BufferRing
-from uringio._ring.prep import sqe_head
 from uringio._ring.queue import Completion, make_reap, make_submit_and_wait
 from uringio._ring.register import register_ring_fd, unregister_ring_fd
 from uringio._ring.setup import FLAG_LADDER, Ring, queue_init
@@ -51,15 +50,34 @@ from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError, RingForkedError, WrongThreadError
 
 from . import op as o
+from .attempts import VALUED
 from .bound import BoundDriver
 from .contract import Deliver, MakeCancelled, Statistics
 from .file_calls import read_inline
 from .leaks import keep_for_ever, leak
 from .offloads import Offloads
-from .op import CANCELLING, DONE, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
-from .outcome import orphan_failure, settle_cancelled, settle_done_as_cancelled, settle_failed
+from .op import (
+    CANCELLING,
+    DONE,
+    READ_CACHED,
+    RECV,
+    RECVMSG,
+    SEND_ALL,
+    SENDMSG,
+    SUBMITTED,
+    Offload,
+    Op,
+)
+from .outcome import (
+    orphan_failure,
+    received,
+    settle_cancelled,
+    settle_done_as_cancelled,
+    settle_failed,
+)
 from .timers import Timers
 from .uring_files import SHAPED, ThreadCalls, shape
+from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, WRITING_HEADS
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -73,30 +91,6 @@ _CANCEL_BIT: Final = 1 << 62  # of the user_data of a cancel request; the rest i
 _CANCEL_TRIES_MAX: Final = 256
 _STALL_NS: Final = 1_000_000
 
-_BY_DRIVER: Final = -1  # rows without an SQE
-
-_HEADS: Final = [_BY_DRIVER] * len(o.OPERATION_NAMES)
-_HEADS[o.NOP] = sqe_head(k.IORING_OP_NOP)
-_HEADS[o.RECV] = sqe_head(k.IORING_OP_RECV, k.IOSQE_BUFFER_SELECT)
-_HEADS[o.SEND] = sqe_head(k.IORING_OP_SEND)
-_HEADS[o.SEND_ALL] = sqe_head(k.IORING_OP_SEND)
-_HEADS[o.ACCEPT] = sqe_head(k.IORING_OP_ACCEPT)
-_HEADS[o.CONNECT] = sqe_head(k.IORING_OP_CONNECT)
-_HEADS[o.SHUTDOWN] = sqe_head(k.IORING_OP_SHUTDOWN)
-_HEADS[o.CLOSE] = sqe_head(k.IORING_OP_CLOSE)
-_HEADS[o.OPEN] = sqe_head(k.IORING_OP_OPENAT)
-_HEADS[o.WRITE] = sqe_head(k.IORING_OP_WRITE)
-_HEADS[o.FSYNC] = sqe_head(k.IORING_OP_FSYNC)
-_HEADS[o.POLL] = sqe_head(k.IORING_OP_POLL_ADD)
-
-# The kernel writes into the memory of these: they keep off the path that takes `bytes` as they are.
-_WRITING_HEADS: Final = {
-    o.RECV_INTO: sqe_head(k.IORING_OP_RECV),
-    o.READ: sqe_head(k.IORING_OP_READ),
-}
-
-_CANCEL_HEAD: Final = sqe_head(k.IORING_OP_ASYNC_CANCEL)
-_CANCEL_EVERYTHING: Final = k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY
 _USER_DATA: Final = Struct("=Q")
 
 
@@ -194,7 +188,7 @@ def make_uring_driver(
     clock = system.monotonic_ns
     get_ident = _thread.get_ident
     owner_thread = get_ident()
-    heads = _HEADS
+    heads = HEADS
     # Where a bytes object's storage is an addition away, it needs no call; elsewhere no class
     # matches and every memory goes through `locate`.
     inline_class: type = bytes if BYTES_DATA_OFFSET is not None else _NoClass
@@ -334,12 +328,18 @@ def make_uring_driver(
         op.value = b""  # the peer's end; the kernel took no buffer for it
         return True
 
+    def settle_recvmsg(op: Op[object], res: int) -> bool:
+        op.value = received(op, res)
+        op.hold = None
+        return True
+
     settles: list[Callable[[Op[object], int], bool] | None] = [None] * len(heads)
     settles[RECV] = settle_recv
     settles[SEND_ALL] = settle_send_all
+    settles[RECVMSG] = settle_recvmsg
     for code in SHAPED:
         settles[code] = settle_none
-    for code in (o.RECV_INTO, o.SEND, o.READ, o.WRITE, o.OPEN, o.READV, o.WRITEV, o.OPENAT2):
+    for code in VALUED - {o.NOP, o.ACCEPT, o.POLL, READ_CACHED}:
         settles[code] = settle_count
     for code in (o.CONNECT, o.SHUTDOWN, o.CLOSE, o.FSYNC):
         settles[code] = settle_none
@@ -349,7 +349,7 @@ def make_uring_driver(
     def locate(op: Op[object]) -> int:
         """Pin memory that is not inline bytes, or that the kernel will write into."""
         assert op.memory is not None
-        addr, _, op.hold = pin(op.memory, writable=op.code in _WRITING_HEADS)
+        addr, _, op.hold = pin(op.memory, writable=op.code in WRITING_HEADS)
         return addr
 
     def submit_by_driver(op: Op[object]) -> None:
@@ -360,9 +360,9 @@ def make_uring_driver(
             deliver(op)
             return
         code = op.code
-        if code in _WRITING_HEADS:
+        if code in WRITING_HEADS:
             addr = op.addr if op.memory is None else locate(op)
-            enqueue(op, _WRITING_HEADS[code], op.fd, op.off, addr, op.len, op.flags)
+            enqueue(op, WRITING_HEADS[code], op.fd, op.off, addr, op.len, op.flags)
             return
         if code in SHAPED and not threads.must_take(op):
             enqueue(op, *shape(op))
@@ -413,7 +413,7 @@ def make_uring_driver(
         nonlocal starved_count
         code = op.code
         if op.state == CANCELLING:
-            if code == SEND_ALL and res > 0:
+            if res > 0 and code in (SEND_ALL, SENDMSG):
                 op.done_bytes += res
             value: object = res
             if code == RECV:
@@ -493,7 +493,7 @@ def make_uring_driver(
         target = user_data & ~_CANCEL_BIT
         if res == -errno.ENOENT and target in in_flight and tries < _CANCEL_TRIES_MAX:
             cancel_tries[user_data] = tries
-            push(_CANCEL_HEAD, -1, target, 0, 0, user_data)
+            push(CANCEL_HEAD, -1, target, 0, 0, user_data)
 
     def push(head: int, fd: int, addr: int, len_: int, flags: int, user_data: int) -> bool:
         """Queue an SQE that is no op's; False when the queue stays full."""
@@ -506,7 +506,7 @@ def make_uring_driver(
 
     def arm_wake() -> None:
         nonlocal wake_armed
-        head, memory = _WRITING_HEADS[o.READ], wake_memory
+        head, memory = WRITING_HEADS[o.READ], wake_memory
         wake_armed = push(head, wake_read_fd, memory.addr, memory.len_bytes, 0, _USE_WAKE)
 
     def make_room() -> bool:
@@ -564,7 +564,7 @@ def make_uring_driver(
         elif op in starved:
             starved.remove(op)
         elif not withdraw(op.use):
-            push(_CANCEL_HEAD, -1, op.use, 0, 0, op.use | _CANCEL_BIT)
+            push(CANCEL_HEAD, -1, op.use, 0, 0, op.use | _CANCEL_BIT)
             return
         else:
             forget(op.use)
@@ -577,7 +577,7 @@ def make_uring_driver(
         for index in range(tail - pending, tail):
             start = (index & sq_mask) << 6
             if _USER_DATA.unpack_from(sqes, start + 32)[0] == op_use:
-                pack(sqes, start, _HEADS[o.NOP], -1, 0, 0, 0, 0, _USE_NOBODY)
+                pack(sqes, start, HEADS[o.NOP], -1, 0, 0, 0, 0, _USE_NOBODY)
                 return True
         return False
 
@@ -659,7 +659,7 @@ def make_uring_driver(
         while (in_flight or wake_armed) and clock() < deadline:
             if tries < _CANCEL_TRIES_MAX:  # see there
                 tries += 1
-                push(_CANCEL_HEAD, -1, 0, 0, _CANCEL_EVERYTHING, _USE_NOBODY)
+                push(CANCEL_HEAD, -1, 0, 0, CANCEL_EVERYTHING, _USE_NOBODY)
             turn(deadline)
         leak(len(in_flight) + stranded_count, dict(in_flight), buffers, wake_memory, threads)
         flush()

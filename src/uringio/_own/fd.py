@@ -44,6 +44,10 @@ class OwnedFd:
             raise self.closed_error()
         return self._fd
 
+    def fileno(self) -> int:
+        """The descriptor, which stays this object's; raises `ClosedError`."""
+        return self.number
+
     @property
     def closed(self) -> bool:
         """Whether it was closed or taken."""

@@ -58,6 +58,17 @@ PROBE_OP: Final = Struct("=BxH4x")
 # iovec: iov_base, iov_len, on a 64-bit machine.
 IOVEC: Final = Struct("=QQ")
 
+# msghdr: msg_name, msg_namelen, msg_iov, msg_iovlen, msg_control, msg_controllen, msg_flags; on a
+# 64-bit machine, as are the two below.
+MSGHDR: Final = Struct("=QI4xQQQQi4x")
+
+# cmsghdr: cmsg_len, cmsg_level, cmsg_type; data behind it, and the next one at a multiple of 8.
+CMSGHDR: Final = Struct("=Qii")
+CMSG_ALIGN: Final = 8
+
+# ucred: pid, uid, gid.
+UCRED: Final = Struct("=iII")
+
 # open_how: flags, mode, resolve.
 OPEN_HOW: Final = Struct("=QQQ")
 

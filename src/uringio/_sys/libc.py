@@ -92,6 +92,8 @@ class Libc:
         self.getsockopt = self._typed("getsockopt", _INT, _INT, _INT, _INT, _PTR, _PTR)
         self.recv = self._typed("recv", _SSIZE, _INT, _PTR, _SIZE, _INT)
         self.send = self._typed("send", _SSIZE, _INT, _PTR, _SIZE, _INT)
+        self.sendmsg = self._typed("sendmsg", _SSIZE, _INT, _PTR, _INT)
+        self.recvmsg = self._typed("recvmsg", _SSIZE, _INT, _PTR, _INT)
         self.read = self._typed("read", _SSIZE, _INT, _PTR, _SIZE)
         self.write = self._typed("write", _SSIZE, _INT, _PTR, _SIZE)
         self.close = self._typed("close", _INT, _INT)

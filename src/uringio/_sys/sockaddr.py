@@ -1,10 +1,14 @@
 """
-Socket addresses between Python tuples and the kernel's bytes.
+Socket addresses between Python and the kernel's bytes.
 
-Addresses are those of the standard library: ``(host, port)`` for IPv4, ``(host, port, flowinfo,
-scope_id)`` for IPv6, of which the last two may be left out, `str` (or `bytes`, for the abstract
-namespace) for Unix sockets.  A host is numeric here; an IPv6 one may end in ``%`` and an interface.
-The empty Unix path is the unnamed address: to bind to it has the kernel choose an abstract name.
+Addresses are taken as the standard library writes them: ``(host, port)`` for IPv4, ``(host, port,
+flowinfo, scope_id)`` for IPv6, of which the last two may be left out, `str` (or `bytes`, for the
+abstract namespace) for Unix sockets.  A host is numeric here; an IPv6 one may end in ``%`` and an
+interface.  The empty Unix path is the unnamed address: to bind to it has the kernel choose an
+abstract name.
+
+What the kernel gives comes back typed (`SocketAddress`), and still equals, unpacks and prints as
+the standard library's would.
 
 Sources: ip(7), ipv6(7), unix(7).
 """
@@ -12,11 +16,77 @@ Sources: ip(7), ipv6(7), unix(7).
 import _socket
 import os
 import struct
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
-__all__ = ["AddressTuple", "pack_sockaddr", "unpack_sockaddr"]
+__all__ = [
+    "AbstractUnixAddress",
+    "AddressTuple",
+    "Inet4Address",
+    "Inet6Address",
+    "SocketAddress",
+    "UnixAddress",
+    "pack_sockaddr",
+    "unpack_sockaddr",
+]
 
 AddressTuple: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | str | bytes
+
+
+class Inet4Address(NamedTuple):
+    """An IPv4 address and port; equal to the tuple ``(host, port)``."""
+
+    host: str
+    port: int
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+
+class Inet6Address(NamedTuple):
+    """
+    An IPv6 address and port; equal to the tuple of its four parts.
+
+    Attributes:
+        scope_id: The network interface's number, for link-local addresses.
+    """
+
+    host: str
+    port: int
+    flowinfo: int = 0
+    scope_id: int = 0
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+
+class UnixAddress(str):
+    """The path of a Unix socket, as a `str`; empty for one that has no name."""
+
+    __slots__ = ()
+
+    @property
+    def path(self) -> str:
+        """The path, as a plain `str`."""
+        return str.__str__(self)
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether the socket is bound to nothing."""
+        return not self
+
+
+class AbstractUnixAddress(bytes):
+    """A Unix socket's name in the abstract namespace, as `bytes` that begin with a NUL."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> bytes:
+        """The name without the NUL that marks it."""
+        return self[1:]
+
+
+SocketAddress: TypeAlias = Inet4Address | Inet6Address | UnixAddress | AbstractUnixAddress
 
 _FAMILY: Final = struct.Struct("=H")
 _IN: Final = struct.Struct("!H4s8x")
@@ -100,7 +170,7 @@ def _scope_id(zone: str) -> int:
         raise ValueError(f"there is no network interface {zone!r}") from None
 
 
-def unpack_sockaddr(raw: bytes) -> AddressTuple:
+def unpack_sockaddr(raw: bytes) -> SocketAddress:
     """
     Decode the kernel's sockaddr; an empty or unnamed one gives ``""``.
 
@@ -108,20 +178,22 @@ def unpack_sockaddr(raw: bytes) -> AddressTuple:
         ValueError: It is of a family that is not supported, or cut short.
     """
     if len(raw) < 2:
-        return ""
+        return UnixAddress()
     family: int = _FAMILY.unpack_from(raw)[0]
     if len(raw) < _SIZES.get(family, 0):
         raise ValueError(f"{len(raw)} bytes are no address of family {family}")
     if family == _socket.AF_INET:
         port, packed = _IN.unpack_from(raw, 2)
-        return _socket.inet_ntop(family, packed), port
+        return Inet4Address(_socket.inet_ntop(family, packed), port)
     if family == _socket.AF_INET6:
         port, flowinfo, packed = _IN6.unpack_from(raw, 2)
         scope_id: int = _SCOPE.unpack_from(raw, 24)[0]
-        return _socket.inet_ntop(family, packed), port, flowinfo, scope_id
+        return Inet6Address(_socket.inet_ntop(family, packed), port, flowinfo, scope_id)
     if family == _socket.AF_UNIX:
         path = raw[2:]
         if path.startswith(b"\0"):
-            return path  # abstract namespace: every byte counts, the closing ones too
-        return os.fsdecode(path.partition(b"\0")[0])
+            return AbstractUnixAddress(
+                path
+            )  # abstract namespace: every byte counts, the closing ones too
+        return UnixAddress(os.fsdecode(path.partition(b"\0")[0]))
     raise ValueError(f"address family {family} is not supported")

@@ -38,7 +38,7 @@ from .layouts import STATX
 from .libc import BareSend, BareSyscall, Libc, get_errno
 from .listing import Listing
 from .memory import Memory, ReadableBuffer, memory_at, pin
-from .sockaddr import AddressTuple, pack_sockaddr, unpack_sockaddr
+from .sockaddr import AddressTuple, SocketAddress, pack_sockaddr, unpack_sockaddr
 
 if TYPE_CHECKING:
     from socket import socket as std_socket
@@ -82,6 +82,7 @@ class System:
     AF_INET6: Final = int(_socket.AF_INET6)
     AF_UNIX: Final = int(_socket.AF_UNIX)
     SOCK_STREAM: Final = int(_socket.SOCK_STREAM)
+    SOCK_DGRAM: Final = int(_socket.SOCK_DGRAM)
     SOCK_CLOEXEC: Final = int(_socket.SOCK_CLOEXEC)
     SOCK_NONBLOCK: Final = int(_socket.SOCK_NONBLOCK)
 
@@ -103,6 +104,8 @@ class System:
         # Attempts on sockets and files by address.
         self.recv = libc.recv
         self.send = libc.send
+        self.sendmsg = libc.sendmsg
+        self.recvmsg = libc.recvmsg
         self.read = libc.read
         self.write = libc.write
         self.connect = libc.connect
@@ -169,11 +172,11 @@ class System:
         """Make *fd* a listener; raises `OpError`."""
         _checked(self._libc.listen(fd, backlog), "listen", fd)
 
-    def getsockname(self, fd: int) -> AddressTuple:
+    def getsockname(self, fd: int) -> SocketAddress:
         """Return the local address; raises `OpError`."""
         return self._name(self._libc.getsockname, "getsockname", fd)
 
-    def getpeername(self, fd: int) -> AddressTuple:
+    def getpeername(self, fd: int) -> SocketAddress:
         """Return the peer's address; raises `OpError`, ENOTCONN once the peer has gone."""
         return self._name(self._libc.getpeername, "getpeername", fd)
 
@@ -190,14 +193,22 @@ class System:
 
     def getsockopt(self, fd: int, level: int, option: int) -> int:
         """Return an integer socket option; raises `OpError`."""
-        value = bytearray(4)
-        length = bytearray((4).to_bytes(4, _BYTE_ORDER))
+        raw = self.getsockopt_bytes(fd, level, option, 4)
+        return int.from_bytes(raw, _BYTE_ORDER, signed=True)
+
+    def getsockopt_bytes(self, fd: int, level: int, option: int, len_bytes: int) -> bytes:
+        """Return a socket option of at most so many bytes; raises `OpError`."""
+        value = bytearray(len_bytes)
+        length = bytearray(len_bytes.to_bytes(4, _BYTE_ORDER))
         value_addr, _, _keep = pin(value, writable=True)
         length_addr, _, _keep_too = pin(length, writable=True)
         _checked(
-            self._libc.getsockopt(fd, level, option, value_addr, length_addr), "getsockopt", fd
+            self._libc.getsockopt(fd, level, option, value_addr, length_addr),
+            "getsockopt",
+            fd,
+            f"level {level}, option {option}",
         )
-        return int.from_bytes(value, _BYTE_ORDER, signed=True)
+        return bytes(value[: int.from_bytes(length, _BYTE_ORDER)])
 
     def accept(self, fd: int, addr: int, addrlen: int, flags: int) -> int:
         """Attempt accept4(2): a descriptor or ``-errno``; *addr*, *addrlen* are addresses or 0."""
@@ -207,7 +218,7 @@ class System:
         """Encode an address; raises ValueError."""
         return pack_sockaddr(family, address)
 
-    def unpack_sockaddr(self, raw: bytes) -> AddressTuple:
+    def unpack_sockaddr(self, raw: bytes) -> SocketAddress:
         """Decode an address."""
         return unpack_sockaddr(raw)
 
@@ -224,7 +235,7 @@ class System:
             for family, type_, protocol, _canonical, address in found
         ]
 
-    def _name(self, function: Callable[..., int], op: str, fd: int) -> AddressTuple:
+    def _name(self, function: Callable[..., int], op: str, fd: int) -> SocketAddress:
         raw = bytearray(SIZEOF_SOCKADDR_STORAGE)
         length = bytearray(SIZEOF_SOCKADDR_STORAGE.to_bytes(4, _BYTE_ORDER))
         raw_addr, _, _keep = pin(raw, writable=True)
@@ -264,6 +275,13 @@ class System:
         except OSError as error:
             raise op_error(error.errno or 0, "fcntl", fd) from None
 
+    def duplicate(self, fd: int) -> int:
+        """Return another number for *fd*'s file, closed on exec; raises `OpError`."""
+        try:
+            return os.dup(fd)
+        except OSError as error:
+            raise op_error(error.errno or 0, "dup", fd) from None
+
     def pipe(self) -> tuple[int, int]:
         """Return the (read, write) ends of a new pipe, non-blocking and closed on exec."""
         return os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -299,10 +317,6 @@ class System:
         if flags:
             return self._libc.renameat2(dir_fd, addr, new_dir_fd, new_addr, flags)
         return self._libc.renameat(dir_fd, addr, new_dir_fd, new_addr)
-
-    def duplicate(self, fd: int) -> int:
-        """Return a second descriptor of what *fd* is open on, closed on exec; raises OSError."""
-        return os.dup(fd)
 
     def preadv(self, fd: int, pieces: list[memoryview], offset: int, flags: int) -> int:
         """Attempt preadv2(2) with RWF_* *flags*; at offset -1, where the file stands; blocks."""

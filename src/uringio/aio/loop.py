@@ -17,7 +17,7 @@ from uringio._driver.contract import Driver
 from uringio._driver.op import CONNECT, Op
 from uringio._driver.sockets import (
     AddressInfo,
-    SocketOption,
+    RawOption,
     bind_stream_socket,
     open_stream_socket,
     unix_address,
@@ -268,7 +268,7 @@ class EventLoop(RunningLoop, UnsupportedCalls):
         else:
             if host is None and port is None:
                 raise ValueError("neither host and port nor sock was specified")
-            options: list[SocketOption] = []
+            options: list[RawOption] = []
             if reuse_address is False:
                 options.append((_SOL_SOCKET, _SO_REUSEADDR, 0))
             if keep_alive:
@@ -286,7 +286,7 @@ class EventLoop(RunningLoop, UnsupportedCalls):
         driver: Driver,
         infos: Iterable[AddressInfo],
         reuse_port: bool,
-        options: Sequence[SocketOption],
+        options: Sequence[RawOption],
     ) -> list[Listening]:
         listeners: list[Listening] = []
         failure: OSError | None = None

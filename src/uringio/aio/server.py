@@ -1,10 +1,9 @@
 """
 Servers: listening sockets, and the transports that come of them.
 
-Each listening socket has one accept op, used again for every connection.  Closing a server shuts
-its own sockets down at once, so that nobody can connect any more and the port is free; the
-descriptors follow when the accepts in flight have ended.  A socket that the program brought along
-may be shared with other processes, and is only closed.
+Each listening socket has one accept op, used again for every connection.  Closing a server has the
+kernel let go of it on the spot, so that nobody can connect any more and the port is free when
+`close` returns.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
 from uringio._driver.contract import Driver
-from uringio._driver.op import ACCEPT, NEW, SPENT, Op
+from uringio._driver.op import ACCEPT, DONE, NEW, SPENT, Op
 
 from .sockets import HeldSocket, Sock
 from .transport import StreamTransport
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Listening", "Server"]
 
 _SOCKADDR_BYTES: Final = 128
-_SHUT_RDWR: Final = 2
 _RETRY_SECONDS: Final = 1.0
 # What accept(2) reports of a connection that broke while it waited in the backlog.
 _PEER_GONE: Final = frozenset({
@@ -68,7 +66,6 @@ class Listening:
         self._driver = driver
         self._fd = fd
         self._socket = HeldSocket(driver, fd, "server", sock)
-        self._shared = sock is not None
         self._path = path
         self._inode = 0 if path is None else driver.system.socket_inode(path)
         self._closing = False
@@ -156,22 +153,30 @@ class Listening:
         self._closing = True
         if self._retry is not None:
             self._retry.cancel()
-        if not self._shared:
-            self._driver.system.shutdown(self._fd, _SHUT_RDWR)
         if self._path is not None and self._inode == self._driver.system.socket_inode(self._path):
             self._driver.system.remove_stale_socket(self._path)
-        if not self._driver.cancel(self._op) and not self._busy:
+        op = self._op
+        if self._driver.cancel(op):
+            if op.state != DONE:
+                self._driver.turn(0)  # a waiting accept ends within the call that cancels it
+            if op.state == DONE:
+                op.waiter = _ignore
+                self._release()
+        elif not self._busy:
             self._release()
 
     def _release(self) -> None:
         self._socket.close()
-        self._op.waiter = self._op.context = None
         if self.on_closed is not None:
             self.on_closed(self)
 
     def socket(self) -> trsock.TransportSocket:
         """Return the socket, to look at."""
         return self._socket.as_object()
+
+
+def _ignore(op: Op[object]) -> None:
+    """Wait for the accept op of a socket that is closed already."""
 
 
 class Server(asyncio.Server):

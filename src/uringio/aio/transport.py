@@ -29,7 +29,6 @@ from uringio._driver.op import (
     RECV,
     SEND_ALL,
     SPENT,
-    STALE,
     SUBMITTED,
     Op,
 )
@@ -102,6 +101,7 @@ class StreamTransport(asyncio.Transport):
         "_low_water",
         "_obstacle",
         "_protocol",
+        "_quick_max",
         "_recv_op",
         "_send_op",
         "_server",
@@ -143,6 +143,7 @@ class StreamTransport(asyncio.Transport):
         self._deliver: Callable[..., object]
         self._high_water = _HIGH_WATER_BYTES
         self._low_water = _HIGH_WATER_BYTES // 4
+        self._quick_max = _HIGH_WATER_BYTES  # what `write` may send on the spot: 0 behind the end
         self.set_protocol(protocol)
         self._recv_op = self._make_op(Op(RECV, fd, len_=_RECV_BYTES), self._received)
         self._send_op = self._make_op(Op(SEND_ALL, fd, flags=SEND_ALL_FLAGS), self._sent)
@@ -175,21 +176,18 @@ class StreamTransport(asyncio.Transport):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            self._loop.call_exception_handler(
-                {
-                    "message": "Exception in protocol.connection_made()",
-                    "exception": error,
-                    "transport": self,
-                    "protocol": self._protocol,
-                }
-            )
+            self._report("Exception in protocol.connection_made()", error)
 
     def read_on(self) -> None:
         """Read, unless something speaks against it; to be called once when all know each other."""
         op = self._recv_op
         if not self._obstacle and op.state == SPENT and not self._held:
             op.state = NEW
-            self._submit(op)
+            try:
+                self._submit(op)
+            except BaseException:
+                _not_taken(op)
+                raise
 
     def _received(self, op: Op[object]) -> None:
         data = op.value
@@ -204,7 +202,11 @@ class StreamTransport(asyncio.Transport):
             return
         if not self._obstacle and op.state == SPENT:  # type: ignore[redundant-expr]
             op.state = NEW
-            self._submit(op)
+            try:
+                self._submit(op)
+            except BaseException:
+                _not_taken(op)
+                raise
 
     def _received_otherwise(self, op: Op[object]) -> None:
         """Handle what is not simply data that is welcome."""
@@ -252,6 +254,10 @@ class StreamTransport(asyncio.Transport):
             buffer[:count] = rest[:count]
             protocol.buffer_updated(count)  # type: ignore[attr-defined]
             rest = rest[count:]
+            if rest and self._obstacle & _PAUSED:
+                self._recv_op.value = bytes(rest)
+                self._held = True
+                return
 
     def _protocol_failed(self, method: str, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -289,13 +295,17 @@ class StreamTransport(asyncio.Transport):
             RuntimeError: `write_eof` was called.
         """
         op = self._send_op
-        if op.state != SPENT or type(data) is not bytes or not 0 < len(data) <= self._high_water:
+        if op.state != SPENT or type(data) is not bytes or not 0 < len(data) <= self._quick_max:
             self._write_otherwise(data)
             return
         op.state = NEW
         op.memory = data
         op.len = len(data)
-        self._submit(op)
+        try:
+            self._submit(op)
+        except BaseException:
+            _not_taken(op)
+            raise
 
     def _write_otherwise(self, data: object) -> None:
         chunk = _as_bytes(data)
@@ -328,7 +338,11 @@ class StreamTransport(asyncio.Transport):
         op.state = NEW
         op.memory = data
         op.len = len(data)
-        self._submit(op)
+        try:
+            self._submit(op)
+        except BaseException:
+            _not_taken(op)
+            raise
         self._after_send = bool(
             backlog or self._writing_paused or self._eof or self._obstacle & _CLOSING
         )
@@ -355,10 +369,8 @@ class StreamTransport(asyncio.Transport):
     def _finish_writing(self) -> None:
         """Do what waited for the last byte to be sent."""
         if self._obstacle & _CLOSING:
-            self._send_op.state = STALE  # from here on `write` takes the long way
             self._end()
         elif self._eof:
-            self._send_op.state = STALE
             self._driver.system.shutdown(self._send_op.fd, _SHUT_WR)
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -370,6 +382,7 @@ class StreamTransport(asyncio.Transport):
         if self._eof or self._obstacle & _CLOSING:
             return
         self._eof = True
+        self._quick_max = 0
         self._after_send = True
         if self._send_op.state == SPENT:
             self._finish_writing()
@@ -404,6 +417,8 @@ class StreamTransport(asyncio.Transport):
             raise ValueError(f"it takes high >= low >= 0, not high={high!r} and low={low!r}")
         self._high_water = high
         self._low_water = low
+        if self._quick_max:
+            self._quick_max = high
         self._maybe_pause_writing()
 
     def _maybe_pause_writing(self) -> None:
@@ -424,14 +439,7 @@ class StreamTransport(asyncio.Transport):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            self._loop.call_exception_handler(
-                {
-                    "message": f"protocol.{name}() failed",
-                    "exception": error,
-                    "transport": self,
-                    "protocol": self._protocol,
-                }
-            )
+            self._report(f"protocol.{name}() failed", error)
 
     # --- the ends --------------------------------------------------------------------------------
 
@@ -444,11 +452,11 @@ class StreamTransport(asyncio.Transport):
         if self._obstacle & _CLOSING:
             return
         self._obstacle |= _CLOSING
+        self._quick_max = 0
         self._driver.cancel(self._recv_op)
         if self._send_op.state in _IN_FLIGHT or self._backlog:
             self._after_send = True
         else:
-            self._send_op.state = STALE
             self._end()
 
     def abort(self) -> None:
@@ -460,31 +468,35 @@ class StreamTransport(asyncio.Transport):
             if self._loop.get_debug():
                 logger.debug("%r: %s", self, message, exc_info=error)
         else:
-            self._loop.call_exception_handler(
-                {
-                    "message": message,
-                    "exception": error,
-                    "transport": self,
-                    "protocol": self._protocol,
-                }
-            )
+            self._report(message, error)
         self._force_close(error)
+
+    def _report(self, message: str, error: BaseException) -> None:
+        self._loop.call_exception_handler(
+            {
+                "message": message,
+                "exception": error,
+                "transport": self,
+                "protocol": self._protocol,
+            }
+        )
 
     def _force_close(self, error: BaseException | None) -> None:
         if self._ending:
             return
         self._obstacle |= _CLOSING
+        self._quick_max = 0
         self._backlog.clear()
         self._backlog_bytes = 0
         self._error = error
         self._driver.cancel(self._recv_op)
         if self._driver.cancel(self._send_op):
             self._after_send = True
-        else:
-            self._send_op.state = STALE
         self._end()
 
     def _end(self) -> None:
+        if self._ending:
+            return
         self._ending = _ENDING
         if self._is_idle():
             # Not from here, which may be in the middle of the protocol's own code.
@@ -501,8 +513,12 @@ class StreamTransport(asyncio.Transport):
         return self._recv_op.state not in _IN_FLIGHT and self._send_op.state not in _IN_FLIGHT
 
     def _connection_lost(self) -> None:
+        protocol, error = self._protocol, self._error
         try:
-            self._protocol.connection_lost(self._error)  # type: ignore[arg-type]  # any exception
+            self._tell_protocol(
+                "connection_lost",
+                lambda: protocol.connection_lost(error),  # type: ignore[arg-type]
+            )
         finally:
             self._release()
 
@@ -510,7 +526,6 @@ class StreamTransport(asyncio.Transport):
         """Close the descriptor and let go of everything."""
         self._socket.close()
         for op in (self._recv_op, self._send_op):
-            op.state = STALE
             op.fd = -1
             op.waiter = op.context = None
         # Protocols hold their transport; here the circle is broken.
@@ -553,6 +568,13 @@ class StreamTransport(asyncio.Transport):
         if name not in known and name in INFO_NAMES and self._recv_op.fd >= 0:
             known[name] = self._socket.info(name)
         return known.get(name, default)
+
+
+def _not_taken(op: Op[object]) -> None:
+    """Take note that the driver refused the op: in a forked child, or once the loop is closed."""
+    if op.state == NEW:
+        op.state = SPENT
+        op.memory = None
 
 
 def _deliver_to_nobody(data: object) -> None:

@@ -33,13 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return 2
-    from .serve import serve
+    from .serve import Options, serve
 
     return serve(
-        options.folder,
-        host=options.host,
-        port=options.port,
-        backend=None if options.backend == "auto" else options.backend,
+        Options(
+            folder=options.folder if options.named_folder is None else options.named_folder,
+            host=options.host,
+            port=options.port,
+            backend=None if options.backend == "auto" else options.backend,
+            workers=options.workers,
+            index=options.index,
+            cors=options.cors,
+            headers=tuple(options.header),
+            is_quiet=options.quiet,
+            grace_seconds=options.grace,
+            inherited_fd=options.inherited_fd,
+            ready_fd=options.ready_fd,
+        )
     )
 
 
@@ -70,6 +80,46 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto takes io_uring where it works (default: %(default)s)",
     )
+    command.add_argument(
+        "--workers",
+        type=_workers,
+        default=1,
+        metavar="N",
+        help="processes on the one port (default: %(default)s)",
+    )
+    command.add_argument(
+        "--index",
+        default="index.html",
+        metavar="NAME",
+        help="file shown for its folder, '' for none (default: %(default)s)",
+    )
+    command.add_argument(
+        "--cors",
+        nargs="?",
+        default="",
+        const="*",
+        metavar="ORIGIN",
+        help="let pages of this origin, or of all, read the files",
+    )
+    command.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="a field of every response; may be repeated",
+    )
+    command.add_argument("--quiet", action="store_true", help="no access log")
+    command.add_argument(
+        "--grace",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="what requests get to finish once told to stop (default: %(default)g)",
+    )
+    # What a parent tells its workers.
+    for name in ("--inherited-fd", "--ready-fd"):
+        command.add_argument(name, type=int, help=argparse.SUPPRESS)
+    command.add_argument("--folder", dest="named_folder", help=argparse.SUPPRESS)
     return parser
 
 
@@ -78,3 +128,17 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"a port is from 0 to 65535, not {port}")
     return port
+
+
+def _workers(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= 1024:
+        raise argparse.ArgumentTypeError(f"workers are from 1 to 1024, not {count}")
+    return count
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"a time is from 0 to 86400 seconds, not {text}")
+    return seconds

@@ -1,54 +1,60 @@
 """
 ``uringio serve``: the files of one folder over HTTP/1.1.
 
-One task per connection.  A request's name is resolved by `Tree`, a file's bytes are read over the
-ring into a pooled buffer and sent from it; a small file leaves in one send together with its head.
+From the command's options to a process that serves, or a parent of several that do; and from a
+signal to the end.  The first SIGINT or SIGTERM lets every request be answered, within a deadline;
+the second ends at once.
 """
 
+import contextlib
 import errno
 import logging
 import os
+import re
+import resource
+import signal
+import socket
 import sys
 import time
-from collections.abc import AsyncIterator
-from http import HTTPStatus
+from collections.abc import Generator
+from types import FrameType
+from typing import Final
+
+import attrs
 
 import uringio
 from uringio._driver import current
-from uringio.errors import RingError
-from uringio.files import File
-from uringio.net import SocketStream, listen_tcp
-from uringio.proto.http1 import Field, Http1Server, Request
-from uringio.proto.static import (
-    Target,
-    TargetError,
-    content_type,
-    http_date,
-    listing_page,
-    parse_target,
+from uringio._run import running
+from uringio.errors import ClosedError, RingError
+from uringio.net import Listener, SocketStream
+from uringio.proto.http1 import Field
+
+from .access_log import AccessLog
+from .file_server import FileServer, Manners
+from .tree import Tree
+from .workers import Supervisor, stop_listening, waits_to_be_accepted
+
+__all__ = ["Options", "serve"]
+
+_BACKLOG: Final = 4096
+# How long accepting rests when descriptors have run out.
+_EXHAUSTED_SECONDS: Final = 0.1
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# How long connections that wait to be accepted may keep the end from beginning.
+_BACKLOG_SECONDS: Final = 1.0
+_DRAIN_TURN_SECONDS: Final = 0.05
+_PARENT_SECONDS: Final = 1.0
+_LOG_SECONDS: Final = 1.0
+
+_HEADER: Final = re.compile(
+    r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?[ \t]*"
 )
-
-from .tree import Found, Tree
-
-__all__ = ["FileServer", "serve"]
-
-# A file up to here is read at once and sent with its head.
-_WHOLE_BYTES_MAX = 32 * 1024
-_PIECE_BYTES = 128 * 1024
-_SPARE_PIECES_MAX = 64
-
-# A connection that waits for its peer longer than this, for a head or the rest of it, is dropped.
-_PATIENCE_SECONDS = 60.0
-_SWEEP_SECONDS = 5.0
-# A refused peer gets this long to read why.
-_LINGER_SECONDS = 2.0
-
-_KNOWN_METHODS = frozenset({"CONNECT", "DELETE", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-
-_NOSNIFF: Field = (b"X-Content-Type-Options", b"nosniff")
-_HTML: Field = (b"Content-Type", b"text/html; charset=utf-8")
-_TEXT: Field = (b"Content-Type", b"text/plain; charset=utf-8")
+# What the server itself says, or what would change how a message ends.
+_OURS: Final = frozenset({
+    "accept-ranges", "allow", "connection", "content-encoding", "content-length", "content-range",
+    "content-type", "date", "etag", "keep-alive", "last-modified", "location", "te", "trailer",
+    "transfer-encoding", "upgrade", "vary",
+})  # fmt: skip
 
 _logger = logging.getLogger("uringio.serve")
 
@@ -57,15 +63,49 @@ class StartError(Exception):
     """The server cannot begin; the message is for the user."""
 
 
-def serve(folder: str, *, host: str, port: int, backend: str | None) -> int:
+@attrs.frozen
+class Options:
     """
-    Serve *folder* until Ctrl-C, and return the exit status.
+    What the command was asked for; see its help.
 
-    Ctrl-C is how a server ends, so it is status 0 and no word.  What keeps it from beginning is one
-    line on standard error and status 2.
+    Attributes:
+        inherited_fd: The listening socket that a worker inherits, None for a process of its own.
+        ready_fd: Where a worker says that it serves.
+    """
+
+    folder: str
+    host: str
+    port: int
+    backend: str | None
+    workers: int
+    index: str
+    cors: str
+    headers: tuple[str, ...]
+    is_quiet: bool
+    grace_seconds: float
+    inherited_fd: int | None
+    ready_fd: int | None
+
+
+def serve(options: Options) -> int:
+    """
+    Serve until a signal says to stop, and return the exit status.
+
+    A signal is how a server ends, so it is status 0 and no word.  What keeps it from beginning is
+    one line on standard error and status 2.
     """
     try:
-        uringio.run(_serve, folder, host, port, backend=backend)
+        manners = _manners(options)
+        _raise_descriptor_limit()
+        if options.inherited_fd is not None:
+            listening = socket.socket(fileno=options.inherited_fd)
+        else:
+            _require_folder(options.folder)
+            listening = _listen(options.host, options.port)
+        with listening:
+            if options.workers > 1 and options.inherited_fd is None:
+                return _supervise(options, listening)
+            uringio.run(_serve, options, manners, listening, backend=options.backend)
     except KeyboardInterrupt:
         return 0
     except (StartError, RingError) as error:
@@ -74,29 +114,61 @@ def serve(folder: str, *, host: str, port: int, backend: str | None) -> int:
     return 0
 
 
-async def _serve(folder: str, host: str, port: int) -> None:
+# --- beginning -----------------------------------------------------------------------------------
+
+
+def _manners(options: Options) -> Manners:
+    if "/" in options.index or "\0" in options.index or options.index in {".", ".."}:
+        raise StartError(f"--index: {options.index!r} is not the name of a file")
+    headers: list[Field] = []
+    for text in options.headers:
+        match = _HEADER.fullmatch(text)
+        if match is None:
+            raise StartError(f"--header: {text!r} is not of the form 'Name: value'")
+        if match[1].lower() in _OURS:
+            raise StartError(f"--header: {match[1]} is for the server to say")
+        headers.append((match[1].encode("ascii"), (match[2] or "").encode("ascii")))
+    if re.fullmatch(r"[\x21-\x7e]*", options.cors) is None:
+        raise StartError(f"--cors: {options.cors!r} is not an origin")
+    return Manners(os.fsencode(options.index), options.cors.encode("ascii"), tuple(headers))
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many connections as the system does; the soft limit is one for programs of old."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _require_folder(folder: str) -> None:
     try:
-        tree = await Tree.open(folder)
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except (OSError, ValueError) as error:
         raise StartError(f"cannot serve {folder}: {_reason(error)}") from None
-    async with tree:
-        try:
-            listener = await listen_tcp(host, port)
-        except (OSError, ValueError) as error:
-            raise StartError(f"cannot listen on {host} port {port}: {_reason(error)}") from None
-        async with listener:
-            address = listener.local_address
-            assert isinstance(address, tuple)
-            shown_host = f"[{address[0]}]" if ":" in address[0] else address[0]
-            print(
-                f"Serving {tree.path} at http://{shown_host}:{address[1]}/ "
-                f"({current.driver().name}); Ctrl-C to stop",
-                flush=True,
-            )
-            server = FileServer(tree)
-            async with uringio.TaskGroup() as group:
-                group.start_soon(server.sweep)
-                await listener.serve(server.handle)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        failure: OSError | None = None
+        for family, kind, protocol, _, address in infos:
+            listening = socket.socket(family, kind, protocol)
+            try:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # Linux hands it on to every accepted socket.
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                listening.setblocking(False)
+                listening.bind(address)
+                listening.listen(_BACKLOG)
+            except OSError as error:
+                listening.close()
+                failure = failure or error
+                continue
+            return listening
+        raise failure or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    except (OSError, ValueError) as error:
+        raise StartError(f"cannot listen on {host} port {port}: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
@@ -106,153 +178,172 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-class _Connection:
-    """A connection as the sweeper sees it."""
-
-    __slots__ = ("scope", "waiting_since")
-
-    def __init__(self) -> None:
-        self.scope = uringio.CancelScope()
-        self.waiting_since: float | None = None
+def _say_where(folder: str, listening: socket.socket, how: str) -> None:
+    address = listening.getsockname()
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    url = f"http://{host}:{address[1]}/"
+    print(f"Serving {folder} at {url} ({how}); Ctrl-C to stop", flush=True)
 
 
-class FileServer:
-    """
-    Answer requests from a tree of files.
+def _supervise(options: Options, listening: socket.socket) -> int:
+    command = [
+        sys.executable,
+        *(f"-W{option}" for option in sys.warnoptions),
+        *("-m", "uringio", "serve"),
+        f"--backend={options.backend or 'auto'}",
+        f"--index={options.index}",
+        *([f"--cors={options.cors}"] if options.cors else []),
+        *(f"--header={header}" for header in options.headers),
+        *(["--quiet"] if options.is_quiet else []),
+        f"--grace={options.grace_seconds}",
+    ]
+    folder = os.path.realpath(options.folder)
+    supervisor = Supervisor(
+        [*command, f"--folder={folder}"],
+        options.workers,
+        listening,
+        grace_seconds=options.grace_seconds,
+        started=lambda name: _say_where(folder, listening, f"{name}, {options.workers} workers"),
+    )
+    return supervisor.run()
 
-    Args:
-        tree: What is served.
-    """
 
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
-        self._connections: set[_Connection] = set()
-        self._spare_pieces: list[bytearray] = []
+# --- serving -------------------------------------------------------------------------------------
 
-    async def sweep(self) -> None:
-        """
-        Drop connections whose peers keep us waiting; runs until cancelled.
 
-        One task for all: a deadline per wait would be made and thrown away with every request.
-        """
-        while True:
-            await uringio.sleep(_SWEEP_SECONDS)
-            self.drop_silent(time.monotonic() - _PATIENCE_SECONDS)
+async def _serve(options: Options, manners: Manners, listening: socket.socket) -> None:
+    try:
+        tree = await Tree.open(options.folder)
+    except (OSError, ValueError) as error:
+        raise StartError(f"cannot serve {options.folder}: {_reason(error)}") from None
+    log = None if options.is_quiet else AccessLog(sys.stdout.fileno())
+    async with tree, Listener(current.driver(), os.dup(listening.fileno())) as listener:
+        server = FileServer(tree, manners, log)
+        async with uringio.TaskGroup() as group:
+            process = _Process(options, server, listener, listening, group)
+            with process.signals():
+                group.start_soon(server.keep_sweeping)
+                if log is not None:
+                    group.start_soon(log.keep_writing)
+                group.start_soon(process.accept)
+                if options.ready_fd is not None:
+                    parent = os.getppid()  # who waits for the next line, so is alive
+                    os.write(options.ready_fd, current.driver().name.encode("ascii"))
+                    os.close(options.ready_fd)
+                    await process.watch_parent(parent)
+                else:
+                    _say_where(tree.path, listening, current.driver().name)
+                    await uringio.sleep(1e9)
+        if log is not None:
+            with contextlib.suppress(OSError), uringio.move_on_after(_LOG_SECONDS):
+                await log.flush()
 
-    def drop_silent(self, since: float) -> None:
-        """Drop connections whose peers have owed us a head since before that monotonic time."""
-        for connection in self._connections:
-            if connection.waiting_since is not None and connection.waiting_since < since:
-                connection.scope.cancel()
 
-    async def handle(self, stream: SocketStream) -> None:
-        """Serve one connection to its end."""
-        connection = _Connection()
-        self._connections.add(connection)
-        server = Http1Server(stream, standing_fields=_standing_fields)
-        try:
-            with connection.scope:
-                while True:
-                    connection.waiting_since = time.monotonic()
-                    request = await server.next_request()
-                    connection.waiting_since = None
-                    if request is None:
-                        break
-                    await self._answer(server, request)
-        finally:
-            self._connections.discard(connection)
-            with uringio.move_on_after(_LINGER_SECONDS):
-                await server.aclose()
+class _Process:
+    """A process that serves: what it accepts, and how it ends."""
 
-    async def _answer(self, server: Http1Server, request: Request) -> None:
-        if request.method not in {"GET", "HEAD"}:
-            if request.method in _KNOWN_METHODS:
-                await _say(server, 405, (b"Allow", b"GET, HEAD"))
-            else:
-                await _say(server, 501)
-            return
-        try:
-            target = parse_target(request.target)
-            async with self._tree.find(target.path) as found:
-                await self._send(server, target, found)
-        except TargetError as error:
-            await _say(server, error.status)
-        except OSError as error:
-            status = _status_of(error)
-            if status == 500:
-                _logger.exception("%s failed", request)
-            if not server.response_started:
-                await _say(server, status)
-
-    async def _send(self, server: Http1Server, target: Target, found: Found) -> None:
-        if found.file is not None:
-            if target.is_folder:
-                await _say(server, 404)
-            else:
-                await self._send_file(server, target.segments[-1], found.file, found.status)
-        elif not target.is_folder:
-            await _say(server, 301, (b"Location", target.folder_location))
-        else:
-            await self._send_folder(server, target, found)
-
-    async def _send_folder(self, server: Http1Server, target: Target, found: Found) -> None:
-        try:
-            async with self._tree.find(target.path + b"/index.html") as index:
-                if index.file is not None:
-                    await self._send_file(server, b"index.html", index.file, index.status)
-                    return
-        except FileNotFoundError:
-            pass
-        entries = await self._tree.entries(found)
-        await server.respond(200, [_HTML, _NOSNIFF], listing_page(target.segments, entries))
-
-    async def _send_file(
-        self, server: Http1Server, name: bytes, file: File, status: os.stat_result
+    def __init__(
+        self,
+        options: Options,
+        server: FileServer,
+        listener: Listener,
+        listening: socket.socket,
+        group: uringio.TaskGroup,
     ) -> None:
-        fields = [
-            (b"Content-Type", content_type(name)),
-            (b"Last-Modified", http_date(int(status.st_mtime))),
-            _NOSNIFF,
-        ]
-        size = status.st_size
-        if size <= _WHOLE_BYTES_MAX:
-            # Whatever was read is the whole body, even if the file has changed size meanwhile.
-            await server.respond(200, fields, await file.read_at(0, size) if size else b"")
-        else:
-            fields.append((b"Content-Length", b"%d" % size))
-            await server.respond(200, fields, self._pieces(file, size))
+        self._grace_seconds = options.grace_seconds
+        self._is_worker = options.inherited_fd is not None
+        self._server = server
+        self._listener = listener
+        self._listening = listening
+        self._group = group
+        self._handlers_count = 0
+        self._is_accepting = True
+        self._is_draining = False
+        self._signals_count = 0
 
-    async def _pieces(self, file: File, size: int) -> AsyncIterator[memoryview]:
-        """Read *file* piece by piece, all into one buffer: each must be sent before the next."""
-        spare = self._spare_pieces
-        buffer = spare.pop() if spare else bytearray(_PIECE_BYTES)
+    @contextlib.contextmanager
+    def signals(self) -> Generator[None, None, None]:
+        """Let SIGINT and SIGTERM end the process in order."""
+        context = running.context()
+
+        def note(number: int, _frame: FrameType | None) -> None:
+            # To a worker SIGINT is its parent's word that there was a second signal.
+            self._signals_count += 2 if self._is_worker and number == signal.SIGINT else 1
+            context.run_soon(self._signalled)
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with memoryview(buffer) as view:
-                offset = 0
-                while offset < size:
-                    count = await file.read_into_at(offset, view[: size - offset])
-                    if not count:
-                        return  # it has shrunk, and the response will be cut short
-                    yield view[:count]
-                    offset += count
+            yield
         finally:
-            if len(spare) < _SPARE_PIECES_MAX:
-                spare.append(buffer)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
+    def _signalled(self) -> None:
+        if self._signals_count > 1:
+            self._group.cancel_scope.cancel()
+        else:
+            self._begin_end()
 
-def _standing_fields() -> tuple[Field, ...]:
-    return ((b"Date", http_date(int(time.time()))),)
+    def _begin_end(self) -> None:
+        if not self._is_draining:
+            self._is_draining = True
+            self._group.start_soon(self._drain)
 
+    async def _drain(self) -> None:
+        """Answer what was asked for and what is about to be, then end; in time, or else."""
+        now = time.monotonic()
+        deadline = now + self._grace_seconds
+        self._server.drain()
+        if self._is_worker:
+            # The parent stops the listening, for all at once.
+            while self._is_accepting and time.monotonic() < now + _BACKLOG_SECONDS:
+                await uringio.sleep(_DRAIN_TURN_SECONDS / 5)
+        else:
+            while (
+                waits_to_be_accepted(self._listening) and time.monotonic() < now + _BACKLOG_SECONDS
+            ):
+                await uringio.sleep(_DRAIN_TURN_SECONDS / 5)
+            stop_listening(self._listening)
+        while (self._handlers_count or self._is_accepting) and time.monotonic() < deadline:
+            await uringio.sleep(_DRAIN_TURN_SECONDS)
+            self._server.sweep(time.monotonic())
+            if self._is_worker and time.monotonic() > now + _BACKLOG_SECONDS:
+                self._is_accepting = False
+        self._group.cancel_scope.cancel()
 
-def _status_of(error: OSError) -> int:
-    if isinstance(error, FileNotFoundError):
-        return 404
-    if isinstance(error, PermissionError):
-        return 403
-    return 503 if error.errno in _EXHAUSTED else 500
+    async def watch_parent(self, parent: int) -> None:
+        """End when the parent has died without saying so; runs until cancelled."""
+        while os.getppid() == parent:
+            await uringio.sleep(_PARENT_SECONDS)
+        self._begin_end()
 
+    async def accept(self) -> None:
+        """Take connections until the listening is stopped."""
+        while True:
+            try:
+                stream = await self._listener.accept()
+            except ClosedError:
+                break
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    await uringio.sleep(_EXHAUSTED_SECONDS)
+                elif error.errno == errno.EINVAL:
+                    break
+                # Anything else is the end of a connection that waited in the backlog.
+                continue
+            self._handlers_count += 1
+            self._group.spawn(self._handle(stream))
+        self._is_accepting = False
+        self._begin_end()
 
-async def _say(server: Http1Server, status: int, *fields: Field) -> None:
-    """Respond with nothing but a status, in words."""
-    text = f"{status} {HTTPStatus(status).phrase}\n"
-    await server.respond(status, [_TEXT, _NOSNIFF, *fields], text.encode("ascii"))
+    async def _handle(self, stream: SocketStream) -> None:
+        try:
+            async with stream:
+                await self._server.handle(stream)
+        except OSError as error:
+            if isinstance(error, RingError):
+                raise
+        except Exception:
+            _logger.exception("a connection failed")
+        finally:
+            self._handlers_count -= 1

@@ -19,7 +19,7 @@ import attrs
 
 from uringio.files import File, open_file
 from uringio.offloading import offload
-from uringio.proto.static import Entry
+from uringio.proto.listing import Entry
 
 __all__ = ["Found", "Tree"]
 

@@ -15,6 +15,8 @@ from uringio._driver.op import CANCELLING, CLOSE, DONE, NEW, READY, SUBMITTED, O
 from uringio._own.fd import OwnedFd
 from uringio.errors import ClosedError, WrongThreadError
 
+from ._polling import polls_on
+
 __all__ = ["close_op", "in_flight"]
 
 
@@ -39,7 +41,7 @@ def close_op(driver: Driver, owned: OwnedFd, ops: Iterable[Op[object]]) -> Op[No
     if current.driver() is not driver:
         raise WrongThreadError("a handle is closed in the loop that it belongs to")
     fd = owned.take()
-    for op in ops:
+    for op in [*ops, *polls_on(driver, fd)]:
         # One exception each: raised in two tasks, a shared one would mix their tracebacks.
         reason = ClosedError(f"this {owned.what} was closed by another task meanwhile")
         if op.state == NEW:

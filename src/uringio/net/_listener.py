@@ -10,7 +10,7 @@ from typing import Final, Self, TypeVar, cast
 from uringio._driver import current
 from uringio._driver.contract import Driver
 from uringio._driver.op import ACCEPT, EVENT, NEW, SPENT, STALE, TIMEOUT, Op
-from uringio._driver.sockets import Address
+from uringio._driver.sockets import SocketAddress
 from uringio._own.fd import OwnedFd
 from uringio.errors import EndOfStreamError, OpError
 
@@ -101,10 +101,16 @@ class Listener:
     def __init__(self, driver: Driver, fd: int) -> None:
         self._driver = driver
         self._fd = OwnedFd(fd, driver.system.close, "listener")
-        self.local_address: Address = driver.system.getsockname(fd)
+        self.local_address: SocketAddress = driver.system.getsockname(fd)
         porch = self._porch = _Porch(driver, self._fd)
         self._accept_op: Op[SocketStream] = Op(
-            ACCEPT, fd, addr=porch.addr, off=porch.len_addr, owner=porch, finish=porch.accepted
+            ACCEPT,
+            fd,
+            addr=porch.addr,
+            off=porch.len_addr,
+            flags=driver.system.SOCK_CLOEXEC,
+            owner=porch,
+            finish=porch.accepted,
         )
         self._accept_op.home = driver
         self._accept_op.state = SPENT
@@ -137,7 +143,8 @@ class Listener:
     def _accept_otherwise(self) -> Op[SocketStream]:
         """`accept` while another one is under way: this one does without the shared memory."""
         porch = self._porch
-        op = Op(ACCEPT, self._fd.number, owner=porch, finish=porch.accepted_plain)
+        flags = self._driver.system.SOCK_CLOEXEC
+        op = Op(ACCEPT, self._fd.number, flags=flags, owner=porch, finish=porch.accepted_plain)
         op.home = self._driver
         self._others.add(op)
         return op
@@ -202,6 +209,10 @@ class Listener:
             raise error.exceptions[0] from None
         finally:
             server.close_unstarted()
+
+    def fileno(self) -> int:
+        """The descriptor, which stays the listener's; raises `ClosedError`."""
+        return self._fd.number
 
     def aclose(self) -> Op[None]:
         """

@@ -1,29 +1,37 @@
-"""Making streams and listeners from addresses and names."""
+"""Making streams, listeners and datagram sockets from addresses and names."""
 
 import os
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from uringio._driver import current
 from uringio._driver.contract import Driver
-from uringio._driver.op import CONNECT, Offload, Op
 from uringio._driver.sockets import (
+    Address,
     AddressInfo,
-    SocketOption,
-    numeric_address,
+    RawOption,
+    open_datagram_socket,
     open_listener,
-    open_stream_socket,
     unix_address,
 )
 
+from ._connecting import ATTEMPT_DELAY_SECONDS, connect, connect_first
+from ._datagrams import DatagramSocket
 from ._listener import Listener
+from ._resolving import resolve_infos
 from ._stream import SocketStream
 
-__all__ = ["connect_tcp", "connect_unix", "listen_tcp", "listen_unix"]
-
-T = TypeVar("T")
+__all__ = [
+    "connect_tcp",
+    "connect_unix",
+    "listen_tcp",
+    "listen_unix",
+    "open_udp",
+    "open_unix_datagram",
+]
 
 _BACKLOG: Final = 4096
+_DELAY_SECONDS_MAX: Final = 1e9
 
 UnixPath = str | bytes | os.PathLike[str]
 
@@ -34,7 +42,7 @@ async def listen_tcp(
     *,
     backlog: int = _BACKLOG,
     reuse_port: bool = False,
-    options: Sequence[SocketOption] = (),
+    options: Sequence[RawOption] = (),
 ) -> Listener:
     """
     Listen on one TCP address.
@@ -55,7 +63,7 @@ async def listen_tcp(
     """
     driver = current.driver()
     failure: OSError | None = None
-    for info in await _resolve(driver, host, port):
+    for info in await resolve_infos(driver, host, port, driver.system.SOCK_STREAM):
         try:
             fd = open_listener(
                 driver, info, backlog=backlog, reuse_port=reuse_port, options=options
@@ -69,7 +77,7 @@ async def listen_tcp(
 
 
 async def listen_unix(
-    path: UnixPath, *, backlog: int = _BACKLOG, options: Sequence[SocketOption] = ()
+    path: UnixPath, *, backlog: int = _BACKLOG, options: Sequence[RawOption] = ()
 ) -> Listener:
     """
     Listen on a Unix stream socket.
@@ -91,37 +99,42 @@ async def listen_unix(
 
 
 async def connect_tcp(
-    host: str, port: int, *, options: Sequence[SocketOption] = ()
+    host: str,
+    port: int,
+    *,
+    options: Sequence[RawOption] = (),
+    attempt_delay_seconds: float = ATTEMPT_DELAY_SECONDS,
 ) -> SocketStream:
     """
     Connect to a TCP address.
 
     Args:
-        host: A numeric address or a name; the addresses of a name are tried one after another.
+        host: A numeric address or a name.  Several addresses of a name are tried by "happy
+            eyeballs" (RFC 8305): families take turns, and an address that does not answer does not
+            hold up the others.
         port: 1..65535.
-        options: Further socket options as (level, option, value), set before connecting.
+        options: Further socket options as (level, option, value), set before connecting; see
+            `uringio.net.options`.
+        attempt_delay_seconds: How long an attempt may take before the next one begins beside it.
 
     Raises:
-        OpError: No address answered; the error is the first one's, such as
+        OpError: No address answered; the error is that of the first one to fail, such as
             `ConnectionRefusedError`.
         OSError: The name cannot be resolved (``socket.gaierror``).
 
-    Cancellation: at once; the socket is closed.
+    Cancellation: at once; every socket is closed.
 
     TCP_NODELAY is on.
     """
+    if not attempt_delay_seconds >= 0:
+        raise ValueError(f"a delay is from 0 up, not {attempt_delay_seconds!r} seconds")
     driver = current.driver()
-    failure: OSError | None = None
-    for info in await _resolve(driver, host, port):
-        try:
-            return await _connect(driver, info, options)
-        except OSError as error:
-            failure = failure or error
-    assert failure is not None
-    raise failure
+    infos = await resolve_infos(driver, host, port, driver.system.SOCK_STREAM)
+    delay_ns = int(min(attempt_delay_seconds, _DELAY_SECONDS_MAX) * 1e9)
+    return await connect_first(driver, infos, options, delay_ns)
 
 
-async def connect_unix(path: UnixPath, *, options: Sequence[SocketOption] = ()) -> SocketStream:
+async def connect_unix(path: UnixPath, *, options: Sequence[RawOption] = ()) -> SocketStream:
     """
     Connect to a Unix stream socket.
 
@@ -132,42 +145,93 @@ async def connect_unix(path: UnixPath, *, options: Sequence[SocketOption] = ()) 
     Cancellation: at once; the socket is closed.
     """
     driver = current.driver()
-    return await _connect(driver, unix_address(driver.system, path), options)
+    return await connect(driver, unix_address(driver.system, path), options)
 
 
-class _Connecting:
-    """Keeps a stream's descriptor open for as long as the kernel works on it."""
+async def open_udp(
+    local: tuple[str, int] | None = None,
+    remote: tuple[str, int] | None = None,
+    *,
+    reuse_port: bool = False,
+    options: Sequence[RawOption] = (),
+) -> DatagramSocket:
+    """
+    Make a UDP socket.
 
-    def __init__(self, stream: SocketStream) -> None:
-        self._stream = stream
+    Args:
+        local: The host and port to receive on; port 0 lets the kernel choose.  None: the kernel
+            chooses both, at the latest when something is sent.
+        remote: The host and port to connect to: `DatagramSocket.send` sends there, only what comes
+            from there is received, and refusals by the peer are told.
+        reuse_port: Share the port with other sockets that say so too (SO_REUSEPORT).
+        options: Further socket options as (level, option, value), set before binding; see
+            `uringio.net.options`.
 
-    def orphan(self, op: Op[T], value: object, /) -> None:
-        """Nothing to keep: whoever cancels the connecting closes the stream; see `Owner`."""
+    A host is a numeric address or a name.  Of a name's addresses the first is taken that is of the
+    same family as the other host's.  Without either, the socket is of IPv4.
 
-
-async def _connect(
-    driver: Driver, info: AddressInfo, options: Sequence[SocketOption]
-) -> SocketStream:
-    fd, packed = open_stream_socket(driver, info, options)
-    stream = SocketStream(driver, fd)
-    op: Op[None] = Op(CONNECT, fd, off=len(packed), memory=packed, owner=_Connecting(stream))
-    op.home = driver
-    try:
-        await op
-    except OSError as error:
-        error.add_note(f"while connecting to {info[3]!r}")
-        await stream.aclose()
-        raise
-    except BaseException:
-        await stream.aclose()
-        raise
-    return stream
-
-
-async def _resolve(driver: Driver, host: str, port: int) -> Sequence[AddressInfo]:
-    numeric = numeric_address(driver.system, host, port)
-    if numeric is not None:
-        return (numeric,)
+    Raises:
+        OpError: The kernel refused, such as EADDRINUSE.
+        OSError: A name cannot be resolved (``socket.gaierror``).
+        ValueError: A port is out of range, or the hosts have no family in common.
+    """
+    driver = current.driver()
     system = driver.system
-    # In a worker that is abandoned on cancellation: a resolver may take minutes to give up.
-    return await Offload(lambda: system.getaddrinfo(host, port, system.SOCK_STREAM))
+    here = None if local is None else await _datagram_infos(driver, local)
+    there = None if remote is None else await _datagram_infos(driver, remote)
+    family, here_address, there_address = _same_family(here, there, system.AF_INET)
+    fd = open_datagram_socket(
+        driver, family, here_address, there_address, reuse_port=reuse_port, options=options
+    )
+    return DatagramSocket(driver, fd, family)
+
+
+async def open_unix_datagram(
+    local: UnixPath | None = None,
+    remote: UnixPath | None = None,
+    *,
+    options: Sequence[RawOption] = (),
+) -> DatagramSocket:
+    """
+    Make a Unix datagram socket.
+
+    Args:
+        local: The path to receive on; a leading NUL names the abstract namespace.  A socket that an
+            earlier process left behind is replaced, no other file is; closing leaves the path in
+            place.  None: it has no name, and nobody can answer.
+        remote: The path to connect to.
+        options: Further socket options as (level, option, value), set before binding.
+
+    Raises:
+        ValueError: A path is empty or too long.
+        OpError: The kernel refused, such as EADDRINUSE, `FileNotFoundError`,
+            `ConnectionRefusedError`.
+    """
+    driver = current.driver()
+    here = None if local is None else unix_address(driver.system, local)[3]
+    there = None if remote is None else unix_address(driver.system, remote)[3]
+    family = driver.system.AF_UNIX
+    fd = open_datagram_socket(driver, family, here, there, options=options)
+    return DatagramSocket(driver, fd, family)
+
+
+async def _datagram_infos(driver: Driver, where: tuple[str, int]) -> Sequence[AddressInfo]:
+    host, port = where
+    return await resolve_infos(driver, host, port, driver.system.SOCK_DGRAM)
+
+
+def _same_family(
+    here: Sequence[AddressInfo] | None, there: Sequence[AddressInfo] | None, default: int
+) -> tuple[int, Address | None, Address | None]:
+    """Choose addresses of one family, the earlier ones first."""
+    if here is None or there is None:
+        for infos in (here, there):
+            if infos is not None:
+                family, _, _, address = infos[0]
+                return family, address if here else None, address if there else None
+        return default, None, None
+    for family, _, _, remote in there:
+        for other, _, _, local in here:
+            if other == family:
+                return family, local, remote
+    raise ValueError(f"{here[0][3]!r} and {there[0][3]!r} are of different address families")

@@ -2,11 +2,12 @@
 
 import operator
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from uringio._driver.contract import Driver
+from uringio._driver.messages import Ancillary, Credentials, Incoming, Received
 from uringio._driver.op import (
     NEW,
     READY,
@@ -17,11 +18,23 @@ from uringio._driver.op import (
     STALE,
     Op,
 )
-from uringio._driver.sockets import SEND_ALL_FLAGS, Address
+from uringio._driver.sockets import SEND_ALL_FLAGS, HasFileno, SocketAddress
 from uringio._own.fd import OwnedFd
 from uringio.errors import BusyError, EndOfStreamError, OpError
 
 from ._closing import close_op, in_flight
+from ._messages import (
+    ANCILLARY_BYTES,
+    Message,
+    Pieces,
+    WritablePieces,
+    checked_room,
+    incoming_op,
+    make_message,
+    outgoing_op,
+    scatter,
+    writable_pieces,
+)
 
 __all__ = ["SocketStream"]
 
@@ -32,6 +45,7 @@ _SHUT_WR: Final = 1
 _RECV_BYTES_MAX: Final = 65536
 # What one operation is given; the kernel takes a little below 2 GiB at a time anyway.
 _SEND_BYTES_MAX: Final = 1 << 30
+_RECV_MSG_BYTES_MAX: Final = 1 << 30
 
 # In the places of a closed stream's ops: never free, so every call takes the long way to the error.
 _CLOSED_RECV: Final[Op[bytes]] = Op(READY)
@@ -62,6 +76,10 @@ class _Hull:
         """
         if op.code == RECV and value and isinstance(value, bytes | OSError):
             self.unread.append(value)
+        elif isinstance(value, Received):
+            value.close_fds()
+            if data := value.payload():
+                self.unread.append(data)
 
 
 class SocketStream:
@@ -83,8 +101,10 @@ class SocketStream:
         "_fd",
         "_hull",
         "_recv_op",
+        "_recvmsg_op",
         "_remote",
         "_send_op",
+        "_sendmsg_op",
         "_unread",
     )
 
@@ -98,6 +118,9 @@ class SocketStream:
         self._recv_op: Op[bytes] = self._make_recv_op(fd)
         self._send_op: Op[None] = self._make_send_op(fd)
         self._eof_op: Op[None] | None = None
+        # The last ones; while one is under way, a closed op stands in for the one of its direction.
+        self._recvmsg_op: Op[Message] | None = None
+        self._sendmsg_op: Op[int] | None = None
 
     def __repr__(self) -> str:
         return f"<SocketStream {self._fd!r}>"
@@ -179,6 +202,7 @@ class SocketStream:
             op.state = STALE
         elif in_flight(op):
             raise BusyError(f"another task is receiving on {self!r}")
+        self._supersede(self._recvmsg_op, "receiving")
         if self._unread:
             kept: Op[bytes] = Op(READY, finish=lambda _: self._take_unread(max_bytes))
             kept.home = self._driver
@@ -248,7 +272,7 @@ class SocketStream:
         Source: shutdown(2).
         """
         fd = self._fd.number
-        if in_flight(self._send_op):
+        if in_flight(self._send_op) or (self._sendmsg_op and in_flight(self._sendmsg_op)):
             raise BusyError(f"another task is sending on {self!r}")
         before = self._eof_op
         if before is not None and before.state == NEW:
@@ -268,6 +292,7 @@ class SocketStream:
             op.memory = None
         elif in_flight(op):
             raise BusyError(f"another task is sending on {self!r}")
+        self._supersede(self._sendmsg_op, "sending")
         if view.nbytes == 0:
             return Op(READY)
         if view.nbytes > _SEND_BYTES_MAX:
@@ -293,15 +318,146 @@ class SocketStream:
         op.state = SPENT
         return op
 
+    # --- messages --------------------------------------------------------------------------------
+
+    def sendmsg(
+        self,
+        pieces: Pieces,
+        /,
+        *,
+        fds: Sequence[int | HasFileno] = (),
+        credentials: Credentials | None = None,
+        ancillary: Sequence[Ancillary] = (),
+    ) -> Op[int]:
+        """
+        Send what is gathered from *pieces*, with ancillary data; perhaps not all of it.
+
+        Args:
+            pieces: Bytes-like objects, or a single one; at least one byte if anything goes with it.
+            fds: Descriptors, or objects with ``fileno()``, of which the receiver gets copies (Unix
+                sockets only).  They are duplicated by the call and may be closed after it.
+            credentials: Who to be to the receiver; root may choose.
+            ancillary: Further items by their numbers.
+
+        Returns:
+            How many bytes were sent; ancillary data goes with the first.
+
+        Raises:
+            ClosedError, BusyError, OpError: As `send_all`.
+            ValueError: Too many pieces or descriptors, or nothing for them to go with.
+
+        Cancellation: ``done`` on the exception counts the bytes that were sent.
+
+        Source: sendmsg(2), unix(7).
+        """
+        fd = self._fd.number
+        self._supersede(self._send_op, "sending")
+        self._supersede(self._sendmsg_op, "sending")
+        op = outgoing_op(
+            self._driver,
+            fd,
+            self._hull,
+            pieces,
+            fds=fds,
+            credentials=credentials,
+            ancillary=ancillary,
+            empty=not (fds or credentials or ancillary),
+        )
+        self._send_op, self._sendmsg_op = _CLOSED_SEND, op
+        return op
+
+    def recvmsg(
+        self, max_bytes: int = 65536, /, *, ancillary_bytes: int = ANCILLARY_BYTES
+    ) -> Op[Message]:
+        """
+        Wait for bytes and for what comes with them.
+
+        Args:
+            max_bytes: The most payload to return. [bytes]
+            ancillary_bytes: Room for ancillary data; descriptors without room are closed. [bytes]
+
+        Returns:
+            A message; its payload is empty once the peer has sent its last.
+
+        Raises:
+            ClosedError, BusyError, OpError: As `recv`.
+
+        Cancellation: bytes that had arrived are kept for the next call; descriptors are closed.
+
+        Source: recvmsg(2), unix(7).
+        """
+        if not 1 <= operator.index(max_bytes) <= _RECV_MSG_BYTES_MAX:
+            raise ValueError(f"max_bytes is of 1..{_RECV_MSG_BYTES_MAX}, not {max_bytes}")
+        room = checked_room(ancillary_bytes)
+        fd = self._claim_reader()
+        if self._unread:
+            return self._kept_message(lambda: _plain_message(self._take_unread(max_bytes)))
+        return self._recvmsg(fd, Incoming(self._driver.system, max_bytes, room))
+
+    def recvmsg_into(
+        self, pieces: WritablePieces, /, *, ancillary_bytes: int = ANCILLARY_BYTES
+    ) -> Op[Message]:
+        """
+        Wait for bytes and what comes with them, and put the bytes into *pieces*, in their order.
+
+        Lifetime: *pieces* are held until the op is done; a `bytearray` cannot be resized meanwhile.
+
+        Returns:
+            A message without `data`, whose `count` is 0 once the peer has sent its last.
+
+        Raises:
+            TypeError: A piece cannot be written.
+            ClosedError, BusyError, OpError: As `recv`.
+
+        Cancellation: As `recvmsg`; what *pieces* hold then is undefined.
+        """
+        parts = writable_pieces(pieces)
+        room = checked_room(ancillary_bytes)
+        fd = self._claim_reader()
+        if self._unread:
+            return self._kept_message(lambda: self._scatter_unread(parts))
+        return self._recvmsg(fd, Incoming(self._driver.system, 0, room, parts))
+
+    def _recvmsg(self, fd: int, memory: Incoming) -> Op[Message]:
+        driver = self._driver
+        op = incoming_op(driver, fd, self._hull, memory, lambda got: make_message(driver, got))
+        self._recv_op, self._recvmsg_op = _CLOSED_RECV, op
+        return op
+
+    def _claim_reader(self) -> int:
+        fd = self._fd.number
+        self._supersede(self._recv_op, "receiving")
+        self._supersede(self._recvmsg_op, "receiving")
+        return fd
+
+    def _supersede(self, op: Op[object] | None, doing: str) -> None:
+        """Let *op* never start, or raise `BusyError` if it has."""
+        if op is None:
+            return
+        if op.state == NEW:
+            op.state = STALE
+            op.memory = None
+        elif in_flight(op):
+            raise BusyError(f"another task is {doing} on {self!r}")
+
+    def _kept_message(self, take: Callable[[], Message]) -> Op[Message]:
+        op: Op[Message] = Op(READY, finish=lambda _: take())
+        op.home = self._driver
+        return op
+
+    def _scatter_unread(self, pieces: list[bytearray | memoryview]) -> Message:
+        room = sum(memoryview(piece).nbytes for piece in pieces)
+        return Message(b"", scatter(self._take_unread(room), pieces))
+
     # --- the ends --------------------------------------------------------------------------------
 
     @property
-    def local_address(self) -> Address:
+    def local_address(self) -> SocketAddress:
         """This end's address; raises `ClosedError`."""
         return self._driver.system.getsockname(self._fd.number)
 
     @property
-    def remote_address(self) -> Address:
+    def remote_address(self) -> SocketAddress:
         """The peer's address; raises `OpError` (ENOTCONN) where it is not known any more."""
         if self._remote is not None:
             return self._driver.system.unpack_sockaddr(self._remote)
@@ -331,8 +487,8 @@ class SocketStream:
         Cancellation: the stream is closed all the same.
         """
         ops: list[Op[object]] = [self._recv_op, self._send_op]
-        if self._eof_op is not None:
-            ops.append(self._eof_op)
+        seldom = (self._eof_op, self._recvmsg_op, self._sendmsg_op)
+        ops += [op for op in seldom if op is not None]
         closing = close_op(self._driver, self._fd, ops)
         # The old ones may still be on their way; delivered, they would look free.
         self._recv_op, self._send_op = _CLOSED_RECV, _CLOSED_SEND
@@ -355,3 +511,7 @@ class SocketStream:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def _plain_message(data: bytes) -> Message:
+    return Message(data, len(data))

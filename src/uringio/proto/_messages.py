@@ -1,5 +1,5 @@
 """
-What an HTTP/1.1 server and its handlers exchange: requests, bodies, limits, ends.
+What an HTTP/1.1 server and its handlers exchange: requests, bodies, ends, upgraded streams.
 
 Public names of `uringio.proto.http1`; apart from it because none of this touches a stream.
 """
@@ -10,45 +10,22 @@ from typing import Self
 
 import attrs
 
+from uringio.proto._limits import Limit
 from uringio.proto._octets import BodyDecoder
+from uringio.streams import Stream
 
 __all__ = [
     "BodyAbortedError",
     "End",
     "EndReason",
     "Field",
-    "Limits",
     "Request",
     "RequestBody",
+    "UpgradedStream",
+    "offers_upgrade",
 ]
 
 Field = tuple[bytes, bytes]
-
-
-@attrs.frozen
-class Limits:
-    """
-    What one peer may ask of a connection.
-
-    Attributes:
-        request_line_bytes_max: Longer first lines are answered with 414. [bytes]
-        head_bytes_max: Larger heads are answered with 431. [bytes]
-        fields_count_max: More header (or trailer) fields are answered with 431.
-        trailer_bytes_max: Larger trailer sections are answered with 431. [bytes]
-        requests_count_max: The response to this many closes the connection.
-        discard_bytes_max: How much of a body that the handler left unread is read and thrown away
-            to keep the connection; beyond, it is closed. [bytes]
-        linger_bytes_max: How much is read and thrown away while closing, so that the peer gets to
-            see the last response before a reset. [bytes]
-    """
-
-    request_line_bytes_max: int = 8 * 1024
-    head_bytes_max: int = 64 * 1024
-    fields_count_max: int = 100
-    trailer_bytes_max: int = 8 * 1024
-    requests_count_max: int = 1000
-    discard_bytes_max: int = 64 * 1024
-    linger_bytes_max: int = 256 * 1024
 
 
 class EndReason(enum.Enum):
@@ -60,6 +37,9 @@ class EndReason(enum.Enum):
     UNREAD = enum.auto()  # more unread request body than is worth discarding
     CUT = enum.auto()  # a response of ours could not be completed
     LOST = enum.auto()  # the connection broke
+    IDLE = enum.auto()  # the peer asked for nothing for too long
+    DRAINED = enum.auto()  # the server is ending, and nothing was under way
+    UPGRADED = enum.auto()  # the stream went to another owner, who speaks another protocol
     CLOSED = enum.auto()  # closed on this side
 
 
@@ -72,11 +52,13 @@ class End:
         reason: The kind of end.
         status: The status sent with a refusal, else 0.
         detail: What happened, in words of ours: no byte of the peer's is repeated.
+        limit: The limit of `Limits` that was overstepped, None when none was.
     """
 
     reason: EndReason
     status: int = 0
     detail: str = ""
+    limit: Limit | None = None
 
 
 class BodyAbortedError(ConnectionAbortedError):
@@ -143,3 +125,57 @@ class Request:
         """Return the value of the field *name* (lower case), several joined by commas, or None."""
         values = [value for found, value in self.headers if found == name]
         return b", ".join(values) if values else None
+
+
+class UpgradedStream:
+    """
+    The stream of a connection that has left HTTP, a `uringio.streams.Stream`.
+
+    What the peer had sent behind its request is received first.  Whoever gets this owns the stream
+    and closes it; the server that it came from does not touch it any more.
+
+    Args:
+        stream: What carries the bytes.
+        received: What was read of it already.
+    """
+
+    __slots__ = ("_received", "_stream")
+
+    def __init__(self, stream: Stream, received: bytes) -> None:
+        self._stream = stream
+        self._received = received
+
+    def recv(self, max_bytes: int = 65536, /) -> Awaitable[bytes]:
+        """Wait for bytes; see `uringio.streams.ReceiveStream.recv`."""
+        return self._take(max_bytes) if self._received else self._stream.recv(max_bytes)
+
+    async def _take(self, max_bytes: int) -> bytes:
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes is at least 1, not {max_bytes}")
+        data, self._received = self._received[:max_bytes], self._received[max_bytes:]
+        return data
+
+    def send_all(self, data: bytes | bytearray | memoryview, /) -> Awaitable[None]:
+        """Send every byte of *data*; see `uringio.streams.SendStream.send_all`."""
+        return self._stream.send_all(data)
+
+    def send_eof(self) -> Awaitable[None]:
+        """Tell the peer that no more bytes follow."""
+        return self._stream.send_eof()
+
+    def aclose(self) -> Awaitable[None]:
+        """Close the stream; safe to call twice."""
+        return self._stream.aclose()
+
+
+def offers_upgrade(request: Request, protocol: bytes) -> bool:
+    """Tell whether *request* offers to leave HTTP for *protocol*."""
+    return (
+        request.http_version != "1.0"
+        and b"upgrade" in _tokens(request.field(b"connection"))
+        and protocol.lower() in _tokens(request.field(b"upgrade"))
+    )
+
+
+def _tokens(value: bytes | None) -> list[bytes]:
+    return [part.strip(b" \t").lower() for part in (value or b"").split(b",")]

@@ -14,6 +14,9 @@ Sources: RFC 9112 sections 2.2, 5, 6 and 7.1; RFC 9110 sections 5.5 and 8.6.
 """
 
 import re
+from collections.abc import Callable
+
+from uringio.proto._limits import Limit
 
 __all__ = [
     "BodyDecoder",
@@ -62,12 +65,14 @@ class ViolationError(Exception):
     Attributes:
         status: The response status that fits.
         detail: What was wrong, in words of ours only: a peer's bytes are never echoed.
+        limit: The limit that was overstepped, None when the bytes are malformed.
     """
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, limit: Limit | None = None) -> None:
         super().__init__(f"{status}: {detail}")
         self.status = status
         self.detail = detail
+        self.limit = limit
 
 
 class HeadFinder:
@@ -138,9 +143,9 @@ class HeadFinder:
             found = buffer.find(b"\n", self._scanned)
             end = found + 1 if found >= 0 else len(buffer)
             if at == 0 and end > self._line_max:
-                raise ViolationError(414, "the request line is too long")
+                raise ViolationError(414, "the request line is too long", Limit.REQUEST_LINE_BYTES)
             if end > self._head_bytes_max:
-                raise ViolationError(431, "the request head is too large")
+                raise ViolationError(431, "the request head is too large", Limit.HEAD_BYTES)
             if found < 0:
                 self._scanned = end
                 return 0
@@ -154,7 +159,7 @@ class HeadFinder:
             else:
                 self._fields_count += 1
                 if self._fields_count > self._fields_count_max:
-                    raise ViolationError(431, "too many header fields")
+                    raise ViolationError(431, "too many header fields", Limit.FIELDS_COUNT)
                 if _FIELD_LINE.fullmatch(buffer, at, end) is None:
                     raise ViolationError(400, "malformed header field")
             self._line_at = self._scanned = end
@@ -222,9 +227,22 @@ class LengthDecoder:
         return piece
 
 
+def _long_chunk_line() -> ViolationError:
+    return ViolationError(400, "a chunk line is too long")
+
+
+def _large_trailers() -> ViolationError:
+    return ViolationError(431, "the trailer section is too large", Limit.TRAILER_BYTES)
+
+
 class ChunkedDecoder:
     """
     Take a chunked body.
+
+    Args:
+        trailer_bytes_max: The most that the trailer section may have. [bytes]
+        trailers_count_max: The most trailer fields.
+        body_bytes_max: The most that all chunks may have together; None for no limit. [bytes]
 
     Attributes:
         done: The last chunk and the trailer section have been taken.
@@ -232,6 +250,7 @@ class ChunkedDecoder:
     """
 
     __slots__ = (
+        "_body_left",
         "_chunk_left",
         "_crlf_left",
         "_in_trailers",
@@ -243,8 +262,11 @@ class ChunkedDecoder:
         "trailers",
     )
 
-    def __init__(self, trailer_bytes_max: int, trailers_count_max: int) -> None:
+    def __init__(
+        self, trailer_bytes_max: int, trailers_count_max: int, body_bytes_max: int | None = None
+    ) -> None:
         self.done = False
+        self._body_left = body_bytes_max
         self.trailers: list[tuple[bytes, bytes]] = []
         self._trailer_bytes_max = trailer_bytes_max
         self._trailers_count_max = trailers_count_max
@@ -281,29 +303,36 @@ class ChunkedDecoder:
                 break
         return b""
 
-    def _line_end(self, buffer: bytearray, bytes_max: int, status: int, detail: str) -> int:
+    def _line_end(
+        self, buffer: bytearray, bytes_max: int, violation: Callable[[], ViolationError]
+    ) -> int:
         found = buffer.find(b"\n", self._scanned)
         end = found + 1 if found >= 0 else len(buffer)
         if end > bytes_max:
-            raise ViolationError(status, detail)
+            raise violation()
         self._scanned = 0 if found >= 0 else end
         return end if found >= 0 else 0
 
     def _take_chunk_line(self, buffer: bytearray) -> bool:
-        end = self._line_end(buffer, _CHUNK_LINE_BYTES_MAX, 400, "a chunk line is too long")
+        end = self._line_end(buffer, _CHUNK_LINE_BYTES_MAX, _long_chunk_line)
         if not end:
             return False
         match = _CHUNK_LINE.fullmatch(buffer, 0, end)
         if match is None:
             raise ViolationError(400, "malformed chunk line")
         self._chunk_left = int(match[1], 16)
+        if self._body_left is not None:
+            # Judged by the chunk's declaration: what has come of it depends on the reads.
+            self._body_left -= self._chunk_left
+            if self._body_left < 0:
+                raise ViolationError(413, "the request body is too large", Limit.BODY_BYTES)
         self._in_trailers = self._chunk_left == 0
         del buffer[:end]
         return True
 
     def _take_trailer(self, buffer: bytearray) -> bool:
         bytes_max = self._trailer_bytes_max - self._trailer_bytes
-        end = self._line_end(buffer, bytes_max, 431, "the trailer section is too large")
+        end = self._line_end(buffer, bytes_max, _large_trailers)
         if not end:
             return False
         if buffer.startswith(b"\r\n"):
@@ -313,7 +342,7 @@ class ChunkedDecoder:
             if match is None:
                 raise ViolationError(400, "malformed trailer field")
             if len(self.trailers) == self._trailers_count_max:
-                raise ViolationError(431, "too many trailer fields")
+                raise ViolationError(431, "too many trailer fields", Limit.FIELDS_COUNT)
             self.trailers.append((bytes(match[1]).lower(), bytes(match[2])))
         self._trailer_bytes += end
         del buffer[:end]

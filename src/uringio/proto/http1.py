@@ -11,11 +11,11 @@ is a request body that stops in the middle: whoever reads it must not take it fo
 reader gets `BodyAbortedError`, a `ConnectionAbortedError`.
 
 The framing rules live in `_octets` and are stricter than h11's; h11 parses the heads that passed
-them and writes the responses.  This module knows no clock: deadlines are the caller's scopes around
-its awaits, and every await leaves the connection in a state that `aclose` can end.
+them and writes the responses.  This module reads no clock and makes no timer: `check_time`, called
+about once a second by one sweeper for all connections, names the limit that a peer has overstepped,
+and every await can be cancelled and leaves the connection in a state that `aclose` can end.
 """
 
-import http
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self, cast
@@ -23,14 +23,18 @@ from typing import Self, cast
 import h11
 
 from uringio.errors import ClosedError, RingError, UsageError
+from uringio.proto import _replies as replies
+from uringio.proto._heads import parse_head
+from uringio.proto._limits import Limit, Limits
 from uringio.proto._messages import (
     BodyAbortedError,
     End,
     EndReason,
     Field,
-    Limits,
     Request,
     RequestBody,
+    UpgradedStream,
+    offers_upgrade,
 )
 from uringio.proto._octets import (
     BodyDecoder,
@@ -38,10 +42,8 @@ from uringio.proto._octets import (
     HeadFinder,
     LengthDecoder,
     ViolationError,
-    declared_length,
-    is_host,
-    transfer_status,
 )
+from uringio.proto._pace import BODY, HEAD, IDLE, OURS, SEND, Pace
 from uringio.streams import Stream
 
 __all__ = [
@@ -51,9 +53,11 @@ __all__ = [
     "EndReason",
     "Field",
     "Http1Server",
+    "Limit",
     "Limits",
     "Request",
     "RequestBody",
+    "UpgradedStream",
 ]
 
 Chunk = bytes | bytearray | memoryview
@@ -63,9 +67,6 @@ _JOIN_BYTES_MAX = 32 * 1024
 
 # h11 says bytes; it only measures what it is given, and passes it on.
 _data = cast("Callable[..., h11.Data]", h11.Data)
-
-_REASONS = {int(status): status.phrase.encode("ascii") for status in http.HTTPStatus}
-_BODILESS = frozenset({204, 304})
 
 
 class Http1Server:
@@ -77,6 +78,8 @@ class Http1Server:
         limits: What the peer may ask for.
         standing_fields: Called for each response, refusals included; its fields are added.  The
             place for ``Date``, which needs a clock.
+        acknowledged: Returns how many bytes the peer has taken of what was sent, for the limit of
+            sending; None where the stream cannot tell.
 
     Example::
 
@@ -92,6 +95,7 @@ class Http1Server:
         *,
         limits: Limits | None = None,
         standing_fields: Callable[[], Iterable[Field]] = tuple,
+        acknowledged: Callable[[], int] | None = None,
     ) -> None:
         self._stream = stream
         self._limits = limits = limits if limits is not None else Limits()
@@ -109,6 +113,9 @@ class Http1Server:
         self._response_started = False
         self._response_done = False
         self._linger = False
+        self._handed_over = False
+        self._pace = Pace(limits, acknowledged)
+        self._overdue: ViolationError | None = None
         self._end: End | None = None
 
     @property
@@ -157,12 +164,18 @@ class Http1Server:
         if self._end is not None:
             return None
         buffer = self._buffer
+        pace = self._pace
         try:
             while not (length := self._finder.find(buffer) if buffer else 0):
+                pace.phase = HEAD if buffer else IDLE
                 try:
                     data = await self._stream.recv()
                 except (OSError, ClosedError) as error:
                     self._lose(error)
+                    return None
+                finally:
+                    pace.phase = OURS
+                if self.end is not None:
                     return None
                 if not data:
                     if buffer:
@@ -179,51 +192,14 @@ class Http1Server:
 
     def _open(self, head: bytes) -> Request:
         """Parse a head whose octets were approved, and get ready for its body and its response."""
-        try:
-            self._h11.receive_data(head)
-            event = self._h11.next_event()
-        except h11.RemoteProtocolError as error:
-            if error.error_status_hint == 501:
-                raise ViolationError(
-                    transfer_status(head) or 400, "unfit Transfer-Encoding"
-                ) from None
-            raise ViolationError(400, "malformed request head") from None
-        if not isinstance(event, h11.Request):
-            raise ViolationError(400, "malformed request head")  # what h11 holds back is no request
-        version = event.http_version
-        if version[:1] != b"1":
-            raise ViolationError(505 if version[:1] > b"1" else 400, "this server speaks HTTP/1.1")
-        headers = list(event.headers)
-        hosts_count = 0
-        has_length = is_chunked = False
-        for name, value in headers:
-            if name == b"host":
-                hosts_count += 1
-                if not is_host(value):
-                    raise ViolationError(400, "malformed Host")
-            elif name == b"content-length":
-                has_length = True
-            elif name == b"transfer-encoding":
-                is_chunked = True
-            elif name == b"expect" and value.lower() != b"100-continue":
-                raise ViolationError(417, "unknown expectation")
-        if hosts_count != 1 and version != b"1.0":
-            raise ViolationError(400, "a request names exactly one Host")
-        if is_chunked:
-            if has_length:
-                raise ViolationError(400, "Content-Length beside Transfer-Encoding")
-            if version == b"1.0":
-                raise ViolationError(400, "Transfer-Encoding in HTTP/1.0")
-            limits = self._limits
-            self._decoder = ChunkedDecoder(limits.trailer_bytes_max, limits.fields_count_max)
-        else:
-            self._decoder = LengthDecoder(declared_length(head) if has_length else 0)
+        event, self._decoder = parse_head(self._h11, head, self._limits)
+        self._pace.serial += 1
         self._requests_count += 1
         self._request = Request(
             event.method.decode("ascii"),
             event.target.decode("ascii"),
-            version.decode("ascii"),
-            headers,
+            event.http_version.decode("ascii"),
+            list(event.headers),
             RequestBody(self._decoder, self._next_piece),
         )
         return self._request
@@ -236,7 +212,8 @@ class Http1Server:
             self._end = End(EndReason.CUT, detail="a response was left unfinished")
         if self._end is None and self._h11.our_state is not h11.DONE:
             self._linger = not self._decoder.done or bool(self._buffer)
-            self._end = End(EndReason.ANNOUNCED)
+            is_last = self._requests_count >= self._limits.requests_count_max
+            self._end = End(EndReason.ANNOUNCED, limit=Limit.REQUESTS_COUNT if is_last else None)
         if self._end is None and not self._decoder.done:
             await self._discard_body()
         if self._end is not None:
@@ -257,9 +234,15 @@ class Http1Server:
                     return
                 if left <= 0:
                     self._linger = True
-                    self._end = End(EndReason.UNREAD, detail="too much unread request body")
+                    self._end = End(
+                        EndReason.UNREAD,
+                        detail="too much unread request body",
+                        limit=Limit.DISCARD_BYTES,
+                    )
                     return
-                data = await self._stream.recv()
+                data = await self._recv_body()
+                if self.end is not None:
+                    return
                 if not data:
                     self._lose(BodyAbortedError("the request body is cut short"))
                     return
@@ -269,6 +252,16 @@ class Http1Server:
             await self._refuse(violation)
         except (OSError, ClosedError) as error:
             self._lose(error)
+
+    async def _recv_body(self) -> bytes:
+        pace = self._pace
+        pace.phase = BODY
+        try:
+            data = await self._stream.recv()
+        finally:
+            pace.phase = OURS
+        pace.received_bytes += len(data)
+        return data
 
     async def _next_piece(self, decoder: BodyDecoder) -> bytes:
         """Return the next piece of the current request's body, ``b""`` after the last."""
@@ -281,8 +274,7 @@ class Http1Server:
             if self._h11.they_are_waiting_for_100_continue and self._end is None:
                 # Sent even when the body is here already: what the peer sees depends on its bytes,
                 # not on how fast they came.
-                go_on = h11.InformationalResponse(status_code=100, reason=_REASONS[100], headers=[])
-                await self._stream.send_all(self._h11.send(go_on))
+                await self._send_paced(self._h11.send(replies.GO_ON))
             while True:
                 if piece := decoder.take(buffer):
                     return piece
@@ -290,7 +282,9 @@ class Http1Server:
                     return b""
                 if self._end is not None:
                     raise BodyAbortedError("the connection has ended") from None
-                data = await self._stream.recv()
+                data = await self._recv_body()
+                if self.end is not None:
+                    continue
                 if not data:
                     raise ViolationError(400, "the request body is cut short")
                 if (
@@ -350,9 +344,17 @@ class Http1Server:
                 return 0
             content = b"" if body is None or iterator is not None else body
             assert isinstance(content, Chunk)
-            response = self._response(status, headers, None if iterator else len(content))
+            length = None if iterator else len(content)
+            response = replies.response(
+                request,
+                status,
+                headers,
+                length,
+                self._must_close(length is not None),
+                self._standing_fields(),
+            )
             self._response_started = True
-            is_bodiless = request.method == "HEAD" or status in _BODILESS
+            is_bodiless = request.method == "HEAD" or status in replies.BODILESS
             if iterator is None:
                 sent = await self._send_whole(response, b"" if is_bodiless else content)
             else:
@@ -362,31 +364,9 @@ class Http1Server:
             if iterator is not None and (aclose := getattr(iterator, "aclose", None)) is not None:
                 await aclose()
 
-    def _response(self, status: int, headers: Iterable[Field], length: int | None) -> h11.Response:
-        fields = list(headers)
-        names = {name.lower() for name, _ in fields}
-        if (
-            length is not None
-            and status not in _BODILESS
-            and names.isdisjoint((b"content-length", b"transfer-encoding"))
-        ):
-            fields.append((b"Content-Length", b"%d" % length))
-        if b"connection" not in names and self._must_close(length is not None):
-            fields.append((b"Connection", b"close"))
-        fields.extend(self._standing_fields())
-        assert self._request is not None
-        if self._request.method == "CONNECT" and 200 <= status < 300:
-            raise UsageError("a tunnel cannot be opened by respond()")
-        try:
-            return h11.Response(
-                status_code=status, headers=fields, reason=_REASONS.get(status, b"")
-            )
-        except h11.LocalProtocolError as error:
-            raise UsageError(f"invalid response: {error}") from None
-
     def _must_close(self, is_body_in_hand: bool) -> bool:
         """Tell whether the connection cannot outlive the response that is about to be sent."""
-        if self._requests_count >= self._limits.requests_count_max:
+        if self._pace.is_draining or self._requests_count >= self._limits.requests_count_max:
             return True
         if self._h11.they_are_waiting_for_100_continue:
             # Nobody knows whether the body will still come, so nobody knows where the next head is.
@@ -411,13 +391,13 @@ class Http1Server:
         assert parts is not None
         try:
             if len(content) <= _JOIN_BYTES_MAX:
-                await self._stream.send_all(b"".join((head, *parts, tail)))
+                await self._send_paced(b"".join((head, *parts, tail)))
             else:
-                await self._stream.send_all(head)
+                await self._send_paced(head)
                 for part in parts:
-                    await self._stream.send_all(part)
+                    await self._send_paced(part)
                 if tail:
-                    await self._stream.send_all(tail)
+                    await self._send_paced(tail)
         except (OSError, ClosedError) as error:
             self._lose(error)
             return 0
@@ -457,40 +437,126 @@ class Http1Server:
 
     async def _send(self, data: Chunk) -> bool:
         try:
-            await self._stream.send_all(data)
+            await self._send_paced(data)
         except (OSError, ClosedError) as error:
             self._lose(error)
             return False
         return True
 
-    # --- ends --------------------------------------------------------------------------------
+    async def _send_paced(self, data: Chunk) -> None:
+        pace = self._pace
+        pace.sending_bytes = len(data)
+        pace.phase = SEND
+        try:
+            await self._stream.send_all(data)
+        finally:
+            pace.phase = OURS
+        pace.sent_bytes += len(data)
+
+    async def upgrade(
+        self, protocol: bytes, headers: Iterable[Field] = ()
+    ) -> UpgradedStream | None:
+        """
+        Switch to another protocol: send 101, and hand the stream over.
+
+        Args:
+            protocol: One that the request's ``Upgrade`` field offers, such as ``b"websocket"``.
+            headers: Fields to send, beside ``Connection`` and ``Upgrade``.
+
+        Returns:
+            The stream, which the caller owns from now on and must close; None when the peer is
+            gone.
+
+        Raises:
+            UsageError: No request is waiting for its response, it does not offer the protocol, its
+                body was not read to the end, or the fields are not valid HTTP; nothing was sent.
+
+        Cancellation: the 101 may have been sent; the connection ends.
+        """
+        request = self._request
+        if request is None or (self._response_started and self._end is None):
+            raise UsageError("no request is waiting for a response")
+        if not offers_upgrade(request, protocol):
+            raise UsageError("the request does not offer to switch to this protocol")
+        if self._end is not None:
+            return None
+        if not self._decoder.done:
+            raise UsageError("read the request's body before leaving HTTP")
+        response = replies.switch(protocol, headers, self._standing_fields())
+        data = self._h11.send(response)
+        self._response_started = True
+        if not await self._send(data):
+            return None
+        self._response_done = self._handed_over = True
+        self._request = None
+        self._end = End(EndReason.UPGRADED)
+        received = bytes(self._buffer)
+        self._buffer.clear()
+        return UpgradedStream(self._stream, received)
 
     async def _refuse(self, violation: ViolationError) -> None:
         """Answer a broken request if that is still possible; either way the connection is over."""
         if self._end is not None:
             return
-        self._end = End(EndReason.REFUSED, violation.status, violation.detail)
+        self._end = End(EndReason.REFUSED, violation.status, violation.detail, violation.limit)
         self._linger = True
+        await self._send_refusal(violation)
+
+    async def _send_refusal(self, violation: ViolationError) -> None:
         if self._response_started:
             return
         self._response_started = True
-        reason = _REASONS[violation.status]
-        content = b"%d %s: %s\n" % (violation.status, reason, violation.detail.encode("ascii"))
-        fields = [
-            (b"Content-Type", b"text/plain; charset=utf-8"),
-            (b"Content-Length", b"%d" % len(content)),
-            (b"Connection", b"close"),
-            *self._standing_fields(),
-        ]
-        data = self._h11.send(
-            h11.Response(status_code=violation.status, headers=fields, reason=reason)
-        )
+        response, content = replies.refusal(violation, self._standing_fields())
+        data = self._h11.send(response)
         if self._request is None or self._request.method != "HEAD":
             data += content
         try:
-            await self._stream.send_all(data)
+            await self._send_paced(data)
         except (OSError, ClosedError) as error:
             self._lose(error)
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def check_time(self, now: float) -> Limit | None:
+        """
+        Judge the peer's pace; meant to be called about once a second while the connection lasts.
+
+        When a limit is returned the connection is over.  Cancel whatever awaits it, then call
+        `aclose`, which still says 408 where that fits.
+
+        Args:
+            now: The time by any one clock that never goes back. [s]
+
+        Returns:
+            The limit that the peer has overstepped, else None.
+        """
+        limit = None if self._handed_over else self._pace.overdue(now)
+        if limit is None or self._end is not None:
+            return limit
+        if limit is Limit.IDLE_TIME:
+            draining = self._pace.is_draining
+            self._end = End(EndReason.DRAINED if draining else EndReason.IDLE, limit=limit)
+        elif limit is Limit.SEND_RATE:
+            self._end = End(
+                EndReason.CUT, detail="the peer took the response too slowly", limit=limit
+            )
+        else:
+            part = "head" if limit is Limit.HEAD_TIME else "body"
+            self._overdue = ViolationError(408, f"the request {part} came too slowly", limit)
+            self._end = End(EndReason.REFUSED, 408, self._overdue.detail, limit)
+            self._linger = True
+        return limit
+
+    def drain(self) -> None:
+        """
+        End soon, without cutting anything: the next response is the last, and says so.
+
+        A connection on which nothing is asked for within `Limits.drain_seconds` is over, as
+        `check_time` will tell: a request that is on its way already finds somebody at home.
+        """
+        self._pace.drain()
+
+    # --- the end -------------------------------------------------------------------------------
 
     def _lose(self, error: Exception) -> None:
         if isinstance(error, RingError):
@@ -507,14 +573,19 @@ class Http1Server:
         """
         Close the connection; safe to call twice.
 
-        After a refusal, the peer's remaining bytes are read for a while (put a deadline around),
-        for a reset would take the response from it.
+        After a refusal the peer's remaining bytes are read for a while (set a deadline), for a
+        reset would take the response from it.  A stream that was handed over is left alone.
 
         Cancellation: the stream is closed all the same.
         """
         if self._end is None:
             self._end = End(EndReason.CLOSED)
+        if self._handed_over:
+            return
         try:
+            if self._overdue is not None:
+                overdue, self._overdue = self._overdue, None
+                await self._send_refusal(overdue)
             if self._linger:
                 self._linger = False
                 left = self._limits.linger_bytes_max

@@ -1,30 +1,25 @@
 """
-What a file server says: names out of request targets, types, dates, directory pages.
+What a file server says: names out of request targets, types, dates.
 
 Pure functions from bytes to bytes.  Whether a name leads anywhere, and whether it stays inside the
 served folder, is for whoever opens it; the names made here cannot climb (no ``.``, ``..``, NUL or
 slash inside a segment), but a symbolic link can.
 """
 
-import html
 import mimetypes
 import re
 import time
-from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import attrs
 
 __all__ = [
-    "Entry",
     "Target",
     "TargetError",
     "content_type",
     "http_date",
-    "listing_page",
     "parse_target",
-    "size_text",
 ]
 
 
@@ -171,99 +166,3 @@ def http_date(seconds: int) -> bytes:
         f"{_DAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year:04} "
         f"{hour:02}:{minute:02}:{second:02} GMT"
     ).encode("ascii")
-
-
-@attrs.frozen
-class Entry:
-    """
-    One line of a directory page.
-
-    Attributes:
-        name: The file's name, any bytes.
-        is_folder: It is a folder, or a link to one.
-        size_bytes: A file's size. [bytes]
-        modified_seconds: When it was last modified, since the epoch. [s]
-    """
-
-    name: bytes
-    is_folder: bool
-    size_bytes: int
-    modified_seconds: int
-
-
-def size_text(size_bytes: int) -> str:
-    """Return a size for people: ``999 B``, ``1.5 KiB``, ``12 MiB``."""
-    if size_bytes < 1000:
-        return f"{size_bytes} B"
-    size = float(size_bytes)
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
-        size /= 1024
-        # 999.5 would be rounded to a fourth digit.
-        if size < 999.5:
-            return f"{size:.1f} {unit}" if size < 9.95 else f"{size:.0f} {unit}"
-    return f"{size / 1024:.1f} EiB"
-
-
-_PAGE_HEAD = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; font-family: system-ui, sans-serif }}
-body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; padding: .2rem 1rem .2rem 0 }}
-td:first-child {{ overflow-wrap: anywhere }}
-th:not(:first-child), td:not(:first-child) {{ text-align: right; white-space: nowrap;
-  font-variant-numeric: tabular-nums }}
-</style>
-</head>
-<body>
-<h1>{heading}</h1>
-<table>
-<thead><tr><th>Name</th><th>Size</th><th>Modified (UTC)</th></tr></thead>
-<tbody>
-"""
-_PAGE_TAIL = "</tbody>\n</table>\n</body>\n</html>\n"
-
-
-def _shown(name: bytes) -> str:
-    return html.escape(name.decode("utf-8", "replace"))
-
-
-def listing_page(segments: Sequence[bytes], entries: Iterable[Entry]) -> bytes:
-    """
-    Return the page, in UTF-8, of the folder at *segments*: parents to climb, entries to open.
-
-    Folders come first, each kind by name.
-    """
-    climb = ['<a href="/">/</a>']
-    path = "/"
-    for segment in segments:
-        path += quote_from_bytes(segment, safe="") + "/"
-        climb.append(f'<a href="{path}">{_shown(segment)}/</a>')
-    title = "/" + "".join(_shown(segment) + "/" for segment in segments)
-    parts = [_PAGE_HEAD.format(title=title, heading="".join(climb))]
-    if segments:
-        parts.append('<tr><td><a href="../">../</a></td><td></td><td></td></tr>\n')
-    for entry in sorted(entries, key=lambda entry: (not entry.is_folder, entry.name)):
-        slash = "/" if entry.is_folder else ""
-        size = "" if entry.is_folder else size_text(entry.size_bytes)
-        # The name alone could be read as a scheme ("a:b") or be empty before a query; "./" cannot.
-        parts.append(
-            f'<tr><td><a href="./{quote_from_bytes(entry.name, safe="")}{slash}">'
-            f"{_shown(entry.name)}{slash}</a></td>"
-            f"<td>{size}</td><td>{_minute(entry.modified_seconds)}</td></tr>\n"
-        )
-    parts.append(_PAGE_TAIL)
-    return "".join(parts).encode("utf-8")
-
-
-def _minute(seconds: int) -> str:
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
-    except (OverflowError, ValueError, OSError):
-        return ""

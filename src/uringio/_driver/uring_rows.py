@@ -1,0 +1,43 @@
+"""
+How each operation is packed into an SQE: the first table of the io_uring driver.
+
+Every operation fits one SQE shape (`_sys.layouts.SQE_SHORT`), so a row is the SQE's first word:
+opcode, flags and ioprio.  A negative row names an operation that the driver carries out itself.
+"""
+
+from typing import Final
+
+from uringio._ring.prep import sqe_head
+from uringio._sys import constants as k
+
+from . import op as o
+
+__all__ = ["BY_DRIVER", "CANCEL_EVERYTHING", "CANCEL_HEAD", "HEADS", "WRITING_HEADS"]
+
+BY_DRIVER: Final = -1  # rows without an SQE
+
+HEADS: Final = [BY_DRIVER] * len(o.OPERATION_NAMES)
+HEADS[o.NOP] = sqe_head(k.IORING_OP_NOP)
+HEADS[o.RECV] = sqe_head(k.IORING_OP_RECV, k.IOSQE_BUFFER_SELECT)
+HEADS[o.SEND] = sqe_head(k.IORING_OP_SEND)
+HEADS[o.SEND_ALL] = sqe_head(k.IORING_OP_SEND)
+HEADS[o.ACCEPT] = sqe_head(k.IORING_OP_ACCEPT)
+HEADS[o.CONNECT] = sqe_head(k.IORING_OP_CONNECT)
+HEADS[o.SHUTDOWN] = sqe_head(k.IORING_OP_SHUTDOWN)
+HEADS[o.CLOSE] = sqe_head(k.IORING_OP_CLOSE)
+HEADS[o.OPEN] = sqe_head(k.IORING_OP_OPENAT)
+HEADS[o.WRITE] = sqe_head(k.IORING_OP_WRITE)
+HEADS[o.FSYNC] = sqe_head(k.IORING_OP_FSYNC)
+HEADS[o.POLL] = sqe_head(k.IORING_OP_POLL_ADD)
+HEADS[o.SENDMSG] = sqe_head(k.IORING_OP_SENDMSG)
+HEADS[o.RECVMSG] = sqe_head(k.IORING_OP_RECVMSG)
+
+# The kernel writes into the memory of these: they keep off the path that takes `bytes` as they are.
+WRITING_HEADS: Final = {
+    o.RECV_INTO: sqe_head(k.IORING_OP_RECV),
+    o.READ: sqe_head(k.IORING_OP_READ),
+}
+
+
+CANCEL_HEAD: Final = sqe_head(k.IORING_OP_ASYNC_CANCEL)
+CANCEL_EVERYTHING: Final = k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY

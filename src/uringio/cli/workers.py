@@ -1,0 +1,232 @@
+"""
+Several processes on one port.
+
+The parent binds and listens, and serves nothing itself.  Each worker is a fresh process that
+inherits the listening socket; the kernel hands every connection to one of them.  A worker that dies
+is replaced, later and later if it keeps dying.  On SIGTERM or SIGINT the parent stops the listening
+for all, once nobody waits to be accepted, and has the workers finish what they have.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from types import FrameType
+
+__all__ = ["Supervisor", "stop_listening", "waits_to_be_accepted"]
+
+# A worker that lived this long was sound; its death is no reason to wait.
+_SOUND_SECONDS = 5.0
+_BACKOFF_SECONDS = 0.1
+_BACKOFF_SECONDS_MAX = 5.0
+# How long connections that wait to be accepted may keep the end from beginning.
+_BACKLOG_SECONDS = 1.0
+# What a worker gets beyond its own deadline before it is killed.
+_KILL_SECONDS = 3.0
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+
+
+class _Worker:
+    """A worker process; its pipe says the backend's name once it serves."""
+
+    def __init__(self, command: Sequence[str], listening: socket.socket) -> None:
+        self.ready_fd, write_fd = os.pipe()
+        self.born = time.monotonic()
+        self.is_ready = False
+        try:
+            self.process = subprocess.Popen(  # noqa: S603 (this very program)
+                [*command, "--inherited-fd", str(listening.fileno()), "--ready-fd", str(write_fd)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(listening.fileno(), write_fd),
+                # Ctrl-C in a terminal is for the parent, who tells the workers.
+                process_group=0,
+            )
+        except BaseException:
+            self.forget_pipe()
+            raise
+        finally:
+            os.close(write_fd)
+
+    def forget_pipe(self) -> None:
+        """Close the pipe; safe to call twice."""
+        if self.ready_fd >= 0:
+            os.close(self.ready_fd)
+            self.ready_fd = -1
+
+
+class Supervisor:
+    """
+    The parent of workers.
+
+    Args:
+        command: What starts a worker; descriptors are added as options.
+        count: How many there shall be.
+        listening: The socket that they inherit.
+        grace_seconds: What they are given to finish. [s]
+        started: Called once all serve, with the name of their backend.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        count: int,
+        listening: socket.socket,
+        *,
+        grace_seconds: float,
+        started: Callable[[str], None],
+    ) -> None:
+        self._command = command
+        self._count = count
+        self._listening = listening
+        self._grace_seconds = grace_seconds
+        self._started = started
+        self._has_started = False
+        self._workers: list[_Worker] = []
+        self._restarts: list[float] = []
+        self._deaths_in_row = 0
+        self._signals_count = 0
+        self._told_count = 0
+        self._kill_at: float | None = None
+
+    def run(self) -> int:
+        """Keep the workers running until a signal ends them; return the exit status."""
+        with self._signals() as wake_fd:
+            try:
+                for _ in range(self._count):
+                    self._workers.append(_Worker(self._command, self._listening))
+                while self._workers or self._restarts:
+                    self._wait(wake_fd)
+                    if (status := self._bury()) is not None:
+                        return status
+                    self._obey()
+            finally:
+                for worker in self._workers:
+                    worker.process.kill()
+                    worker.process.wait()
+                    worker.forget_pipe()
+        return 0
+
+    @contextlib.contextmanager
+    def _signals(self) -> Generator[int, None, None]:
+        """Count signals to end, and have all of them wake a descriptor."""
+        wake_fd, write_fd = os.pipe()
+        os.set_blocking(wake_fd, False)
+        os.set_blocking(write_fd, False)
+        before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        fd_before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        try:
+            yield wake_fd
+        finally:
+            signal.set_wakeup_fd(fd_before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(wake_fd)
+            os.close(write_fd)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number != signal.SIGCHLD:
+            self._signals_count += 1
+
+    def _wait(self, wake_fd: int) -> None:
+        """Sleep until a signal comes, a worker is ready, or a time has come."""
+        now = time.monotonic()
+        times = [*self._restarts, *([] if self._kill_at is None else [self._kill_at])]
+        timeout_ms = max(0, int((min(times) - now) * 1000) + 1) if times else None
+        poll = select.poll()
+        poll.register(wake_fd, select.POLLIN)
+        for worker in self._workers:
+            if worker.ready_fd >= 0:
+                poll.register(worker.ready_fd, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(timeout_ms)}
+        if wake_fd in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_fd, 4096)
+        for worker in self._workers:
+            if worker.ready_fd in ready:
+                name = os.read(worker.ready_fd, 100).decode()
+                worker.forget_pipe()
+                if name:
+                    worker.is_ready = True
+                    self._greet(name.strip())
+        if self._restarts and self._kill_at is None and min(self._restarts) <= time.monotonic():
+            self._restarts.remove(min(self._restarts))
+            self._workers.append(_Worker(self._command, self._listening))
+
+    def _greet(self, backend: str) -> None:
+        if not self._has_started and all(worker.is_ready for worker in self._workers):
+            self._has_started = True
+            self._started(backend)
+
+    def _bury(self) -> int | None:
+        """Look for workers that ended; return an exit status when there is no point in going on."""
+        for worker in list(self._workers):
+            code = worker.process.poll()
+            if code is None:
+                continue
+            self._workers.remove(worker)
+            worker.forget_pipe()
+            if self._kill_at is not None:
+                continue
+            if not self._has_started:
+                return code if code > 0 else 1  # it has said why
+            now = time.monotonic()
+            self._deaths_in_row = (
+                0 if now - worker.born > _SOUND_SECONDS else self._deaths_in_row + 1
+            )
+            delay = 0.0
+            if self._deaths_in_row:
+                doublings = min(self._deaths_in_row - 1, 10)
+                delay = min(_BACKOFF_SECONDS * 2**doublings, _BACKOFF_SECONDS_MAX)
+            how = f"signal {-code}" if code < 0 else f"status {code}"
+            print(
+                f"uringio serve: worker {worker.process.pid} ended ({how}); "
+                f"another starts in {delay:g} s",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._restarts.append(now + delay)
+        return None
+
+    def _obey(self) -> None:
+        """Do what the signals so far have asked for."""
+        if self._signals_count > self._told_count:
+            if self._kill_at is None:
+                self._restarts.clear()
+                until = time.monotonic() + _BACKLOG_SECONDS
+                while waits_to_be_accepted(self._listening) and time.monotonic() < until:
+                    time.sleep(0.005)
+                stop_listening(self._listening)
+                self._kill_at = time.monotonic() + self._grace_seconds + _KILL_SECONDS
+            # Another signal the second time: two of one kind may arrive as one.
+            number = signal.SIGTERM if self._told_count == 0 else signal.SIGINT
+            self._told_count = self._signals_count
+            for worker in self._workers:
+                worker.process.send_signal(number)
+        elif self._kill_at is not None and time.monotonic() >= self._kill_at:
+            for worker in self._workers:
+                worker.process.kill()
+                worker.process.wait()
+
+
+def waits_to_be_accepted(listening: socket.socket) -> bool:
+    """Tell whether a connection waits on a listening socket."""
+    poll = select.poll()
+    poll.register(listening, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def stop_listening(listening: socket.socket) -> None:
+    """
+    Stop listening, in every process that has the socket.
+
+    Accepts that are under way end with EINVAL rather than being cancelled: a cancelled one might
+    just have got a connection.
+    """
+    with contextlib.suppress(OSError):
+        listening.shutdown(socket.SHUT_RD)

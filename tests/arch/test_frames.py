@@ -1,0 +1,113 @@
+"""
+What an awaited operation costs in Python calls, and a pass of the loop in system calls.
+
+Calls are counted, not timed, so the figures are exact and the same on every machine.  Whoever makes
+one larger has to say so here.
+"""
+
+import sys
+import types
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import pairwise
+
+import pytest
+
+import uringio
+from tests.kernel import uring_refusal
+from uringio import TaskGroup
+from uringio._driver import current
+from uringio._driver.op import NOP, Op
+from uringio.lowlevel import nop
+
+TASKS = 50
+AWAITS = 100
+
+# What one awaited NOP calls, the coroutine that awaits it included, by the last part of the name.
+_COMMON = {"wait_often": 1, "__init__": 1, "__await__": 2, "submit": 1, "__del__": 1}
+CALLS_PER_AWAIT = {"uring": _COMMON, "epoll": _COMMON | {"locate": 1, "finish": 1}}
+
+# What a pass calls beside: itself, the driver's turn, and what these need.
+CALLS_PER_PASS_MAX = 8
+
+
+async def wait_often(awaits: int) -> None:
+    for _ in range(awaits):
+        await nop()
+
+
+async def all_wait(awaits: int) -> None:
+    async with TaskGroup() as group:
+        for _ in range(TASKS):
+            group.start_soon(wait_often, awaits)
+
+
+def calls_of(backend: str, tasks_awaits: Callable[[], Awaitable[None]]) -> Counter[str]:
+    """Count the Python functions that are called or resumed, by the last part of their names."""
+    calls: Counter[str] = Counter()
+
+    def count(frame: types.FrameType, event: str, _argument: object) -> None:
+        if event == "call":
+            calls[frame.f_code.co_name] += 1
+
+    async def main() -> None:
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            await tasks_awaits()
+        finally:
+            sys.setprofile(before)
+
+    uringio.run(main, backend=backend)
+    return calls
+
+
+def calls_per_round(backend: str, awaiting: Callable[[int], Awaitable[None]]) -> dict[str, float]:
+    """Return what each further round of awaits calls."""
+    rounds = 10
+    few = calls_of(backend, partial(awaiting, AWAITS))
+    more = calls_of(backend, partial(awaiting, AWAITS + rounds))
+    more.subtract(few)
+    return {name: count / rounds for name, count in more.items() if count}
+
+
+def test_python_calls_per_awaited_operation(backend: str) -> None:
+    """Each further round of fifty awaits costs the pinned calls fifty times, and one pass."""
+    calls = calls_per_round(backend, all_wait)
+    pinned = CALLS_PER_AWAIT[backend]
+    per_await = {name: count / TASKS for name, count in calls.items() if count >= TASKS}
+    assert {name for name, count in per_await.items() if count > pinned.get(name, 0)} == set()
+    assert sum(count for count in calls.values() if count < TASKS) <= CALLS_PER_PASS_MAX
+
+
+def test_one_task_alone(backend: str) -> None:
+    """A single task pays for the whole pass at each await; that is bounded too."""
+    calls = calls_per_round(backend, wait_often)
+    assert sum(calls.values()) <= sum(CALLS_PER_AWAIT[backend].values()) + CALLS_PER_PASS_MAX
+
+
+@pytest.mark.skipif(uring_refusal() is not None, reason="no io_uring here")
+def test_one_enter_per_pass() -> None:
+    """Fifty tasks that await NOPs cost one `io_uring_enter` per pass: it submits and waits."""
+    waits: list[int] = []
+    turns: list[int] = []
+
+    async def watch() -> None:
+        for _ in range(AWAITS):
+            statistics = current.driver().statistics()
+            waits.append(statistics.waits)
+            turns.append(statistics.turns)
+            await Op(NOP)
+
+    async def main() -> None:
+        async with TaskGroup() as group:
+            group.start_soon(watch)
+            for _ in range(TASKS - 1):
+                group.start_soon(wait_often, 2 * AWAITS)
+
+    uringio.run(main, backend="uring")
+    steps = [after - before for before, after in pairwise(waits)]
+    assert steps == [1] * (AWAITS - 1)
+    steps = [after - before for before, after in pairwise(turns)]
+    assert steps == [1] * (AWAITS - 1)
