@@ -7,6 +7,7 @@ Test order is shuffled, module by module, by a seed that is printed at the top o
 
 import gc
 import random
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -27,6 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell without job control has what it runs in the background ignore Ctrl-C, and so would
+    # every process that a test starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = config.getoption("--seed")
     if seed is None:
         seed = random.SystemRandom().randrange(2**32)
