@@ -224,7 +224,8 @@ def _carry_out_nop(driver: Driver, delivered: list[Op[object]]) -> None:
 
 def _reason(chosen: _Attempt, asked: _Attempt) -> str:
     if not chosen.works:
-        return f"uringio.run() raises {type(chosen.error).__name__}; epoll would only hide what is lacking"
+        name = type(chosen.error).__name__
+        return f"uringio.run() raises {name}: epoll would only hide what is lacking"
     if chosen.name == "uring":
         return "a ring could be made, and carried out an operation"
     assert asked.error is not None
