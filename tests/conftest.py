@@ -7,6 +7,7 @@ Test order is shuffled, module by module, by a seed that is printed at the top o
 
 import gc
 import random
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -27,6 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell ignores Ctrl-C on behalf of what it runs in the background, and so would every child.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = config.getoption("--seed")
     if seed is None:
         seed = random.SystemRandom().randrange(2**32)

@@ -33,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return 2
+    if options.command == "probe":
+        from .probe import probe
+
+        return probe(is_json=options.json)
     from .serve import Options, serve
 
     return serve(
@@ -128,6 +132,15 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("--inherited-fd", "--ready-fd"):
         command.add_argument(name, type=int, help=argparse.SUPPRESS)
     command.add_argument("--folder", dest="named_folder", help=argparse.SUPPRESS)
+    command = commands.add_parser(
+        "probe",
+        help="say what io_uring can do here",
+        description="Say whether io_uring works here, and if not why and what to do about it.",
+        epilog="Exit status: 0, io_uring works; 1, it does not and programs run on epoll; "
+        "2, not even that.",
+    )
+    command.set_defaults(command="probe")
+    command.add_argument("--json", action="store_true", help="for programs; see docs/probe.md")
     return parser
 
 
