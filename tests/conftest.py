@@ -28,8 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell without job control has what it runs in the background ignore Ctrl-C, and so would
-    # every process that a test starts.
+    # A shell ignores Ctrl-C on behalf of what it runs in the background, and so would every child.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = config.getoption("--seed")

@@ -67,13 +67,22 @@ class Served:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, backend: str, options: Sequence[str] = (), *, quiet: bool = True
+    folder: Path,
+    backend: str,
+    options: Sequence[str] = (),
+    *,
+    quiet: bool = True,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Served]:
-    """Serve *folder* in a subprocess on a free port; kills it at the end if it was not stopped."""
+    """
+    Serve *folder* in a subprocess on a free port; kills it at the end if it was not stopped.
+
+    *prefix* is a command that runs the command, as `setpriv` does.
+    """
     if quiet:
         options = ["--quiet", *options]
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-X", "faulthandler", "-m", "uringio", "serve",
+        [*prefix, sys.executable, "-W", "error", "-X", "faulthandler", "-m", "uringio", "serve",
          str(folder), "--port", "0", "--backend", backend, *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -151,8 +160,10 @@ def make_site(folder: Path) -> dict[str, bytes]:
     (links / "in-absolute").symlink_to(folder / "deep" / "er" / "file.txt")
     (links / "in-folder").symlink_to("../deep")
     (links / "in-by-outside").symlink_to(Path("../..") / folder.name / "deep/er/file.txt")
-    files["/links/in"] = files["/links/in-absolute"] = b"deep\n"
-    files["/links/in-folder/er/file.txt"] = files["/links/in-by-outside"] = b"deep\n"
+    files["/links/in"] = files["/links/in-folder/er/file.txt"] = b"deep\n"
+    (links / "to-fifo").symlink_to("../fifo")
+    (links / "to-socket").symlink_to("../socket")
+    (links / "out-fd").symlink_to("/proc/self/fd/0")
     (links / "out").symlink_to("../../secret.txt")
     (links / "out-absolute").symlink_to(folder.parent / "secret.txt")
     (links / "out-folder").symlink_to("../../secrets")

@@ -57,6 +57,26 @@ class Memory:
         self.addr = ctypes.addressof(self._pin)
         self.view = memoryview(self.slices)
 
+    def part(self, start: int, len_bytes: int) -> memoryview:
+        """
+        View a part of it, writable.
+
+        Lifetime: the view, what is sliced from it, and the fresh object at its bottom
+        (``view.obj``, which may be referred to weakly) keep the whole mapped.
+        """
+        return memoryview((ctypes.c_ubyte * len_bytes).from_buffer(self.slices, start)).cast("B")
+
+    def advise_huge(self) -> bool:
+        """Ask for huge pages; False where the system has none.  Source: madvise(2)."""
+        advice = getattr(mmap, "MADV_HUGEPAGE", None)
+        if advice is None:
+            return False
+        try:
+            self.slices.madvise(advice)
+        except OSError:
+            return False
+        return True
+
 
 def memory_at(addr: int, len_bytes: int) -> memoryview:
     """

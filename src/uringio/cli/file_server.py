@@ -49,7 +49,8 @@ _LATE_SECONDS = 0.002
 _LINGER_SECONDS = 2.0
 
 _KNOWN_METHODS = frozenset({"CONNECT", "DELETE", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+# EAGAIN: names around the file change without a pause.
+_EXHAUSTED = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _CONDITIONS = frozenset({
     b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since",
     b"range",
@@ -257,7 +258,7 @@ class FileServer:
     async def _send(
         self, server: Http1Server, request: Request, target: Target, found: Found
     ) -> tuple[int, int]:
-        if found.file is not None:
+        if not found.is_folder:
             if target.is_folder:
                 return await _say(server, 404)
             return await self._send_best(server, request, target.path, found)
@@ -272,7 +273,7 @@ class FileServer:
             path = target.path + b"/" + self._manners.index
             try:
                 async with self._tree.find(path) as index:
-                    if index.file is not None:
+                    if not index.is_folder:
                         return await self._send_best(server, request, path, index)
             except FileNotFoundError:
                 pass
@@ -296,7 +297,7 @@ class FileServer:
                     async with self._tree.find(path + SUFFIXES[coding]) as sibling:
                         # One that is older holds what the file was, not what it is.
                         if (
-                            sibling.file is not None
+                            not sibling.is_folder
                             and sibling.status.st_mtime_ns >= found.status.st_mtime_ns
                         ):
                             return await self._send_file(server, request, kind, sibling, coding)
@@ -308,7 +309,6 @@ class FileServer:
         self, server: Http1Server, request: Request, kind: bytes, found: Found, coding: str
     ) -> tuple[int, int]:
         file, size = found.file, found.status.st_size
-        assert file is not None
         tag = entity_tag(found.status, coding)
         # Never later than Date, as RFC 9110 section 8.8.2.1 has it.
         modified = int(min(found.status.st_mtime, time.time()))

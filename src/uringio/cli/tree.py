@@ -1,11 +1,12 @@
 """
 The served folder: what is inside is found, what is outside is not.
 
-A name is opened in two steps.  First as an ``O_PATH`` handle, which resolves every symbolic link
-and has no effect on what it finds: no FIFO is waited for, no device is touched.  The kernel then
-says what the handle is and where it lies; if that is a regular file or a folder inside the served
-one, it is opened for good by its true path, and only used if it still is the same file.  A link
-that is swapped at any moment in between can so make a request fail, but never leave the folder.
+Names are opened beneath the folder's descriptor, and the kernel decides: links that stay inside are
+followed; those that leave, be it for a moment, and absolute ones are as good as broken.  What was
+opened is then looked at, and only a regular file or a folder is used.  Nothing is looked up twice,
+so nothing can be swapped in between.
+
+Opening waits neither for a FIFO nor for a device (O_NONBLOCK), but it does open them.
 """
 
 import errno
@@ -17,14 +18,21 @@ from typing import Self
 
 import attrs
 
-from uringio.files import File, open_file
+import uringio
+from uringio.files import File, open_beneath, open_file
 from uringio.offloading import offload
 from uringio.proto.listing import Entry
 
 __all__ = ["Found", "Tree"]
 
-# What the name itself is to blame for; everything else is trouble of ours.
-_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+# What the name itself is to blame for; everything else is trouble of ours.  A socket answers ENXIO,
+# and so does a device without a driver, or ENODEV.
+_NOT_THERE = frozenset({
+    errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EXDEV, errno.ENXIO,
+    errno.ENODEV,
+})  # fmt: skip
+_LOOKING = os.O_NONBLOCK | os.O_NOCTTY
+_HANDLE = getattr(os, "O_PATH", _LOOKING)
 
 
 @attrs.frozen
@@ -33,22 +41,25 @@ class Found:
     What a name leads to.
 
     Attributes:
-        file: The regular file, open for reading; None for a folder.
+        file: The regular file, open for reading; or the folder, open for nothing.
+        is_folder: Which of both.
         status: Its kind, size and times.
-        where: The absolute path, links resolved.
+        path: Where it was found, relative to the root.
     """
 
-    file: File | None
+    file: File
+    is_folder: bool
     status: os.stat_result
-    where: bytes
+    path: bytes
 
 
 class Tree:
     """A folder to be served; made by `open`, an async context manager."""
 
-    def __init__(self, root: File, where: bytes) -> None:
+    def __init__(self, root: File, path: str) -> None:
         self._root = root
-        self._where = where
+        self.path = path
+        """The absolute path that the folder had when it was opened."""
 
     @classmethod
     async def open(cls, path: str) -> Self:
@@ -56,19 +67,10 @@ class Tree:
         Open the folder at *path*.
 
         Raises:
-            OSError: It is not there, is no folder, or may not be opened; or /proc is not mounted.
+            OSError: It is not there, is no folder, or may not be opened.
         """
         root = await open_file(path, flags=os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            return cls(root, _where(root))
-        except BaseException:
-            await root.aclose()
-            raise
-
-    @property
-    def path(self) -> str:
-        """The absolute path of the folder."""
-        return os.fsdecode(self._where)
+        return cls(root, _absolute(path))
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,7 +81,7 @@ class Tree:
     @asynccontextmanager
     async def find(self, path: bytes) -> AsyncGenerator[Found, None]:
         """
-        Find what *path*, relative and without ``..``, leads to; its file is open inside the block.
+        Find what *path*, relative and without ``..``, leads to; it is open inside the block.
 
         Raises:
             FileNotFoundError: Nothing that may be served: no such name, a link that leads outside,
@@ -87,95 +89,77 @@ class Tree:
             OSError: It cannot be opened, such as `PermissionError`.
         """
         try:
-            handle = await open_file(path, folder=self._root, flags=os.O_PATH)
+            file = await self._open(path, _LOOKING)
+        except PermissionError:
+            file = await self._open_to_pass(path)
+        async with file:
+            status = await file.stat()
+            is_folder = stat.S_ISDIR(status.st_mode)
+            if not is_folder and not stat.S_ISREG(status.st_mode):
+                raise FileNotFoundError(errno.ENOENT, "neither a file nor a folder")
+            yield Found(file, is_folder, status, path)
+
+    async def _open_to_pass(self, path: bytes) -> File:
+        """Open a folder that may not be read: an index in it may still be."""
+        try:
+            return await self._open(path, _HANDLE | os.O_DIRECTORY)
+        except FileNotFoundError:
+            raise PermissionError(errno.EACCES, "not to be read") from None
+
+    async def _open(self, path: bytes, flags: int) -> File:
+        try:
+            return await open_beneath(self._root, path, flags=flags)
         except OSError as error:
             if error.errno in _NOT_THERE:
                 raise FileNotFoundError(errno.ENOENT, "no such file") from None
             raise
-        async with handle:
-            status = await handle.stat()
-            where = _where(handle)
-            inner = self._inner(where)
-            if inner is None or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-                raise FileNotFoundError(errno.ENOENT, "not a file of the served folder")
-            if stat.S_ISDIR(status.st_mode):
-                yield Found(None, status, where)
-                return
-            # O_NONBLOCK: should a FIFO have taken the place, opening it does not wait.
-            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
-            try:
-                file = await open_file(inner, folder=self._root, flags=flags)
-            except OSError as error:
-                if error.errno in _NOT_THERE:
-                    raise FileNotFoundError(errno.ENOENT, "replaced meanwhile") from None
-                raise
-            async with file:
-                status_now = await file.stat()
-                if _identity(status_now) != _identity(status):
-                    raise FileNotFoundError(errno.ENOENT, "replaced meanwhile")
-                await handle.aclose()
-                yield Found(file, status_now, where)
 
     async def entries(self, folder: Found) -> list[Entry]:
-        """List what can be fetched from *folder*."""
-        return await offload(_scan, folder.where, _identity(folder.status), self._root_path())
+        """
+        List what can be fetched from *folder*: no broken links, no FIFOs, no devices.
 
-    def _inner(self, where: bytes) -> bytes | None:
-        """Return *where* relative to the root, None when it is outside."""
-        inner = _below(where, self._where)
-        if inner is None:
-            # Perhaps the served folder itself was moved since.
-            inner = _below(where, self._root_path())
-        return inner
-
-    def _root_path(self) -> bytes:
-        self._where = _where(self._root)
-        return self._where
-
-
-def _where(file: File) -> bytes:
-    """Ask the kernel where an open file lies."""
-    return os.readlink(b"/proc/self/fd/%d" % file.fileno())
-
-
-def _below(where: bytes, root: bytes) -> bytes | None:
-    if where == root:
-        return b"."
-    prefix = root if root.endswith(b"/") else root + b"/"
-    return where[len(prefix) :] if where.startswith(prefix) else None
-
-
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode)
-
-
-def _scan(where: bytes, identity: tuple[int, int, int], root: bytes) -> list[Entry]:
-    """
-    List a folder, in a worker thread: owns what it opens.
-
-    What would not be served is left out: links that break or lead outside, FIFOs, devices.
-    """
-    fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if _identity(os.fstat(fd)) != identity:
-            raise FileNotFoundError(errno.ENOENT, "replaced meanwhile")
+        Raises:
+            OSError: It may not be read, such as `PermissionError`.
+        """
         entries: list[Entry] = []
-        with os.scandir(fd) as found:
-            for item in found:
-                name = os.fsencode(item.name)
-                try:
-                    if item.is_symlink() and _below(_resolved(where, name), root) is None:
-                        continue
-                    status = item.stat()
-                except OSError:
-                    continue
-                is_folder = stat.S_ISDIR(status.st_mode)
-                if is_folder or stat.S_ISREG(status.st_mode):
-                    entries.append(Entry(name, is_folder, status.st_size, int(status.st_mtime)))
+        links: list[bytes] = []
+        async with await self._open(folder.path, os.O_DIRECTORY) as file:
+            # The thread uses this descriptor, so it is waited for whatever happens.
+            with uringio.CancelScope(shield=True):
+                entries, links = await offload(_scan, file.fileno())
+        for name in links:
+            try:
+                async with await self._open(folder.path + b"/" + name, _HANDLE) as file:
+                    status = await file.stat()
+            except OSError:
+                continue
+            _add(entries, name, status)
         return entries
-    finally:
-        os.close(fd)
 
 
-def _resolved(where: bytes, name: bytes) -> bytes:
-    return os.path.realpath(os.path.join(where, name), strict=True)
+def _absolute(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def _scan(fd: int) -> tuple[list[Entry], list[bytes]]:
+    """Read a folder, in a worker thread; return what can be fetched, and the names of links."""
+    entries: list[Entry] = []
+    links: list[bytes] = []
+    with os.scandir(fd) as found:
+        for item in found:
+            name = os.fsencode(item.name)
+            if item.is_symlink():
+                links.append(name)
+                continue
+            try:
+                status = item.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            _add(entries, name, status)
+    return entries, links
+
+
+def _add(entries: list[Entry], name: bytes, status: os.stat_result) -> None:
+    is_folder = stat.S_ISDIR(status.st_mode)
+    if is_folder or stat.S_ISREG(status.st_mode):
+        entries.append(Entry(name, is_folder, status.st_size, int(status.st_mtime)))
