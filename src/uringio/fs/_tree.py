@@ -202,8 +202,8 @@ class Walk(Ledger):
         """
         Wait, blocking, until no thread works any more.
 
-        Only after a failure or cancellation is any at work, and at one small file: when the walk
-        has returned, nothing of it goes on, and the process may end.  A bound for devices that hang.
+        Only after a failure or cancellation is any at work, and at one small file: once the walk
+        has returned, nothing of it goes on, and the process may end.  Bounded, for devices hang.
         """
         deadline = time.monotonic() + _IDLE_SECONDS
         with self.condition:
