@@ -31,7 +31,7 @@ from uringio.proto.http1 import Field
 from .access_log import AccessLog
 from .file_server import FileServer, Manners
 from .tree import Tree
-from .workers import Supervisor, stop_listening, waits_to_be_accepted
+from .workers import Supervisor, stop_listening, turn_away, waits_to_be_accepted
 
 __all__ = ["Options", "serve"]
 
@@ -327,10 +327,12 @@ class _Process:
             while self._is_accepting and time.monotonic() < now + _BACKLOG_SECONDS:
                 await uringio.sleep(_DRAIN_TURN_SECONDS / 5)
         else:
-            while (
-                waits_to_be_accepted(self._listening) and time.monotonic() < now + _BACKLOG_SECONDS
-            ):
+            turn_away(self._listening)
+            while True:
                 await uringio.sleep(_DRAIN_TURN_SECONDS / 5)
+                waits = waits_to_be_accepted(self._listening)
+                if not waits or time.monotonic() > now + _BACKLOG_SECONDS:
+                    break
             stop_listening(self._listening)
         while (self._handlers_count or self._is_accepting) and time.monotonic() < deadline:
             await uringio.sleep(_DRAIN_TURN_SECONDS)
