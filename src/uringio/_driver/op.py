@@ -358,6 +358,17 @@ class Op(Generic[T_co]):
         """Whether the outcome has been delivered."""
         return self.state == SPENT
 
+    def came_to_nothing(self) -> bool:
+        """
+        Whether it has ended without a result, or can never begin.
+
+        For operations whose success has a value; for the others it says True once they are done.
+        """
+        state = self.state
+        if state in (DONE, SPENT):
+            return self.error is not None or self.value is None
+        return state == STALE
+
     def cancelled(self) -> bool:
         """Whether the outcome is a cancellation."""
         return self.state == SPENT and _is_cancellation(self.error)
