@@ -142,6 +142,20 @@ class Buffer:
         """
         self.loan.release(self.key)
 
+    def renewed(self) -> "Buffer":
+        """
+        Return a new handle, as an operation would have, and make this one stale.
+
+        Raises:
+            UseAfterMoveError, BorrowedError: As every move.
+        """
+        loan = self.loan
+        loan.require(self.key, "be moved")
+        loan.key = -self.key
+        loan.state = State.RETURNED
+        loan.went = "another handle"
+        return loan.take(0)[1]
+
     def __buffer__(self, flags: int, /) -> memoryview:
         """Export the whole as a view; asked by ``memoryview(buffer)`` from Python 3.12 on."""
         return _tracked_view(self, 0, self.loan.size)
@@ -163,6 +177,11 @@ class BufferLoan(Loan):
         buffer.loan = self
         buffer.key = self.claim()
         return cast("int", count), buffer
+
+    def copy(self, addr: int, count: int) -> bytes:
+        """Return the *count* bytes at *addr*, for whoever has it; the operation is over."""
+        offset = addr - self.memory.addr
+        return self.memory.slices[offset : offset + count]
 
 
 class Borrow:
