@@ -168,7 +168,7 @@ class Sweep:
         else:
             spawned = self.scheduler.spawn(body)
             if self.phase == "flight":
-                await self.pass_some(2, 5)  # one until it has begun, one until it is handed over
+                await self.pass_until_handed_over()
                 after_flight()
                 assert not spawned.ended, "it did not wait"
                 must_be_cancelled = cancel()
@@ -206,6 +206,17 @@ class Sweep:
                 await self.scheduler.checkpoint()
             else:
                 await nop()
+
+    async def pass_until_handed_over(self) -> None:
+        """
+        Let the loop make a few passes, in which the driver gets what was just spawned and enters.
+
+        Only an operation that is awaited last proves the entering, since the kernel takes both in
+        order: after an operation, a pass of asyncio's goes on with its callbacks, so a checkpoint
+        that follows is over before the driver's next turn.
+        """
+        await self.pass_some(1, 4)
+        await nop()
 
     def halves(self) -> tuple[int, int]:
         """Split the attempts: those beside a sibling, and those beside a process."""
@@ -370,8 +381,10 @@ async def sweep_connect(sweep: Sweep) -> None:
             port = tcp.getsockname()[1]
             waiting: list[socket.socket] = []
             if sweep.phase == "flight":  # nobody ever accepts: the queues are full
-                waiting += [socket.create_connection(("127.0.0.1", port)) for _ in range(1)]
+                waiting.append(socket.create_connection(("127.0.0.1", port)))
                 waiting.append(plain_unix(path))
+                # The client is connected before the listener has its last word.
+                assert select.select([tcp], [], [], PEER_S)[0]
 
             def drain() -> None:
                 for server in (tcp, unix):
@@ -576,10 +589,12 @@ def readable(fd: int) -> bool:
 
 
 def half_open(port: int) -> int:
-    """Count the sockets of this machine that are still connecting to *port* (state SYN-SENT)."""
+    """Count the sockets that are still connecting to *port* of 127.0.0.1 (state SYN-SENT)."""
     lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
-    remote = f":{port:04X}"
-    return sum(fields[2].endswith(remote) and fields[3] == "02" for fields in map(str.split, lines))
+    # Of this address only: others on this machine may be connecting to the same port of another.
+    home = int.from_bytes(socket.inet_aton("127.0.0.1"), sys.byteorder)
+    remote = f"{home:08X}:{port:04X}"
+    return sum(fields[2:4] == [remote, "02"] for fields in map(str.split, lines))
 
 
 def plain_unix(path: str) -> socket.socket:

@@ -1,5 +1,7 @@
 """The cancel sweep, short; ``python tools/cancel_sweep.py`` runs the long one."""
 
+import socket
+
 import pytest
 
 from tests.kernel import uring_refusal
@@ -7,6 +9,7 @@ from tests.surface import schedulers
 from tests.surface.schedulers import Scheduler
 from tests.surface.sweep import OPERATIONS, PHASES, Sweep, burst, oldest_ring
 from uringio._driver import current
+from uringio._driver.op import SEND_ALL, Op
 
 COUNT = 200
 
@@ -52,3 +55,24 @@ def test_burst_needs_every_buffer(name: str) -> None:
         assert current.driver().statistics().starved > 0
 
     schedulers.make(name, "uring").run(main)
+
+
+def test_what_is_in_flight_was_handed_over(scheduler: Scheduler) -> None:
+    """The phase ``flight`` is what it says: however the passes fall, the kernel has the op."""
+    seeds = range(64)  # many times every way to make one or two passes
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+
+    async def send() -> None:
+        await Op(SEND_ALL, ours.fileno(), len_=1, memory=b"x")
+
+    async def main() -> None:
+        for seed in seeds:
+            await scheduler.checkpoint()  # to begin, as the sweep does, from one of asyncio's steps
+            spawned = scheduler.spawn(send)
+            await Sweep(scheduler, "flight", 1, seed).pass_until_handed_over()
+            assert theirs.recv(2) == b"x", f"not handed over with seed {seed}"
+            await spawned.result()
+
+    with ours, theirs:
+        scheduler.run(main)

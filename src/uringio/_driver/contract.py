@@ -19,12 +19,16 @@ What every driver promises:
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
+from uringio._sys.errnos import SETUP_REMEDIES
 from uringio._sys.system import System, real_system
-from uringio.errors import RingError, UsageError
+from uringio.errors import OpError, RingError, UsageError
 
 from .op import Op
+
+if TYPE_CHECKING:
+    from .uring import UringDriver
 
 __all__ = [
     "BACKENDS",
@@ -189,16 +193,39 @@ def _choose(
     if backend not in (None, *BACKENDS):
         raise UsageError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
     if backend != "epoll":
-        from .uring import make_uring_driver
-
         try:
-            return make_uring_driver(chosen, deliver, make_cancelled)
+            return _working_uring_driver(chosen, deliver, make_cancelled)
         except RingError as error:
             if backend == "uring" or error.errno not in BLOCKED_ERRNOS:
                 raise
     from .epoll import make_epoll_driver
 
     return make_epoll_driver(chosen, deliver, make_cancelled)
+
+
+def _working_uring_driver(
+    system: System, deliver: Deliver, make_cancelled: MakeCancelled
+) -> "UringDriver":
+    """Make a driver over a ring that can be entered as well: a filter may know any of the calls."""
+    from .uring import make_uring_driver
+
+    try:
+        driver = make_uring_driver(system, deliver, make_cancelled)
+    except RingError:
+        raise
+    except OSError as error:
+        number = error.errno or 0
+        remedy = SETUP_REMEDIES.get(number, "See io_uring_register(2)")
+        refused = error.op if isinstance(error, OpError) else "making a pipe for the ring"
+        raise RingError(number, f"{refused} failed", remedy) from error
+    try:
+        driver.flush()  # the read of the wake pipe, which every driver begins with
+    except BaseException:
+        if driver.ring.registered_by is not None:
+            driver.ring.give_index_back()
+        driver.leave()
+        raise
+    return driver
 
 
 # EPERM and EACCES: forbidden here.  ENOSYS: absent, or hidden by a filter.  EINVAL: too old.

@@ -149,11 +149,11 @@ def make_uring_driver(
         except OpError:
             pass  # an optimisation only
         buffers = BufferRing(ring, 0, buffer_count, buffer_bytes)
+        wake_read_fd, wake_write_fd = system.pipe()
     except BaseException:
         unregister_ring_fd(ring)
         ring.close()
         raise
-    wake_read_fd, wake_write_fd = system.pipe()
     system.set_blocking(wake_read_fd, True)
     wake_memory = system.allocate(4096)
 

@@ -24,6 +24,7 @@ __all__ = [
     "CQ_ENTRIES_MAX",
     "DEFAULT_FLAGS",
     "FLAG_LADDER",
+    "LADDER_RELEASES",
     "SQ_ENTRIES_MAX",
     "Ring",
     "queue_init",
@@ -53,6 +54,8 @@ FLAG_LADDER: Final = (
     _BASE | k.IORING_SETUP_SUBMIT_ALL | _COOP | k.IORING_SETUP_SINGLE_ISSUER,  # KERNEL 6.0
     _BASE | k.IORING_SETUP_SUBMIT_ALL | _COOP,  # KERNEL 5.19: COOP_TASKRUN, TASKRUN_FLAG
 )
+# The first Linux that accepts each.
+LADDER_RELEASES: Final = ("6.6", "6.1", "6.0", "5.19")
 
 # Without these the ring would need a second way of doing nearly everything.
 _REQUIRED_FEATURES: Final = k.IORING_FEAT_SINGLE_MMAP | k.IORING_FEAT_NODROP | k.IORING_FEAT_EXT_ARG

@@ -33,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return 2
+    if options.command == "probe":
+        from .probe import probe
+
+        return probe(is_json=options.json)
     from .serve import Options, serve
 
     return serve(
@@ -47,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             headers=tuple(options.header),
             is_quiet=options.quiet,
             grace_seconds=options.grace,
+            max_connections=options.max_connections,
             inherited_fd=options.inherited_fd,
             ready_fd=options.ready_fd,
         )
@@ -116,10 +121,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="what requests get to finish once told to stop (default: %(default)g)",
     )
+    command.add_argument(
+        "--max-connections",
+        type=_connections,
+        metavar="N",
+        help="connections at a time in each process, more wait their turn (default: 8192, or fewer"
+        " where half of the descriptors allowed are fewer)",
+    )
     # What a parent tells its workers.
     for name in ("--inherited-fd", "--ready-fd"):
         command.add_argument(name, type=int, help=argparse.SUPPRESS)
     command.add_argument("--folder", dest="named_folder", help=argparse.SUPPRESS)
+    command = commands.add_parser(
+        "probe",
+        help="say what io_uring can do here",
+        description="Say whether io_uring works here, and if not why and what to do about it.",
+        epilog="Exit status: 0, io_uring works; 1, it does not and programs run on epoll; "
+        "2, not even that.",
+    )
+    command.set_defaults(command="probe")
+    command.add_argument("--json", action="store_true", help="for programs; see docs/probe.md")
     return parser
 
 
@@ -134,6 +155,13 @@ def _workers(text: str) -> int:
     count = int(text)
     if not 1 <= count <= 1024:
         raise argparse.ArgumentTypeError(f"workers are from 1 to 1024, not {count}")
+    return count
+
+
+def _connections(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"connections are from 1 up, not {count}")
     return count
 
 

@@ -1,0 +1,27 @@
+"""
+What this machine lets io_uring do, and what uringio makes of it, as one record.
+
+``uringio probe`` says the same in words; a program that wants to know asks here:
+
+```python
+from uringio.probe import probe
+
+report = probe()
+if not report.works:
+    print(report.refusal)
+```
+"""
+
+from ._refusals import Refusal
+from ._report import Feature, Limit, Machine, Operation, Report, RingReport, probe
+
+__all__ = [
+    "Feature",
+    "Limit",
+    "Machine",
+    "Operation",
+    "Refusal",
+    "Report",
+    "RingReport",
+    "probe",
+]

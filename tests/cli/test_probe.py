@@ -1,0 +1,261 @@
+"""`uringio probe` where io_uring works, and where the kernel really refuses it."""
+
+import contextlib
+import errno
+import io
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.fresh import FreshPython, FreshRun
+from tests.kernel import uring_refusal
+
+SETUP, ENTER, REGISTER = 425, 426, 427
+
+needs_uring = pytest.mark.skipif(
+    uring_refusal() is not None, reason=f"no ring can be refused here: {uring_refusal()}"
+)
+
+# Run before the probe, in the child: its system calls of these numbers end with that errno.
+FILTER = """
+import ctypes, struct
+
+def refuse(numbers, error):
+    libc = ctypes.CDLL(None, use_errno=True)
+    load, jump_if_equal, answer = 0x20, 0x15, 0x06  # <linux/bpf_common.h>
+    rows = [(load, 0, 0, 0)]
+    for place, number in enumerate(numbers):
+        rows.append((jump_if_equal, len(numbers) - place, 0, number))
+    rows += [(answer, 0, 0, 0x7FFF0000), (answer, 0, 0, 0x00050000 | error)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *row) for row in rows))
+    program = struct.pack("HxxxxxxP", len(rows), ctypes.addressof(code))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()  # PR_SET_SECCOMP
+"""
+
+PROBE = """
+import sys
+from uringio.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def probed(python: FreshPython, before: str = "", *options: str, **env: str) -> FreshRun:
+    """Probe in an interpreter that runs *before* first."""
+    run = python(before + PROBE, "probe", *options, env=env)
+    assert run.stderr == ""
+    return run
+
+
+def facts(python: FreshPython, before: str, status: int) -> dict[str, Any]:
+    run = probed(python, before, "--json")
+    assert run.returncode == status, run.stdout
+    found = json.loads(run.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def refusing(numbers: Sequence[int], error: int) -> str:
+    return f"{FILTER}\nrefuse({list(numbers)}, {error})\n"
+
+
+# What may be relied upon in schema 1; see docs/probe.md.
+MEMBERS = {
+    "schema", "uringio", "works", "backend", "backend_reason", "refusal", "machine", "ring",
+    "limits",
+}  # fmt: skip
+
+
+@needs_uring
+def test_where_io_uring_works(fresh_python: FreshPython) -> None:
+    """Status 0, the ring's own flags and operations, and the limits as the kernel has them."""
+    found = facts(fresh_python, "import resource\nresource.setrlimit(7, (500, 600))\n", 0)
+    assert set(found) == MEMBERS
+    assert (found["schema"], found["works"], found["backend"]) == (1, True, "uring")
+    assert found["refusal"] is None
+    assert found["machine"]["kernel"] == os.uname().release
+    assert found["limits"]["open_files"] == {"soft": 500, "hard": 600}
+    ring = found["ring"]
+    assert 1 <= ring["rung"] <= ring["rungs"]
+    assert {"CQSIZE", "CLAMP"} <= set(ring["flags"])
+    assert not any(flag.startswith("0x") for flag in ring["flags"])
+    operations = {row["name"]: row for row in ring["operations"]}
+    assert operations["IORING_OP_RECV"]["here"]
+    assert operations["IORING_OP_RECV"]["serves"] == ["recv", "recv_into"]
+    assert operations["IORING_OP_FTRUNCATE"]["otherwise"] == "thread"
+
+
+@needs_uring
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
+@pytest.mark.parametrize("number", [SETUP, ENTER, REGISTER])
+def test_a_seccomp_filter_is_named(fresh_python: FreshPython, number: int, error: int) -> None:
+    """A filter that forbids or hides any one of the calls: epoll, status 1, and the cause."""
+    found = facts(fresh_python, refusing([number], error), 1)
+    assert (found["works"], found["backend"], found["ring"]) == (False, "epoll", None)
+    refusal = found["refusal"]
+    assert (refusal["cause"], refusal["errno"]) == ("seccomp", error)
+    assert refusal["error"] == errno.errorcode[error]
+    assert "seccomp" in refusal["explanation"]
+    assert refusal["remedies"]
+    assert found["machine"]["seccomp"] == "filter"
+
+
+@needs_uring
+@pytest.mark.parametrize("number", [ENTER, REGISTER])
+def test_programs_run_on_epoll_where_only_set_up_is_allowed(
+    fresh_python: FreshPython, number: int
+) -> None:
+    """The probe tells the truth: the same filter lets `uringio.run` fall back, and leak nothing."""
+    fresh_python(
+        refusing([number], errno.EPERM)
+        + """
+import os
+import uringio
+from uringio._driver import current
+
+async def main():
+    await uringio.sleep(0)
+    return current.driver().name
+
+before = os.listdir("/proc/self/fd")
+for _ in range(20):  # a thread may register sixteen rings
+    assert uringio.run(main) == "epoll"
+assert os.listdir("/proc/self/fd") == before
+try:
+    uringio.run(main, backend="uring")
+except uringio.RingError as error:
+    assert error.errno == 1, error
+    assert error.remedy
+else:
+    raise AssertionError("the ring cannot have worked")
+assert os.listdir("/proc/self/fd") == before
+"""
+    ).check()
+
+
+@needs_uring
+@pytest.mark.parametrize("spare", [0, 1, 2])
+def test_no_descriptor_left(fresh_python: FreshPython, spare: int) -> None:
+    """Whether the ring or the wake pipe wants one more than there are: no fallback, status 2."""
+    before = f"""
+import os, resource
+import uringio.probe
+import uringio.cli.probe
+import uringio._driver.epoll
+free = [os.dup(0) for _ in range({spare})]
+highest = os.dup(0)
+os.closerange(free[0] if free else highest, highest + 1)
+resource.setrlimit(resource.RLIMIT_NOFILE, (highest, 4096))
+"""
+    found = facts(fresh_python, before, 2)
+    assert (found["works"], found["backend"]) == (False, None)
+    assert (found["refusal"]["cause"], found["refusal"]["error"]) == ("descriptors", "EMFILE")
+    assert "RingError" in found["backend_reason"]
+    assert any("ulimit -n" in remedy for remedy in found["refusal"]["remedies"])
+
+
+@pytest.mark.parametrize("columns", [80, 100, 200])
+@pytest.mark.parametrize("before", ["", refusing([SETUP], errno.EPERM)], ids=["as-is", "refused"])
+def test_lines_fit_the_terminal(fresh_python: FreshPython, before: str, columns: int) -> None:
+    """The words fit 80 and 100 columns, and use no more than 100; the answer stands first."""
+    run = probed(fresh_python, before, COLUMNS=str(columns))
+    lines = run.stdout.splitlines()
+    assert max(map(len, lines)) <= min(columns, 100)
+    assert all(line == line.rstrip() for line in lines)
+    works = not before and uring_refusal() is None
+    assert lines[2].startswith("io_uring works" if works else "io_uring does not work")
+    assert ("What to do" in lines) == (not works)
+    assert run.returncode == (0 if works else 1)
+
+
+def test_the_probe_leaves_nothing_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    """It may run in a process that goes on: no descriptor or thread is left behind."""
+    from uringio.cli import main
+
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        status = main(["probe", "--json"])
+    assert status in (0, 1)
+    assert json.loads(out.getvalue())["schema"] == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_leaves_early_is_no_failure(fresh_python: FreshPython) -> None:
+    """``uringio probe | head -1`` says nothing on standard error and ends with its own status."""
+    before = "import os, sys\nr, w = os.pipe()\nos.close(r)\nos.dup2(w, 1)\n"
+    assert probed(fresh_python, before).returncode in (0, 1)
+
+
+# --- what cannot be brought about without changing the machine ----------------------------------
+
+WORDS = [
+    # errno, what decides, cause, a word that the explanation or a remedy must hold
+    (errno.EPERM, {"sysctl_disabled": 2}, "sysctl", "is 2"),
+    (errno.EPERM, {"sysctl_disabled": 2, "seccomp": "filter", "is_admin": True}, "sysctl", "is 2"),
+    (errno.EPERM, {"sysctl_disabled": 1, "sysctl_group": -1}, "sysctl", "names no group"),
+    (errno.EPERM, {"sysctl_disabled": 1, "sysctl_group": 7}, "sysctl", "group 7"),
+    (
+        errno.EPERM,
+        {"sysctl_disabled": 1, "sysctl_group": 7, "groups": frozenset({7}), "seccomp": "filter"},
+        "seccomp",
+        "filter",
+    ),
+    (errno.EPERM, {"sysctl_disabled": 1, "is_admin": True}, "policy", "SELinux"),
+    (errno.EACCES, {"sysctl_disabled": 0}, "policy", "SELinux"),
+    (errno.EPERM, {"seccomp": "filter", "container": "kubernetes"}, "seccomp", "Localhost"),
+    (errno.EPERM, {"seccomp": "filter", "container": "docker"}, "seccomp", "unconfined"),
+    (errno.ENOSYS, {"release": "4.19.0", "seccomp": "filter"}, "too_old", "5.19"),
+    (errno.ENOSYS, {"release": "6.1.0"}, "absent", "CONFIG_IO_URING"),
+    (errno.ENOSYS, {"release": "6.1.0", "seccomp": "filter"}, "seccomp", "hides"),
+    (errno.EINVAL, {"release": "5.10.0-21-amd64"}, "too_old", "5.10"),
+    (errno.EINVAL, {"release": "6.12.0"}, "unknown", "report"),
+    (errno.ENOMEM, {"release": "5.10.0"}, "locked_memory", "ulimit -l"),
+    (errno.ENOMEM, {"release": "6.12.0"}, "memory", "control group"),
+    (errno.ENFILE, {}, "descriptors", "file-max"),
+    (errno.EIO, {"release": "strange"}, "unknown", "report"),
+]
+
+
+@pytest.mark.parametrize(("number", "around", "cause", "word"), WORDS)
+def test_causes_are_told_apart(number: int, around: dict[str, Any], cause: str, word: str) -> None:
+    """One errno has several causes; what surrounds the process decides between them."""
+    from uringio.probe._refusals import Surroundings, explain
+
+    refusal = explain(
+        OSError(number, os.strerror(number)), Surroundings(**{"release": "6.12.1", **around})
+    )
+    assert refusal.cause == cause
+    assert word in refusal.explanation + " ".join(refusal.remedies)
+
+
+def test_what_is_missing_is_said_with_what_happens_instead() -> None:
+    """A kernel without an operation, or on a lower rung: each is named, with its substitute."""
+    from uringio.cli.probe import as_text
+    from uringio.probe import Feature, Limit, Machine, Operation, Report, RingReport
+
+    report = Report(
+        machine=Machine("6.0.1", "x86_64", None, "CPython 3.11.2", None, None, None, None),
+        works=True,
+        refusal=None,
+        backend="uring",
+        backend_reason="it works",
+        ring=RingReport(
+            3, 4, "6.0", ("CLAMP", "0x80000"), 256, 1024,
+            (Feature("IORING_FEAT_NO_IOWAIT", "6.15", False, "no waiting", "some waiting"),),
+            (
+                Operation("IORING_OP_NOP", True, "none", ("nop",)),
+                Operation("IORING_OP_FTRUNCATE", False, "thread", ("ftruncate",)),
+            ),
+        ),
+        open_files=Limit(1024, None),
+        locked_memory=Limit(65536 + 512, 65536 + 512),
+    )  # fmt: skip
+    text = as_text(report, 80)
+    assert "set 3 of 4, as of Linux 6.0" in text
+    assert "missing (Linux 6.15): no waiting; without it: some waiting" in " ".join(text.split())
+    assert "FTRUNCATE: a worker thread makes the system call" in text
+    assert "CLAMP, 0x80000" in text
+    assert "1,024, which a process may raise without limit" in text
+    assert "64.5 KiB" in text
