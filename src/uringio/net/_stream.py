@@ -12,6 +12,7 @@ from uringio._driver.op import (
     NEW,
     READY,
     RECV,
+    RECVMSG,
     SEND_ALL,
     SHUTDOWN,
     SPENT,
@@ -35,11 +36,13 @@ from ._messages import (
     scatter,
     writable_pieces,
 )
+from ._polling import KeepsUnread
 
 __all__ = ["SocketStream"]
 
 T = TypeVar("T")
 
+_RECEIVES: Final = frozenset({RECV, RECVMSG})
 _SHUT_WR: Final = 1
 # What one operation is asked for at most; drivers have buffers of this size.
 _RECV_BYTES_MAX: Final = 65536
@@ -54,7 +57,7 @@ _CLOSED_SEND: Final[Op[None]] = Op(READY)
 _CLOSED_SEND.state = STALE
 
 
-class _Hull:
+class _Hull(KeepsUnread):
     """
     What a stream's operations keep alive: its descriptor, and what nobody has read yet.
 
@@ -68,13 +71,17 @@ class _Hull:
         self.fd = fd
         self.unread: deque[bytes | OSError] = deque()
 
+    def has_unread(self) -> bool:
+        """See `KeepsUnread`."""
+        return bool(self.unread)
+
     def orphan(self, op: Op[T], value: object, /) -> None:
         """
         Keep what a cancelled receive had got; see `Owner`.
 
         Its error too: a reset is reported once, and after it comes what looks like an orderly end.
         """
-        if op.code == RECV and value and isinstance(value, bytes | OSError):
+        if op.code in _RECEIVES and value and isinstance(value, bytes | OSError):
             self.unread.append(value)
         elif isinstance(value, Received):
             value.close_fds()
