@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 """The repository."""
 
+_RIVALS = ("uvloop", "aiohttp", "starlette", "uvicorn", "h11")
+
 RESULTS = ROOT / "bench" / "results"
 """Where JSON goes; ignored by git."""
 
@@ -34,7 +36,7 @@ def describe() -> dict[str, object]:
         "python": sys.version.split()[0],
         "implementation": platform.python_implementation(),
         "libc": " ".join(platform.libc_ver()),
-        "versions": {name: _version(name) for name in ("uvloop",)},
+        "versions": {name: _version(name) for name in _RIVALS},
         "commit": _commit(),
         "taken_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

@@ -6,6 +6,7 @@ io_uring, the same program over epoll where io_uring is missing, and an asyncio 
 (`uringio.aio`) on the same drivers.
 """
 
+from uringio import fs
 from uringio._run.context import Context
 from uringio._run.entry import checkpoint, run
 from uringio._run.group import TaskGroup
@@ -28,7 +29,7 @@ from uringio.errors import (
     UseAfterMoveError,
     WrongThreadError,
 )
-from uringio.files import File, open_file
+from uringio.files import File, Resolve, RWFlags, aligned_buffer, open_file
 from uringio.net import (
     DatagramSocket,
     Listener,
@@ -58,6 +59,8 @@ __all__ = [
     "File",
     "Listener",
     "OpError",
+    "RWFlags",
+    "Resolve",
     "RingError",
     "RingForkedError",
     "SocketStream",
@@ -69,9 +72,11 @@ __all__ = [
     "UsageError",
     "UseAfterMoveError",
     "WrongThreadError",
+    "aligned_buffer",
     "checkpoint",
     "connect_tcp",
     "connect_unix",
+    "fs",
     "listen_tcp",
     "listen_unix",
     "move_on_after",

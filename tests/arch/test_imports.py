@@ -61,7 +61,12 @@ FOREIGN_HOMES: dict[str, frozenset[str]] = {
 THIRD_PARTY_HOMES = frozenset({"proto", "cli", "testing", "check"})
 
 # (module, imported module) -> why this import under TYPE_CHECKING opens no wall.
-ANNOTATION_ONLY: dict[tuple[str, str], str] = {}
+ANNOTATION_ONLY: dict[tuple[str, str], str] = {
+    **{
+        (f"uringio.fs.{name}", "uringio._sys.pairs"): "what `System.folder_pair` returns"
+        for name in ("_tree", "_replica")
+    },
+}
 
 
 def room_of(module: str) -> str:

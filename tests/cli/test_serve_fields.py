@@ -8,6 +8,7 @@ import os
 import random
 import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from tests.cli.site import Served, serving
 from tests.cli.test_serve import refused
+from uringio.proto.validators import parse_http_date
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/fd").exists(), reason="the command asks /proc where files lie"
@@ -129,6 +131,25 @@ def test_conditions(served: Served) -> None:
             assert fetch(client, "/data.bin", Range="bytes=1-2", If_Range=value)[0] == 206
         for value in ('"other"', f"W/{tag}", old):
             assert fetch(client, "/data.bin", Range="bytes=1-2", If_Range=value)[0] == 200
+        # Fields on several lines are one list; two ranges or two dates are none.
+        for name, values, expected in (
+            ("If-None-Match", ('"x"', tag), 304),
+            ("If-None-Match", (tag, '"x"'), 304),
+            ("If-Match", (tag, '"x"'), 200),
+            ("If-Modified-Since", (modified, modified), 200),
+            ("Range", ("bytes=1-2", "bytes=3-4"), 200),
+        ):
+            client.putrequest("GET", "/data.bin")
+            for value in values:
+                client.putheader(name, value)
+            client.endheaders()
+            with client.getresponse() as response:
+                assert response.status == expected, (name, values)
+                response.read()
+        # A file from the future is of now, for now.
+        os.utime(served.folder / "data.bin", (4e9, 4e9))
+        _, _, found = fetch(client, "/data.bin")
+        assert parse_http_date(found["last-modified"].encode()) <= time.time()
         # A file that was changed is sent again.
         (served.folder / "data.bin").write_bytes(CONTENT + b"!")
         status, body, found = fetch(client, "/data.bin", If_None_Match=tag)

@@ -174,6 +174,13 @@ def test_an_empty_file_has_no_parts() -> None:
         (b"gzip;level=9", ()),
         (b"gzipped", ()),
         (b"br ; q=0.9 ,gzip", ("gzip", "br")),
+        (b"gzip;q=0.5, identity", ()),
+        (b"gzip;q=0.5, br, identity;q=0.7", ("br",)),
+        (b"gzip;q=0.5, identity;q=0.5", ("gzip",)),
+        (b"gzip, identity;q=0", ("gzip",)),
+        (b"identity;q=0, *;q=0", ()),
+        (b"*;q=0", ()),
+        (b"gzip" + b", x" * 1000, ()),
     ],
 )
 def test_codings_are_the_clients_choice(accept: bytes, codings: tuple[str, ...]) -> None:

@@ -228,6 +228,38 @@ def test_chunked_bodies_are_never_read_otherwise_than_by_h11(pieces: list[bytes]
         assert list(event.headers) == ours.trailers
 
 
+def test_long_runs_of_blanks_cost_no_more_than_other_bytes() -> None:
+    """Patterns that try every way to share out blanks would take minutes for 8 KiB of them."""
+    blanks = b" \t" * 3900
+    for value in (blanks + b"\x01", blanks + b"a" + blanks[:200] + b"\x01"):
+        events, _ = play(CHUNKED + b"0\r\nX:" + value + b"\r\n\r\n")
+        assert events[-1] == (EndReason.REFUSED, 400)
+    decoder = ChunkedDecoder(8192, 100)
+    decoder.take(bytearray(b"0\r\nX:" + blanks + b"a b \t\r\n\r\n"))
+    assert decoder.trailers == [(b"x", b"a b")]
+    for name in (b"X", b"Content-Length", b"Transfer-Encoding", b"Host", b"Expect"):
+        for value in (blanks * 3, blanks * 3 + b"\x01", b"a" + blanks * 3 + b"a"):
+            play(b"GET / HTTP/1.1\r\nHost: a\r\n" + name + b":" + value + b"\r\n\r\n")
+    (sound, *_), _ = play(POST + b"Content-Length:" + blanks + b"2" + blanks + b"\r\n\r\nhi")
+    assert sound[3] == b"hi"
+
+
+def test_small_chunks_cannot_be_wrapped_in_much() -> None:
+    """What surrounds chunks is bounded by what they hold, however the bytes are cut."""
+    wrapped = b"1;" + b"x" * 200 + b"\r\na\r\n"
+    for count, is_fine in ((70, True), (100, False)):
+        wire = CHUNKED + wrapped * count + b"0\r\n\r\n"
+        events, output = play(wire)
+        assert (events[0][0] == "POST") == is_fine
+        assert (events[-1] == (EndReason.REFUSED, 400)) != is_fine
+        for cut in range(len(CHUNKED), len(wire), 997):
+            assert play(wire[:cut], wire[cut:]) == (events, output)
+    # Signed chunks of a useful size, as some clients send them, and many tiny ones are fine.
+    signed = b"400;chunk-signature=" + b"0" * 64 + b"\r\n" + bytes(1024) + b"\r\n"
+    for chunk in (signed, b"1\r\na\r\n"):
+        assert play(CHUNKED + chunk * 1000 + b"0\r\n\r\n")[0][0][0] == "POST"
+
+
 def test_requests_show_what_was_sent() -> None:
     """Method, target, version, fields and trailers reach the handler as sent, names lowered."""
     seen = []
@@ -527,6 +559,19 @@ def test_declined_continue_closes() -> None:
     assert server.end.reason is EndReason.ANNOUNCED
 
 
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 0\r\n"])
+def test_expecting_nothing_changes_nothing(length: bytes) -> None:
+    """Where there is no body to wait for there is no 100, and the connection goes on."""
+    head = POST + b"Expect: 100-continue\r\n" + length + b"\r\n"
+    events, output = play(head + GET)
+    assert [event[:2] for event in events[:-1]] == [("POST", "/p"), ("GET", "/")]
+    assert b"100 Continue" not in output
+    assert b"close" not in output
+    stream, _, results = answer(head + GET, 200, [], b"ok", count=2)
+    assert results == [2, 2]
+    assert b"close" not in stream.output
+
+
 def test_expect_is_ignored_in_http_1_0() -> None:
     """HTTP/1.0 knows no 100."""
     wire = b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi"
@@ -580,6 +625,36 @@ def test_lingering_is_bounded() -> None:
     step(record(Http1Server(stream, limits=limits)))
     assert len(stream.arrivals) == 3
     assert stream.closed_count == 1
+
+
+@pytest.mark.parametrize(
+    ("wire", "headers", "lingers"),
+    [
+        (GET, [(b"Connection", b"close")], True),
+        (GET[:-2] + b"Connection: close\r\n\r\n", [], False),
+        (GET[:-2] + b"Connection: close\r\n\r\n" + GET, [], True),
+        (b"GET / HTTP/1.0\r\n\r\n", [], False),
+        (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", [], False),
+    ],
+    ids=["ours", "theirs", "theirs, but more came", "1.0", "1.0 keep-alive"],
+)
+def test_whoever_may_be_sending_gets_no_reset(
+    wire: bytes, headers: list[tuple[bytes, bytes]], lingers: bool
+) -> None:
+    """Unless the peer asked for the close, what it sends is read until it has seen our end."""
+    stream = MemoryStream([wire, GET * 3])
+    server = Http1Server(stream)
+
+    async def handle() -> None:
+        async with server:
+            while await server.next_request() is not None:
+                await server.respond(200, headers, b"x")
+
+    step(handle())
+    [(status, body, fields)] = responses(stream.output, ["GET"])
+    assert (status, body, fields[b"connection"]) == (200, b"x", b"close")
+    assert stream.sent_eof == lingers
+    assert (stream.arrivals == []) == lingers
 
 
 def test_requests_per_connection_are_limited() -> None:

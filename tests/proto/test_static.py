@@ -70,6 +70,12 @@ def test_targets_name_files(target: str, segments: tuple[bytes, ...], is_folder:
         ("/a%2fb", 404),
         ("/..%2f..%2fetc%2fpasswd", 404),
         ("http://h/../x", 404),
+        ("http:///x", 400),
+        ("http://:80/x", 400),
+        ("http://u@h/x", 400),
+        ("http://h:p/x", 400),
+        ("http://[h/x", 400),
+        ("http://h\\x/y", 400),
     ],
 )
 def test_targets_that_name_nothing(target: str, status: int) -> None:
@@ -252,6 +258,17 @@ def test_pages_link_to_what_they_list(names: list[bytes], folder: list[bytes]) -
         found.add(unquote_to_bytes(path.rpartition("/")[2]))
     expected = {name for name in names if name not in {b".", b".."}}
     assert expected <= found
+
+
+def test_names_cannot_look_like_others() -> None:
+    """Controls and marks that turn the writing direction are shown as signs of their own."""
+    names = ["new\nline", "tab\there", "evil\u202etxt.exe", "\u2066a\u2069", "\x7f\x85"]
+    page = listing_page([b"a\x1bb"], [Entry(name.encode(), False, 1, 0) for name in names]).decode()
+    for shown in ("new\u240aline", "tab\u2409here", "evil\ufffdtxt.exe", "\ufffda\ufffd",
+                  "\u2421\ufffd", "/a\u241bb/</title>"):  # fmt: skip
+        assert shown in page
+    assert not set(page) & set("\t\x1b\x7f\x85\u202e\u2066\u2069")
+    assert "./evil%E2%80%AEtxt.exe" in page
 
 
 def quote_all(name: bytes) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.proto.corpus import CHUNKED, POST
 from tests.proto.memory import MemoryStream, step
+from uringio.errors import UsageError
 from uringio.proto.http1 import BodyAbortedError, EndReason, Http1Server, Limit, Limits
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -280,18 +281,54 @@ def test_draining_ends_idle_connections_soon() -> None:
 
 
 def test_draining_finishes_what_was_asked_for() -> None:
-    """A request that comes while draining is answered, and told that it was the last."""
+    """What has come while draining is answered; the last response says that it is."""
     stream = SlowStream()
     server = Http1Server(stream)
     running = Running(answer_all(server))
     server.drain()
-    stream.arrivals.append(GET + GET)
+    stream.arrivals += [GET + GET, GET]
     running.go_on()
     assert running.done
-    assert stream.output.count(b"HTTP/1.1 200 OK") == 1
-    assert b"Connection: close" in stream.output
+    first, second = stream.output.split(b"HTTP/1.1 200 OK")[1:]
+    assert b"Connection: close" not in first
+    assert b"Connection: close" in second
     assert server.end is not None
     assert server.end.reason is EndReason.ANNOUNCED
+    Running(server.aclose())
+    assert stream.sent_eof
+    assert stream.arrivals == []  # read, but not as a request, so that no reset takes the response
+
+
+def test_an_idle_connection_can_go_on() -> None:
+    """What came while it was being ended for idleness is a request like any other."""
+    stream = SlowStream(GET)
+    server = Http1Server(stream)
+    with pytest.raises(UsageError):
+        server.resume(GET)
+    running = Running(answer_all(server))
+    assert overdue_at(server, 0.0, 100.0) == 15.0
+    running.cancel()
+    server.resume(GET + GET[:9])
+    running = Running(answer_all(server))
+    assert stream.output.count(b"HTTP/1.1 200 OK") == 2
+    assert overdue_at(server, 100.0, 200.0) == 110.0  # and its limits begin anew
+    running.cancel()
+    with pytest.raises(UsageError):
+        server.resume(GET)
+    Running(server.aclose())
+    assert stream.output.count(b"HTTP/1.1 408 ") == 1
+
+
+def test_what_was_closed_does_not_go_on() -> None:
+    """After `aclose` nothing can be resumed."""
+    stream = SlowStream()
+    server = Http1Server(stream)
+    running = Running(answer_all(server))
+    assert overdue_at(server, 0.0, 100.0) == 15.0
+    running.cancel()
+    step(server.aclose())
+    with pytest.raises(UsageError):
+        server.resume(GET)
 
 
 def test_draining_does_not_cut_a_response() -> None:

@@ -105,7 +105,7 @@ _BESIDE_LENGTH = [
 _HOSTS = [
     b"a b", b"a\tb", b"a/b", b"a\\b", b"a?b", b"a#b", b"u@a", b"u:p@a", b"a:x", b"a:80:80", b"[::1",
     b"::1", b"[::1]x", b"http://a", b"a\x80", b"<a>", b'"a"', b"a^b", b"a|b", b"{a}", b"a:-1",
-    b"a, a",
+    b"a, a", b"a%", b"a%zz", b"a%2", b"[zz]", b"[]", b"[::1%eth0]", b"[v.a]", b"[v1.]", b"[a]:80a",
 ]  # fmt: skip
 
 # What stands where a chunk of five bytes ends.

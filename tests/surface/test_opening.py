@@ -14,7 +14,7 @@ from tests.fresh import FreshPython
 from tests.surface.pairs import call, connected
 from tests.surface.schedulers import Scheduler, with_tests
 from uringio._sys.system import System
-from uringio.net import Address
+from uringio.net import Address, OwnedFd, adopt_listener
 
 NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
@@ -546,6 +546,78 @@ def test_several_tasks_accept(scheduler: Scheduler) -> None:
                 await stream.aclose()
             for client in clients:
                 client.close()
+
+    scheduler.run(main)
+
+
+def test_sockets_that_listen_are_adopted(scheduler: Scheduler, tmp_path: Path) -> None:
+    """A listener over an inherited descriptor serves, knows its address, and closes it."""
+
+    async def main() -> None:
+        for family, address in (
+            (socket.AF_INET, ("127.0.0.1", 0)),
+            (socket.AF_UNIX, str(tmp_path / "here")),
+        ):
+            made = socket.socket(family)
+            made.bind(address)
+            made.listen()
+            where = made.getsockname()
+            number = made.detach()
+            async with adopt_listener(number) as listener:
+                assert listener.local_address == where
+                assert listener.fileno() == number
+                with socket.socket(family) as client:
+                    client.connect(where)
+                    async with await listener.accept() as stream:
+                        client.sendall(b"hello")
+                        assert await stream.recv_exactly(5) == b"hello"
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(number)
+
+    scheduler.run(main)
+
+
+def test_owned_descriptors_are_adopted(scheduler: Scheduler) -> None:
+    """An `OwnedFd` gives its number up to the listener."""
+
+    async def main() -> None:
+        made = socket.create_server(("127.0.0.1", 0))
+        owned = OwnedFd(made.detach(), os.close, "socket")
+        async with adopt_listener(owned):
+            assert owned.closed
+            with pytest.raises(uringio.ClosedError):
+                adopt_listener(owned)
+
+    scheduler.run(main)
+
+
+def test_only_listening_streams_are_adopted(scheduler: Scheduler) -> None:
+    """Files, datagram sockets, sockets that do not listen: each refused in words, none closed."""
+
+    async def main() -> None:
+        read_fd, write_fd = os.pipe()
+        with socket.socket(type=socket.SOCK_DGRAM) as datagrams, socket.socket() as idle:
+            for fd, words in (
+                (read_fd, "is not a socket"),
+                (datagrams.fileno(), "not of streams"),
+                (idle.fileno(), "does not listen"),
+            ):
+                with pytest.raises(ValueError, match=words):
+                    adopt_listener(fd)
+                owned = OwnedFd(fd, os.close, "thing")
+                with pytest.raises(ValueError, match=words):
+                    adopt_listener(owned)
+                assert owned.take() == fd
+                os.fstat(fd)
+            with pytest.raises(TypeError, match="OwnedFd"):
+                adopt_listener(idle)  # type: ignore[arg-type]
+            with pytest.raises(ValueError, match="from 0 up"):
+                adopt_listener(-1)
+        os.close(read_fd)
+        os.close(write_fd)
+        with pytest.raises(uringio.OpError) as caught:
+            adopt_listener(write_fd)
+        assert caught.value.errno == errno.EBADF
 
     scheduler.run(main)
 

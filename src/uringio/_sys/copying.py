@@ -6,14 +6,29 @@ Functions of `System`, which binds them; apart from it because they are one idea
 
 import errno
 import os
+import stat
 from typing import Final
 
-__all__ = ["clone_file", "copy_metadata", "copy_range", "find_data"]
+__all__ = [
+    "clone_file",
+    "copy_metadata",
+    "copy_range",
+    "copy_status",
+    "find_data",
+    "judge",
+    "remove_file",
+]
 
 _FICLONE: Final = 0x40049409  # _IOW(0x94, 9, int)
 # What says "not here" of extended attributes, rather than "this went wrong".
 _NO_XATTR: Final = frozenset({
     errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODATA, errno.ENOSYS,
+})  # fmt: skip
+
+# What says that the kernel, or these filesystems, have no such way of copying.
+_NO_WAY: Final = frozenset({
+    errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EPERM,
+    errno.EBADF, errno.EIO, errno.ETXTBSY,
 })  # fmt: skip
 
 
@@ -53,13 +68,26 @@ def find_data(fd: int, size: int) -> list[tuple[int, int]]:
     return found
 
 
-def copy_metadata(source: int | bytes, target: int | bytes, status: os.stat_result) -> None:
+def copy_metadata(
+    source: int | bytes,
+    target: int | bytes,
+    status: os.stat_result,
+    *,
+    ownership: bool = False,
+) -> None:
     """
     Give *target* the mode, times and, where permitted, extended attributes of *source*.
 
+    Args:
+        status: Of the source, from before it was read.
+        ownership: Owner and group too.
+
     Raises:
-        OSError: Mode or times were refused.
+        OSError: Mode, times or ownership were refused.
     """
+    mode = status.st_mode & 0o7777
+    if ownership:
+        os.chown(target, status.st_uid, status.st_gid)  # first: it clears modes and capabilities
     try:
         names = os.listxattr(source)
     except OSError as error:
@@ -72,5 +100,31 @@ def copy_metadata(source: int | bytes, target: int | bytes, status: os.stat_resu
         except OSError as error:
             if error.errno not in _NO_XATTR:
                 raise
-    os.chmod(target, status.st_mode & 0o7777)
+    os.chmod(target, mode)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def copy_status(name: bytes, folder_fd: int, status: os.stat_result, *, ownership: bool) -> None:
+    """Give what *name* in a folder is itself, link or not, mode, times and ownership."""
+    if ownership:
+        os.chown(name, status.st_uid, status.st_gid, dir_fd=folder_fd, follow_symlinks=False)
+    if not stat.S_ISLNK(status.st_mode):  # links have none
+        os.chmod(name, status.st_mode & 0o7777, dir_fd=folder_fd)
+    times = status.st_atime_ns, status.st_mtime_ns
+    os.utime(name, ns=times, dir_fd=folder_fd, follow_symlinks=False)
+
+
+def remove_file(path: bytes, status: os.stat_result) -> None:
+    """Remove the file of *status* by the name *path*, if it has that name still."""
+    try:
+        there = os.lstat(path)
+        if (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino):
+            os.unlink(path)
+    except OSError:
+        pass
+
+
+def judge(res: int) -> None:
+    """Raise what a way of copying answered, unless it means that there is no such way here."""
+    if res < 0 and -res not in _NO_WAY:
+        raise OSError(-res, os.strerror(-res))

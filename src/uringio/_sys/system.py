@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, AnyStr, Final, cast
 
 from uringio.errors import op_error
 
-from . import copying
+from . import copying, pairs
 from .constants import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -391,6 +391,11 @@ class System:
     copy_range = staticmethod(copying.copy_range)
     find_data = staticmethod(copying.find_data)
     copy_metadata = staticmethod(copying.copy_metadata)
+    remove_file = staticmethod(copying.remove_file)
+    folder_pair = staticmethod(pairs.FolderPair.top)
+    copy_small = staticmethod(pairs.copy_small)
+    same_content = staticmethod(pairs.same_content)
+    forget_cached = staticmethod(pairs.forget_cached)
 
     def list_folder(self, path: AnyStr) -> Listing[AnyStr]:
         """Return what reads the folder at *path* in batches."""

@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             headers=tuple(options.header),
             is_quiet=options.quiet,
             grace_seconds=options.grace,
+            max_connections=options.max_connections,
             inherited_fd=options.inherited_fd,
             ready_fd=options.ready_fd,
         )
@@ -120,6 +121,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="what requests get to finish once told to stop (default: %(default)g)",
     )
+    command.add_argument(
+        "--max-connections",
+        type=_connections,
+        metavar="N",
+        help="connections at a time in each process, more wait their turn (default: 8192, or fewer"
+        " where half of the descriptors allowed are fewer)",
+    )
     # What a parent tells its workers.
     for name in ("--inherited-fd", "--ready-fd"):
         command.add_argument(name, type=int, help=argparse.SUPPRESS)
@@ -147,6 +155,13 @@ def _workers(text: str) -> int:
     count = int(text)
     if not 1 <= count <= 1024:
         raise argparse.ArgumentTypeError(f"workers are from 1 to 1024, not {count}")
+    return count
+
+
+def _connections(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"connections are from 1 up, not {count}")
     return count
 
 

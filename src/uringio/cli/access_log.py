@@ -18,6 +18,8 @@ __all__ = ["AccessLog", "Answered"]
 
 _FLUSH_SECONDS: Final = 0.25
 _LINES_MAX: Final = 50_000
+# Targets may be long, and of the peer's choosing.
+_CHARS_MAX: Final = 8 * 1024 * 1024
 # A pipe takes this much in one piece, so that the lines of several workers do not mix.
 _WRITE_BYTES: Final = 4096
 
@@ -66,12 +68,14 @@ class AccessLog:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._waiting: list[Answered] = []
+        self._waiting_chars = 0
         self._lost_count = 0
 
     def add(self, answered: Answered) -> None:
         """Have a line written soon."""
-        if len(self._waiting) < _LINES_MAX:
+        if len(self._waiting) < _LINES_MAX and self._waiting_chars < _CHARS_MAX:
             self._waiting.append(answered)
+            self._waiting_chars += len(answered.request)
         else:
             self._lost_count += 1
 
@@ -88,6 +92,7 @@ class AccessLog:
         """Write everything that is there now."""
         if self._waiting or self._lost_count:
             lines, self._waiting = self._waiting, []
+            self._waiting_chars = 0
             lost, self._lost_count = self._lost_count, 0
             await uringio.offload(_write, self._fd, lines, lost)
 

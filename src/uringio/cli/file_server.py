@@ -39,7 +39,12 @@ _WHOLE_BYTES_MAX = 32 * 1024
 _PIECE_BYTES = 128 * 1024
 _SPARE_PIECES_MAX = 64
 
+# The page of a larger folder is made by a worker thread, for it takes milliseconds.
+_ENTRIES_AT_ONCE_MAX = 200
+
 _SWEEP_SECONDS = 1.0
+# How long an idle connection that is to be closed is looked at for a request on its way.
+_LATE_SECONDS = 0.002
 # A refused peer gets this long to read why.
 _LINGER_SECONDS = 2.0
 
@@ -165,9 +170,17 @@ class FileServer:
             server.drain()
         self._connections.add(connection)
         try:
-            with connection.scope:
-                while (request := await server.next_request()) is not None:
-                    await self._answer_and_log(connection, request, stream)
+            while True:
+                with connection.scope:
+                    while (request := await server.next_request()) is not None:
+                        await self._answer_and_log(connection, request, stream)
+                if server.end is None or server.end.limit is not Limit.IDLE_TIME:
+                    break
+                # A request that came while its connection was being ended is answered all the same.
+                if not (data := await _come_late(stream)):
+                    break
+                server.resume(data)
+                connection.scope = uringio.CancelScope()
         finally:
             self._connections.discard(connection)
             end = server.end
@@ -265,7 +278,11 @@ class FileServer:
             except FileNotFoundError:
                 pass
         entries = await self._tree.entries(found)
-        page = listing_page(target.segments, entries, Order.parse(target.query))
+        order = Order.parse(target.query)
+        if len(entries) <= _ENTRIES_AT_ONCE_MAX:
+            page = listing_page(target.segments, entries, order)
+        else:
+            page = await uringio.offload(listing_page, target.segments, entries, order)
         return 200, await server.respond(200, [_HTML, _NOSNIFF, _NO_SCRIPT], page)
 
     async def _send_best(
@@ -293,11 +310,14 @@ class FileServer:
     ) -> tuple[int, int]:
         file, size = found.file, found.status.st_size
         tag = entity_tag(found.status, coding)
-        modified = int(found.status.st_mtime)
+        # Never later than Date, as RFC 9110 section 8.8.2.1 has it.
+        modified = int(min(found.status.st_mtime, time.time()))
         fields: list[Field] = [(b"ETag", tag), (b"Last-Modified", http_date(modified))]
         if is_compressible(kind):
             fields.append(_VARY)
-        conditions = {name: value for name, value in request.headers if name in _CONDITIONS}
+        conditions = {
+            name: request.field(name) or b"" for name, _ in request.headers if name in _CONDITIONS
+        }
         if conditions and (status := verdict(conditions, tag, modified)) != 200:
             if status == 412:
                 return await _say(server, 412)
@@ -385,6 +405,18 @@ def _wanted(
     if value is None or not range_holds(conditions.get(b"if-range"), tag, modified):
         return None
     return parse_ranges(value, size)
+
+
+async def _come_late(stream: SocketStream) -> bytes:
+    """Return what has arrived by now, b"" for nothing."""
+    try:
+        with uringio.move_on_after(_LATE_SECONDS):
+            return await stream.recv()
+    except RingError:
+        raise
+    except (OSError, ClosedError):
+        pass  # it is over in any case
+    return b""
 
 
 def _acknowledged(stream: SocketStream) -> int:

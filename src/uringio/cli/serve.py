@@ -24,19 +24,22 @@ import attrs
 
 import uringio
 from uringio._driver import current
-from uringio._run import running
 from uringio.errors import ClosedError, RingError
-from uringio.net import Listener, SocketStream
+from uringio.net import Listener, SocketStream, adopt_listener, wait_readable
 from uringio.proto.http1 import Field
 
 from .access_log import AccessLog
 from .file_server import FileServer, Manners
 from .tree import Tree
-from .workers import Supervisor, stop_listening, waits_to_be_accepted
+from .workers import Supervisor, stop_listening, turn_away, waits_to_be_accepted
 
 __all__ = ["Options", "serve"]
 
 _BACKLOG: Final = 4096
+# Connections at a time in one process, if half of its descriptors are enough for that: the other
+# half is for files.
+_CONNECTIONS_MAX: Final = 8192
+_SPARE_DESCRIPTORS: Final = 32
 # How long accepting rests when descriptors have run out.
 _EXHAUSTED_SECONDS: Final = 0.1
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -69,6 +72,7 @@ class Options:
     What the command was asked for; see its help.
 
     Attributes:
+        max_connections: None for the default, which depends on how many descriptors there may be.
         inherited_fd: The listening socket that a worker inherits, None for a process of its own.
         ready_fd: Where a worker says that it serves.
     """
@@ -83,6 +87,7 @@ class Options:
     headers: tuple[str, ...]
     is_quiet: bool
     grace_seconds: float
+    max_connections: int | None
     inherited_fd: int | None
     ready_fd: int | None
 
@@ -141,6 +146,15 @@ def _raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _connections_max(options: Options) -> int:
+    if options.max_connections is not None:
+        return options.max_connections
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _CONNECTIONS_MAX
+    return max(1, min(_CONNECTIONS_MAX, (soft - _SPARE_DESCRIPTORS) // 2))
+
+
 def _require_folder(folder: str) -> None:
     try:
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -196,6 +210,7 @@ def _supervise(options: Options, listening: socket.socket) -> int:
         *(f"--header={header}" for header in options.headers),
         *(["--quiet"] if options.is_quiet else []),
         f"--grace={options.grace_seconds}",
+        *([f"--max-connections={options.max_connections}"] if options.max_connections else []),
     ]
     folder = os.path.realpath(options.folder)
     supervisor = Supervisor(
@@ -217,11 +232,12 @@ async def _serve(options: Options, manners: Manners, listening: socket.socket) -
     except (OSError, ValueError) as error:
         raise StartError(f"cannot serve {options.folder}: {_reason(error)}") from None
     log = None if options.is_quiet else AccessLog(sys.stdout.fileno())
-    async with tree, Listener(current.driver(), os.dup(listening.fileno())) as listener:
+    async with tree, adopt_listener(os.dup(listening.fileno())) as listener:
         server = FileServer(tree, manners, log)
         async with uringio.TaskGroup() as group:
             process = _Process(options, server, listener, listening, group)
-            with process.signals():
+            with process.signals() as signal_fd:
+                group.start_soon(process.obey_signals, signal_fd)
                 group.start_soon(server.keep_sweeping)
                 if log is not None:
                     group.start_soon(log.keep_writing)
@@ -251,6 +267,7 @@ class _Process:
         group: uringio.TaskGroup,
     ) -> None:
         self._grace_seconds = options.grace_seconds
+        self._connections_max = _connections_max(options)
         self._is_worker = options.inherited_fd is not None
         self._server = server
         self._listener = listener
@@ -258,31 +275,42 @@ class _Process:
         self._group = group
         self._handlers_count = 0
         self._is_accepting = True
+        self._is_full = False
         self._is_draining = False
         self._signals_count = 0
 
     @contextlib.contextmanager
-    def signals(self) -> Generator[None, None, None]:
-        """Let SIGINT and SIGTERM end the process in order."""
-        context = running.context()
+    def signals(self) -> Generator[int, None, None]:
+        """Count SIGINT and SIGTERM, and have both wake a descriptor, for `obey_signals`."""
+        wake_fd, write_fd = os.pipe()
+        os.set_blocking(wake_fd, False)
+        os.set_blocking(write_fd, False)
 
         def note(number: int, _frame: FrameType | None) -> None:
             # To a worker SIGINT is its parent's word that there was a second signal.
             self._signals_count += 2 if self._is_worker and number == signal.SIGINT else 1
-            context.run_soon(self._signalled)
+            with contextlib.suppress(BlockingIOError):  # full: it will be woken
+                os.write(write_fd, b"\0")
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield
+            yield wake_fd
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            os.close(wake_fd)
+            os.close(write_fd)
 
-    def _signalled(self) -> None:
-        if self._signals_count > 1:
-            self._group.cancel_scope.cancel()
-        else:
-            self._begin_end()
+    async def obey_signals(self, wake_fd: int) -> None:
+        """Let the first signal end the process in order, and the second at once."""
+        while True:
+            await wait_readable(wake_fd)
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_fd, 4096)
+            if self._signals_count > 1:
+                self._group.cancel_scope.cancel()
+            elif self._signals_count:
+                self._begin_end()
 
     def _begin_end(self) -> None:
         if not self._is_draining:
@@ -299,10 +327,12 @@ class _Process:
             while self._is_accepting and time.monotonic() < now + _BACKLOG_SECONDS:
                 await uringio.sleep(_DRAIN_TURN_SECONDS / 5)
         else:
-            while (
-                waits_to_be_accepted(self._listening) and time.monotonic() < now + _BACKLOG_SECONDS
-            ):
+            turn_away(self._listening)
+            while True:
                 await uringio.sleep(_DRAIN_TURN_SECONDS / 5)
+                waits = waits_to_be_accepted(self._listening)
+                if not waits or time.monotonic() > now + _BACKLOG_SECONDS:
+                    break
             stop_listening(self._listening)
         while (self._handlers_count or self._is_accepting) and time.monotonic() < deadline:
             await uringio.sleep(_DRAIN_TURN_SECONDS)
@@ -318,8 +348,16 @@ class _Process:
         self._begin_end()
 
     async def accept(self) -> None:
-        """Take connections until the listening is stopped."""
+        """
+        Take connections until the listening is stopped, or until there are as many as may be.
+
+        In the second case the rest wait in the kernel's backlog, and the next connection to end has
+        accepting go on.
+        """
         while True:
+            if self._handlers_count >= self._connections_max:
+                self._is_full = True
+                return
             try:
                 stream = await self._listener.accept()
             except ClosedError:
@@ -347,3 +385,6 @@ class _Process:
             _logger.exception("a connection failed")
         finally:
             self._handlers_count -= 1
+            if self._is_full and not self._group.cancel_scope.cancel_called:
+                self._is_full = False
+                self._group.start_soon(self.accept)

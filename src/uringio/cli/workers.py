@@ -12,13 +12,29 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from types import FrameType
 
-__all__ = ["Supervisor", "stop_listening", "waits_to_be_accepted"]
+from uringio._sys.memory import pin
+
+__all__ = ["Supervisor", "stop_listening", "turn_away", "waits_to_be_accepted"]
+
+_SO_ATTACH_FILTER = 26
+# struct sock_filter of <linux/filter.h>; the packet begins with the TCP header.
+_DROP_SYN = b"".join(
+    struct.pack("=HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the byte of flags
+        (0x54, 0, 0, 0x12),  # of these SYN and ACK
+        (0x15, 0, 1, 0x02),  # if only SYN is set ...
+        (0x06, 0, 0, 0),  # ... drop,
+        (0x06, 0, 0, 0xFFFFFFFF),  # else keep it whole
+    )
+)
 
 # A worker that lived this long was sound; its death is no reason to wait.
 _SOUND_SECONDS = 5.0
@@ -26,6 +42,7 @@ _BACKOFF_SECONDS = 0.1
 _BACKOFF_SECONDS_MAX = 5.0
 # How long connections that wait to be accepted may keep the end from beginning.
 _BACKLOG_SECONDS = 1.0
+_BACKLOG_TURN_SECONDS = 0.01
 # What a worker gets beyond its own deadline before it is killed.
 _KILL_SECONDS = 3.0
 
@@ -198,9 +215,12 @@ class Supervisor:
         if self._signals_count > self._told_count:
             if self._kill_at is None:
                 self._restarts.clear()
+                turn_away(self._listening)
                 until = time.monotonic() + _BACKLOG_SECONDS
-                while waits_to_be_accepted(self._listening) and time.monotonic() < until:
-                    time.sleep(0.005)
+                while True:
+                    time.sleep(_BACKLOG_TURN_SECONDS)
+                    if not waits_to_be_accepted(self._listening) or time.monotonic() > until:
+                        break
                 stop_listening(self._listening)
                 self._kill_at = time.monotonic() + self._grace_seconds + _KILL_SECONDS
             # Another signal the second time: two of one kind may arrive as one.
@@ -212,6 +232,24 @@ class Supervisor:
             for worker in self._workers:
                 worker.process.kill()
                 worker.process.wait()
+
+
+def turn_away(listening: socket.socket) -> None:
+    """
+    Let no further connection begin, so that those which wait to be accepted come to an end.
+
+    The kernel resets what waits on a socket that stops to listen, and something always might.  So
+    first a packet filter drops what opens a connection (SYN without ACK), and nothing else: the
+    client's kernel tries again after a second, and is then refused.  A kernel without filters, or
+    another family of sockets, just leaves that gap.
+
+    Source: socket(7), SO_ATTACH_FILTER; bpf(4) of the BSDs for the program.
+    """
+    program, length, _pinned = pin(_DROP_SYN)
+    with contextlib.suppress(OSError):
+        listening.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", length // 8, program)
+        )
 
 
 def waits_to_be_accepted(listening: socket.socket) -> bool:

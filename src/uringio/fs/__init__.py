@@ -5,7 +5,8 @@ What is one operation of the kernel is an `Op`, made by the ring where there is 
 folder, which has no such operation, is left to worker threads.  Errors are those of `os`.
 """
 
-from ._copying import Progress, copy, copy_tree
+from ._content import Progress
+from ._copying import copy, copy_tree
 from ._listing import Entry, Scan, scandir, walk
 from ._names import link, mkdir, rename, rmdir, stat, symlink, unlink
 

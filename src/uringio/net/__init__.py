@@ -32,6 +32,7 @@ from ._datagrams import Datagram, DatagramSocket
 from ._listener import Listener
 from ._messages import Message
 from ._opening import (
+    adopt_listener,
     connect_tcp,
     connect_unix,
     listen_tcp,
@@ -61,6 +62,7 @@ __all__ = [
     "SocketAddress",
     "SocketStream",
     "UnixAddress",
+    "adopt_listener",
     "connect_tcp",
     "connect_unix",
     "listen_tcp",

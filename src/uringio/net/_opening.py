@@ -1,11 +1,13 @@
 """Making streams, listeners and datagram sockets from addresses and names."""
 
+import errno
 import os
 from collections.abc import Sequence
 from typing import Final
 
 from uringio._driver import current
 from uringio._driver.contract import Driver
+from uringio._driver.socket_options import SO_ACCEPTCONN, SO_TYPE
 from uringio._driver.sockets import (
     Address,
     AddressInfo,
@@ -14,6 +16,8 @@ from uringio._driver.sockets import (
     open_listener,
     unix_address,
 )
+from uringio._own.fd import OwnedFd
+from uringio.errors import OpError
 
 from ._closing import BoundPath
 from ._connecting import ATTEMPT_DELAY_SECONDS, connect, connect_first
@@ -23,6 +27,7 @@ from ._resolving import resolve_infos
 from ._stream import SocketStream
 
 __all__ = [
+    "adopt_listener",
     "connect_tcp",
     "connect_unix",
     "listen_tcp",
@@ -98,6 +103,48 @@ async def listen_unix(
     info = unix_address(driver.system, path)
     fd = open_listener(driver, info, backlog=backlog, options=options)
     return Listener(driver, fd, _bound_path(driver, info[3]))
+
+
+def adopt_listener(fd: int | OwnedFd) -> Listener:
+    """
+    Take over a socket that listens already: inherited, passed by another process, or made by hand.
+
+    The listener owns the descriptor from now on and closes it.  A socket object of the standard
+    library lets go of its own by ``detach``; to keep it, pass ``os.dup(sock.fileno())``.
+
+    Args:
+        fd: A listening stream socket, of TCP or Unix.  Whether it waits (O_NONBLOCK) is set as the
+            backend needs it, for every process that shares the socket.
+
+    Raises:
+        ValueError: It is no socket, not of streams, or does not listen; it stays the caller's.
+        TypeError: It is neither a number nor an `OwnedFd`; likewise.
+        OpError: Such as EBADF, when it is not open.
+        ClosedError: The `OwnedFd` was closed or taken.
+
+    Example::
+
+        listener = adopt_listener(3)  # where systemd hands over a service's first socket
+
+    Source: socket(7), SO_TYPE and SO_ACCEPTCONN.
+    """
+    if not isinstance(fd, (int, OwnedFd)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a descriptor is a number or an OwnedFd, not {fd!r}")
+    driver = current.driver()
+    number = fd if isinstance(fd, int) else fd.number
+    try:
+        kind = SO_TYPE.get(number)
+        listens = SO_ACCEPTCONN.get(number)
+    except OpError as error:
+        if error.errno == errno.ENOTSOCK:
+            raise ValueError(f"descriptor {number} is not a socket") from None
+        raise
+    if kind != driver.system.SOCK_STREAM:
+        raise ValueError(f"descriptor {number} is a socket, but not of streams")
+    if not listens:
+        raise ValueError(f"descriptor {number} is a socket that does not listen")
+    driver.register(number)
+    return Listener(driver, number if isinstance(fd, int) else fd.take())
 
 
 async def connect_tcp(

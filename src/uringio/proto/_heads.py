@@ -13,7 +13,12 @@ from uringio.proto._octets import (
     transfer_status,
 )
 
-__all__ = ["parse_head"]
+__all__ = ["awaits_go_on", "parse_head"]
+
+
+def awaits_go_on(connection: h11.Connection, decoder: BodyDecoder) -> bool:
+    """Tell whether a peer may hold back its body until it gets 100."""
+    return connection.they_are_waiting_for_100_continue and not decoder.done
 
 
 def parse_head(

@@ -22,6 +22,7 @@ __all__ = [
     "Request",
     "RequestBody",
     "UpgradedStream",
+    "asks_to_close",
     "offers_upgrade",
 ]
 
@@ -166,6 +167,11 @@ class UpgradedStream:
     def aclose(self) -> Awaitable[None]:
         """Close the stream; safe to call twice."""
         return self._stream.aclose()
+
+
+def asks_to_close(request: Request) -> bool:
+    """Tell whether *request* says that it is its connection's last."""
+    return request.http_version == "1.0" or b"close" in _tokens(request.field(b"connection"))
 
 
 def offers_upgrade(request: Request, protocol: bytes) -> bool:

@@ -39,20 +39,26 @@ _HEAD = re.compile(
 )
 _REQUEST_LINE = re.compile(rb"[\x21-\x7e]" + _TEXT + rb"*\r\n")
 _FIELD_LINE = re.compile(rb"[\x21-\x39\x3b-\x7e]" + _TEXT + rb"*\r\n")
-_TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*(" + _TEXT + rb"*?)[ \t]*\r\n")
+# Blanks around a value are taken off afterwards: patterns that leave them room on both sides try
+# every way to share out a long run of them.
+_TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):(" + _TEXT + rb"*)\r\n")
 
 # 16 digits are 64 bits; no blank is allowed around the size, and an extension is kept to text.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;" + _TEXT + rb"*)?\r\n")
 _CHUNK_LINE_BYTES_MAX = 256
+# How far what surrounds the chunks may outweigh twice what they hold.
+_CHUNK_EXCESS_BYTES_MAX = 16 * 1024
 
-_LENGTH = re.compile(rb"^content-length:[ \t]*([^\r\n]*?)[ \t]*\r", re.IGNORECASE | re.MULTILINE)
+_LENGTH = re.compile(rb"^content-length:([^\r\n]*)\r", re.IGNORECASE | re.MULTILINE)
 _LENGTH_VALUE = re.compile(rb"[0-9]{1,18}")  # 18 digits stay below 2**63
 _CODING = re.compile(rb"^transfer-encoding:([^\r\n]*)\r", re.IGNORECASE | re.MULTILINE)
 _CODING_VALUE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 # RFC 3986 host and port without userinfo; empty is legal for a target without an authority.
 _HOST = re.compile(
-    rb"(?:\[[0-9A-Za-z:.\-_~!$&'()*+,;=%]+\]|[0-9A-Za-z.\-_~!$&'()*+,;=%]*)(?::[0-9]*)?"
+    rb"(?:\[(?:[0-9A-Fa-f:.]+(?:%25[0-9A-Za-z.\-_~]+)?"
+    rb"|[vV][0-9A-Fa-f]+\.[0-9A-Za-z:.\-_~!$&'()*+,;=]+)\]"
+    rb"|(?:[0-9A-Za-z.\-_~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
 )
 
 _LF = 0x0A
@@ -173,9 +179,9 @@ def declared_length(head: bytes | bytearray) -> int:
         ViolationError: It is repeated, a list, signed, empty or beyond 63 bits.
     """
     values = _LENGTH.findall(head)
-    if len(values) != 1 or _LENGTH_VALUE.fullmatch(values[0]) is None:
+    if len(values) != 1 or _LENGTH_VALUE.fullmatch(value := values[0].strip(b" \t")) is None:
         raise ViolationError(400, "Content-Length is not one plain number")
-    return int(values[0])
+    return int(value)
 
 
 def transfer_status(head: bytes | bytearray) -> int:
@@ -226,6 +232,14 @@ class LengthDecoder:
         self.done = self.left_bytes == 0
         return piece
 
+    def pass_on(self, data: bytes) -> bool:
+        """Count *data* as the next piece if it is of this body as a whole, and tell whether."""
+        if len(data) > self.left_bytes:
+            return False
+        self.left_bytes -= len(data)
+        self.done = self.left_bytes == 0
+        return True
+
 
 def _long_chunk_line() -> ViolationError:
     return ViolationError(400, "a chunk line is too long")
@@ -253,6 +267,7 @@ class ChunkedDecoder:
         "_body_left",
         "_chunk_left",
         "_crlf_left",
+        "_excess_bytes",
         "_in_trailers",
         "_scanned",
         "_trailer_bytes",
@@ -272,6 +287,7 @@ class ChunkedDecoder:
         self._trailers_count_max = trailers_count_max
         self._trailer_bytes = 0
         self._chunk_left = 0
+        self._excess_bytes = 0
         self._crlf_left = b""  # what must follow before the next chunk line
         self._in_trailers = False
         self._scanned = 0
@@ -326,6 +342,10 @@ class ChunkedDecoder:
             self._body_left -= self._chunk_left
             if self._body_left < 0:
                 raise ViolationError(413, "the request body is too large", Limit.BODY_BYTES)
+        # Chunks of one byte with long extensions would make a small body cost any amount of bytes.
+        self._excess_bytes = max(self._excess_bytes + end - 16 - 2 * self._chunk_left, 0)
+        if self._excess_bytes > _CHUNK_EXCESS_BYTES_MAX:
+            raise ViolationError(400, "too much around too little in chunks")
         self._in_trailers = self._chunk_left == 0
         del buffer[:end]
         return True
@@ -343,7 +363,7 @@ class ChunkedDecoder:
                 raise ViolationError(400, "malformed trailer field")
             if len(self.trailers) == self._trailers_count_max:
                 raise ViolationError(431, "too many trailer fields", Limit.FIELDS_COUNT)
-            self.trailers.append((bytes(match[1]).lower(), bytes(match[2])))
+            self.trailers.append((bytes(match[1]).lower(), bytes(match[2]).strip(b" \t")))
         self._trailer_bytes += end
         del buffer[:end]
         return True

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Final
 
 from uringio.proto._limits import Limit, Limits
+from uringio.proto._messages import End, EndReason
+from uringio.proto._octets import ViolationError
 
-__all__ = ["BODY", "HEAD", "IDLE", "OURS", "SEND", "Pace"]
+__all__ = ["BODY", "HEAD", "IDLE", "OURS", "SEND", "Pace", "end_of"]
 
 # What a connection waits for.
 OURS: Final = 0  # nothing of the peer's
@@ -122,3 +124,14 @@ class Pace:
         if self.phase != SEND:
             return 0
         return self.sent_bytes if self._acknowledged is None else self._acknowledged()
+
+
+def end_of(limit: Limit, *, is_draining: bool) -> tuple[End, ViolationError | None]:
+    """Say how a connection ends whose peer overstepped *limit*, and what it is to be told."""
+    if limit is Limit.IDLE_TIME:
+        return End(EndReason.DRAINED if is_draining else EndReason.IDLE, limit=limit), None
+    if limit is Limit.SEND_RATE:
+        return End(EndReason.CUT, detail="the peer took the response too slowly", limit=limit), None
+    part = "head" if limit is Limit.HEAD_TIME else "body"
+    violation = ViolationError(408, f"the request {part} came too slowly", limit)
+    return End(EndReason.REFUSED, 408, violation.detail, limit), violation

@@ -29,15 +29,28 @@ def is_compressible(kind: bytes) -> bool:
     return bare.startswith(b"text/") or bare in _COMPRESSIBLE
 
 
-@lru_cache(maxsize=256)
+# Clients send a few dozen bytes; a longer field counts as asking for nothing, and is not kept.
+_ACCEPT_BYTES_MAX = 1000
+
+
 def acceptable_codings(accept: bytes) -> tuple[str, ...]:
-    """Return the codings of `SUFFIXES` that an ``Accept-Encoding`` allows, most wanted first."""
+    """
+    Return the codings of `SUFFIXES` that an ``Accept-Encoding`` allows, most wanted first.
+
+    Those that the client wants less than the file as it is are left out.
+    """
+    return _parse(accept) if len(accept) <= _ACCEPT_BYTES_MAX else ()
+
+
+@lru_cache(maxsize=256)
+def _parse(accept: bytes) -> tuple[str, ...]:
     wishes: dict[str, float] = {}
     for part in accept.decode("latin-1").split(","):
         match = _ITEM.fullmatch(part)
         if match is not None:
             wishes[match[1].lower().removeprefix("x-")] = float(match[2] or 1)
     rest = wishes.get("*", 0.0)
+    plain = wishes.get("identity", 0.0)
     found = [(coding, wishes.get(coding, rest)) for coding in SUFFIXES]
     found.sort(key=lambda wish: -wish[1])  # stable: equally wanted ones stay in our order
-    return tuple(coding for coding, weight in found if weight > 0)
+    return tuple(coding for coding, weight in found if weight > 0 and weight >= plain)

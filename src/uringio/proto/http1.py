@@ -24,7 +24,7 @@ import h11
 
 from uringio.errors import ClosedError, RingError, UsageError
 from uringio.proto import _replies as replies
-from uringio.proto._heads import parse_head
+from uringio.proto._heads import awaits_go_on, parse_head
 from uringio.proto._limits import Limit, Limits
 from uringio.proto._messages import (
     BodyAbortedError,
@@ -34,6 +34,7 @@ from uringio.proto._messages import (
     Request,
     RequestBody,
     UpgradedStream,
+    asks_to_close,
     offers_upgrade,
 )
 from uringio.proto._octets import (
@@ -43,7 +44,7 @@ from uringio.proto._octets import (
     LengthDecoder,
     ViolationError,
 )
-from uringio.proto._pace import BODY, HEAD, IDLE, OURS, SEND, Pace
+from uringio.proto._pace import BODY, HEAD, IDLE, OURS, SEND, Pace, end_of
 from uringio.streams import Stream
 
 __all__ = [
@@ -113,7 +114,7 @@ class Http1Server:
         self._response_started = False
         self._response_done = False
         self._linger = False
-        self._handed_over = False
+        self._handed_over = self._is_closed = False
         self._pace = Pace(limits, acknowledged)
         self._overdue: ViolationError | None = None
         self._end: End | None = None
@@ -207,11 +208,14 @@ class Http1Server:
     async def _finish_request(self) -> bool:
         """Leave the answered request behind; False when the connection cannot go on."""
         assert self._request is not None
-        self._request = None
+        request, self._request = self._request, None
         if self._end is None and not self._response_done:
             self._end = End(EndReason.CUT, detail="a response was left unfinished")
         if self._end is None and self._h11.our_state is not h11.DONE:
-            self._linger = not self._decoder.done or bool(self._buffer)
+            # Who did not ask for the close may be sending, and a reset would overtake the response.
+            self._linger = (
+                not asks_to_close(request) or not self._decoder.done or bool(self._buffer)
+            )
             is_last = self._requests_count >= self._limits.requests_count_max
             self._end = End(EndReason.ANNOUNCED, limit=Limit.REQUESTS_COUNT if is_last else None)
         if self._end is None and not self._decoder.done:
@@ -271,7 +275,7 @@ class Http1Server:
             raise UsageError("the body belongs to an earlier request")
         buffer = self._buffer
         try:
-            if self._h11.they_are_waiting_for_100_continue and self._end is None:
+            if awaits_go_on(self._h11, decoder) and self._end is None:
                 # Sent even when the body is here already: what the peer sees depends on its bytes,
                 # not on how fast they came.
                 await self._send_paced(self._h11.send(replies.GO_ON))
@@ -287,14 +291,8 @@ class Http1Server:
                     continue
                 if not data:
                     raise ViolationError(400, "the request body is cut short")
-                if (
-                    not buffer
-                    and type(decoder) is LengthDecoder
-                    and len(data) <= decoder.left_bytes
-                ):
-                    decoder.left_bytes -= len(data)  # the common piece of an upload, not copied
-                    decoder.done = not decoder.left_bytes
-                    return data
+                if not buffer and type(decoder) is LengthDecoder and decoder.pass_on(data):
+                    return data  # the common piece of an upload, not copied
                 buffer += data
         except ViolationError as violation:
             await self._refuse(violation)
@@ -356,22 +354,22 @@ class Http1Server:
             self._response_started = True
             is_bodiless = request.method == "HEAD" or status in replies.BODILESS
             if iterator is None:
-                sent = await self._send_whole(response, b"" if is_bodiless else content)
-            else:
-                sent = await self._send_pieces(response, None if is_bodiless else iterator)
-            return sent
+                return await self._send_whole(response, b"" if is_bodiless else content)
+            return await self._send_pieces(response, None if is_bodiless else iterator)
         finally:
             if iterator is not None and (aclose := getattr(iterator, "aclose", None)) is not None:
                 await aclose()
 
     def _must_close(self, is_body_in_hand: bool) -> bool:
         """Tell whether the connection cannot outlive the response that is about to be sent."""
-        if self._pace.is_draining or self._requests_count >= self._limits.requests_count_max:
-            return True
-        if self._h11.they_are_waiting_for_100_continue:
-            # Nobody knows whether the body will still come, so nobody knows where the next head is.
+        if self._requests_count >= self._limits.requests_count_max:
             return True
         decoder = self._decoder
+        if awaits_go_on(self._h11, decoder):
+            # Nobody knows whether the body will still come, so nobody knows where the next head is.
+            return True
+        if self._pace.is_draining and not (decoder.done and self._buffer):
+            return True
         # An iterator may be reading this very body, so only a response in hand settles the rest.
         return (
             is_body_in_hand
@@ -393,11 +391,8 @@ class Http1Server:
             if len(content) <= _JOIN_BYTES_MAX:
                 await self._send_paced(b"".join((head, *parts, tail)))
             else:
-                await self._send_paced(head)
-                for part in parts:
+                for part in filter(None, (head, *parts, tail)):
                     await self._send_paced(part)
-                if tail:
-                    await self._send_paced(tail)
         except (OSError, ClosedError) as error:
             self._lose(error)
             return 0
@@ -533,26 +528,29 @@ class Http1Server:
         limit = None if self._handed_over else self._pace.overdue(now)
         if limit is None or self._end is not None:
             return limit
-        if limit is Limit.IDLE_TIME:
-            draining = self._pace.is_draining
-            self._end = End(EndReason.DRAINED if draining else EndReason.IDLE, limit=limit)
-        elif limit is Limit.SEND_RATE:
-            self._end = End(
-                EndReason.CUT, detail="the peer took the response too slowly", limit=limit
-            )
-        else:
-            part = "head" if limit is Limit.HEAD_TIME else "body"
-            self._overdue = ViolationError(408, f"the request {part} came too slowly", limit)
-            self._end = End(EndReason.REFUSED, 408, self._overdue.detail, limit)
-            self._linger = True
+        self._end, self._overdue = end_of(limit, is_draining=self._pace.is_draining)
+        self._linger = self._overdue is not None
         return limit
+
+    def resume(self, data: bytes) -> None:
+        """
+        Go on after all: *data* arrived while the connection was ended for being idle.
+
+        Raises:
+            UsageError: It was not ended for that, or is closed.
+        """
+        if self._end is None or self._end.limit is not Limit.IDLE_TIME or self._is_closed:
+            raise UsageError("only an idle connection that was ended can go on")
+        self._end = None
+        self._buffer += data
 
     def drain(self) -> None:
         """
         End soon, without cutting anything: the next response is the last, and says so.
 
-        A connection on which nothing is asked for within `Limits.drain_seconds` is over, as
-        `check_time` will tell: a request that is on its way already finds somebody at home.
+        What the peer has sent behind that request already is answered first.  A connection on which
+        nothing is asked for within `Limits.drain_seconds` is over, as `check_time` will tell: a
+        request that is on its way finds somebody at home.
         """
         self._pace.drain()
 
@@ -578,6 +576,7 @@ class Http1Server:
 
         Cancellation: the stream is closed all the same.
         """
+        self._is_closed = True
         if self._end is None:
             self._end = End(EndReason.CLOSED)
         if self._handed_over:

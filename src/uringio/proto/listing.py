@@ -122,23 +122,34 @@ a:focus-visible {{ outline: 2px solid var(--link); outline-offset: 2px; border-r
 h1 {{ margin: 0 0 1.2rem; font-size: 1.35rem; font-weight: 600; overflow-wrap: anywhere }}
 h1 i {{ margin: 0 .3em; color: var(--faint); font-style: normal; font-weight: 400 }}
 table {{ width: 100%; border-collapse: separate; border-spacing: 0; background: var(--sheet);
-  border: 1px solid var(--line); border-radius: 8px; overflow: hidden }}
+  border: 1px solid var(--line); border-radius: 8px }}
 th, td {{ padding: .42rem 1rem; text-align: left; border-bottom: 1px solid var(--line) }}
 tbody tr:last-child td {{ border-bottom: 0 }}
 tbody tr:hover td {{ background: var(--hover) }}
-th {{ font-weight: 600; font-size: .85rem }}
+tbody tr:last-child td:first-child {{ border-bottom-left-radius: 7px }}
+tbody tr:last-child td:last-child {{ border-bottom-right-radius: 7px }}
+th {{ position: sticky; top: 0; z-index: 1; background: var(--sheet); font-weight: 600;
+  font-size: .85rem }}
+th:first-child {{ border-top-left-radius: 7px }}
+th:last-child {{ border-top-right-radius: 7px }}
 th a {{ color: var(--faint) }}
 th[aria-sort] a {{ color: var(--ink) }}
-td:first-child {{ width: 100%; overflow-wrap: anywhere }}
+td:first-child {{ position: relative; width: 100%; padding-left: 2.7rem;
+  overflow-wrap: anywhere }}
+td a {{ white-space: pre-wrap; unicode-bidi: isolate }}
 .n {{ text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }}
 td.n {{ color: var(--faint) }}
-svg {{ width: 1.1em; height: 1.1em; margin-right: .6em; vertical-align: -.18em;
+svg {{ position: absolute; left: 1rem; top: .62rem; width: 1.1em; height: 1.1em;
   fill: var(--file) }}
 .d svg {{ fill: var(--folder) }}
 .d a {{ font-weight: 500 }}
-.none {{ padding: 1.5rem 1rem; color: var(--faint) }}
+td.none {{ padding: 1.5rem 1rem; color: var(--faint) }}
 footer {{ margin-top: .9rem; color: var(--faint); font-size: .85rem }}
-@media (max-width: 34rem) {{ .t {{ display: none }} th, td {{ padding: .42rem .7rem }} }}
+@media (max-width: 34rem) {{
+  .t {{ display: none }}
+  th:nth-child(2) {{ border-top-right-radius: 7px }}
+  body {{ padding: 1.2rem .7rem 2rem }}
+}}
 </style>
 </head>
 <body>
@@ -152,8 +163,22 @@ footer {{ margin-top: .9rem; color: var(--faint); font-size: .85rem }}
 """
 
 
+# Characters that would not be seen, or turn what stands around them about, as something to see.
+_UNSEEN = (
+    *range(0x80, 0xA0),
+    0x61C,
+    0x200E,
+    0x200F,
+    *range(0x2028, 0x202F),
+    *range(0x2066, 0x206A),
+)
+_SEEN = (
+    dict.fromkeys(_UNSEEN, 0xFFFD) | {code: 0x2400 + code for code in range(32)} | {0x7F: 0x2421}
+)
+
+
 def _shown(name: bytes) -> str:
-    return html.escape(name.decode("utf-8", "replace"))
+    return html.escape(name.decode("utf-8", "replace").translate(_SEEN))
 
 
 def listing_page(

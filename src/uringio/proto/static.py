@@ -14,6 +14,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import attrs
 
+from uringio.proto._octets import is_host
+
 __all__ = [
     "Target",
     "TargetError",
@@ -67,7 +69,7 @@ class Target:
         return ("/" + "".join(parts) + self.query).encode("ascii")
 
 
-_SCHEME = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_SCHEME = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -81,6 +83,8 @@ def parse_target(target: str) -> Target:
         TargetError: It is malformed, or names what no folder holds.
     """
     if (scheme := _SCHEME.match(target)) is not None:
+        if not is_host(authority := scheme[1].encode("latin-1")) or authority[:1] in {b"", b":"}:
+            raise TargetError(400, "the target names no host")
         target = target[scheme.end() :]
         if not target.startswith("/"):
             target = "/" + target

@@ -30,6 +30,8 @@ _DATES = (
     ),
 )  # fmt: skip
 
+_DATE_BYTES_MAX = 33  # "Wednesday, 09-Nov-94 08:49:37 GMT"
+
 
 def entity_tag(status: os.stat_result, coding: str = "") -> bytes:
     """
@@ -43,9 +45,14 @@ def entity_tag(status: os.stat_result, coding: str = "") -> bytes:
     return f'"{status.st_mtime_ns:x}-{status.st_size:x}{mark}"'.encode("ascii")
 
 
-@lru_cache(maxsize=512)
 def parse_http_date(value: bytes) -> int | None:
     """Return a date, in any of the three forms that HTTP has had, as seconds since the epoch."""
+    # What a peer makes long is not kept.
+    return _parse_date(value) if len(value) <= _DATE_BYTES_MAX else None
+
+
+@lru_cache(maxsize=512)
+def _parse_date(value: bytes) -> int | None:
     for pattern in _DATES:
         if (match := pattern.fullmatch(value)) is not None:
             break
