@@ -25,7 +25,7 @@ ROOMS: dict[str, frozenset[str] | None] = {
     "streams": frozenset({"_own", "_driver", "errors"}),
     **{
         surface: frozenset({"_own", "_driver", "errors", "streams", "clock", "offloading"})
-        for surface in ("net", "files", "fs", "sync", "signals", "process")
+        for surface in ("net", "files", "fs", "buffers", "sync", "signals", "process")
     },
     **{
         # What every other surface room may wait with.

@@ -492,7 +492,7 @@ def test_reset_while_sending(scheduler: Scheduler) -> None:
     scheduler.run(main)
 
 
-@pytest.mark.parametrize("call", ["recv", "recvmsg"])
+@pytest.mark.parametrize("call", ["recv", "recv_into", "recvmsg"])
 def test_reset_that_came_with_the_cancellation_is_kept(scheduler: Scheduler, call: str) -> None:
     """
     A reader that is cancelled when the reset has come must not hide it from the next reader.
@@ -504,6 +504,8 @@ def test_reset_that_came_with_the_cancellation_is_kept(scheduler: Scheduler, cal
         async with with_peer() as (stream, peer), connected() as (signal, other):
 
             async def receive() -> object:
+                if call == "recv_into":
+                    return await stream.recv_into(bytearray(10))
                 return await getattr(stream, call)()
 
             async def cancel() -> None:
