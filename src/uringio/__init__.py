@@ -45,7 +45,8 @@ from uringio.net import (
     wait_readable,
     wait_writable,
 )
-from uringio.offloading import offload
+from uringio.offloading import MayBlock, offload, offload_blocking
+from uringio.outcomes import Done, Ended, Refused, outcome
 
 __all__ = [
     "BorrowedError",
@@ -57,12 +58,16 @@ __all__ = [
     "ClosedError",
     "Context",
     "DatagramSocket",
+    "Done",
     "DoubleReleaseError",
     "EndOfStreamError",
+    "Ended",
     "File",
     "Listener",
+    "MayBlock",
     "OpError",
     "RWFlags",
+    "Refused",
     "Resolve",
     "RingError",
     "RingForkedError",
@@ -84,9 +89,11 @@ __all__ = [
     "listen_unix",
     "move_on_after",
     "offload",
+    "offload_blocking",
     "open_file",
     "open_udp",
     "open_unix_datagram",
+    "outcome",
     "resolve",
     "run",
     "sleep",

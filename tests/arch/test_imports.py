@@ -30,7 +30,7 @@ ROOMS: dict[str, frozenset[str] | None] = {
     **{
         # What every other surface room may wait with.
         surface: frozenset({"_driver", "errors"})
-        for surface in ("clock", "offloading")
+        for surface in ("clock", "offloading", "outcomes")
     },
     "aio": frozenset({"_driver", "_own", "errors"}),
     "proto": frozenset({"errors", "streams"}),
