@@ -12,6 +12,7 @@ from uringio._run.entry import checkpoint, run
 from uringio._run.group import TaskGroup
 from uringio._run.scope import CancelScope, Timeout, move_on_after, timeout
 from uringio._run.task import Task
+from uringio.buffers import Buffer, BufferPool
 from uringio.clock import sleep
 from uringio.errors import (
     BorrowedError,
@@ -44,22 +45,29 @@ from uringio.net import (
     wait_readable,
     wait_writable,
 )
-from uringio.offloading import offload
+from uringio.offloading import MayBlock, offload, offload_blocking
+from uringio.outcomes import Done, Ended, Refused, outcome
 
 __all__ = [
     "BorrowedError",
+    "Buffer",
+    "BufferPool",
     "BusyError",
     "CancelScope",
     "Cancelled",
     "ClosedError",
     "Context",
     "DatagramSocket",
+    "Done",
     "DoubleReleaseError",
     "EndOfStreamError",
+    "Ended",
     "File",
     "Listener",
+    "MayBlock",
     "OpError",
     "RWFlags",
+    "Refused",
     "Resolve",
     "RingError",
     "RingForkedError",
@@ -81,9 +89,11 @@ __all__ = [
     "listen_unix",
     "move_on_after",
     "offload",
+    "offload_blocking",
     "open_file",
     "open_udp",
     "open_unix_datagram",
+    "outcome",
     "resolve",
     "run",
     "sleep",

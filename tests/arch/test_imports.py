@@ -25,12 +25,12 @@ ROOMS: dict[str, frozenset[str] | None] = {
     "streams": frozenset({"_own", "_driver", "errors"}),
     **{
         surface: frozenset({"_own", "_driver", "errors", "streams", "clock", "offloading"})
-        for surface in ("net", "files", "fs", "sync", "signals", "process")
+        for surface in ("net", "files", "fs", "buffers", "sync", "signals", "process")
     },
     **{
         # What every other surface room may wait with.
         surface: frozenset({"_driver", "errors"})
-        for surface in ("clock", "offloading")
+        for surface in ("clock", "offloading", "outcomes")
     },
     "aio": frozenset({"_driver", "_own", "errors"}),
     "proto": frozenset({"errors", "streams"}),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from uringio._sys.system import System
 
-from .op import DONE, Offload, Op
+from .op import DONE, Awaited, Offload, Op
 from .workers import Workers
 
 __all__ = ["Offloads"]
@@ -52,15 +52,29 @@ class Offloads:
         finished, wake = self.finished, self._wake
         lock, running = self._lock, self._running
 
+        def end(value: object, error: BaseException | None) -> None:
+            with lock:  # so that who abandons the call knows that it will not wake any more
+                if use in running:
+                    finished.append((use, value, error))
+                    wake()
+
+        if isinstance(op, Awaited):
+            awaited = op
+
+            def tell() -> None:
+                if awaited.outcome is not None:
+                    end(*awaited.outcome)
+
+            op.tell = tell
+            tell()  # it may have come about already
+            return
+
         def call() -> None:
             try:
                 value, error = function(), None
             except BaseException as caught:  # the op's error, whatever it is
                 value, error = None, caught
-            with lock:  # so that who abandons the call knows that it will not wake any more
-                if use in running:
-                    finished.append((use, value, error))
-                    wake()
+            end(value, error)
             del value, error
 
         self._workers.start(call)

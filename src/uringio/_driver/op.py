@@ -69,7 +69,7 @@ find nothing under it.
 
 from collections.abc import Callable, Generator, Sequence
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeVar, cast
 
 from uringio._sys.layouts import IOVEC
 from uringio._sys.memory import Pinned, ReadableBuffer, pin
@@ -90,6 +90,7 @@ __all__ = [
     "STALE",
     "SUBMITTED",
     "TRANSITIONS",
+    "Awaited",
     "Offload",
     "Op",
     "Owner",
@@ -358,6 +359,17 @@ class Op(Generic[T_co]):
         """Whether the outcome has been delivered."""
         return self.state == SPENT
 
+    def came_to_nothing(self) -> bool:
+        """
+        Whether it has ended without a result, or can never begin.
+
+        For operations whose success has a value; for the others it says True once they are done.
+        """
+        state = self.state
+        if state in (DONE, SPENT):
+            return self.error is not None or self.value is None
+        return state == STALE
+
     def cancelled(self) -> bool:
         """Whether the outcome is a cancellation."""
         return self.state == SPENT and _is_cancellation(self.error)
@@ -425,6 +437,38 @@ class Offload(Op[T_co]):
     def __init__(self, function: Callable[[], T_co]) -> None:
         super().__init__(OFFLOAD)
         self.function = function
+
+
+class Awaited(Offload[T_co]):
+    """
+    Something that any thread may bring about, as an op.
+
+    Attributes:
+        tell: Has the driver take `outcome`; the driver's, None until the op has started.
+        outcome: Value and error, once it was brought about.
+    """
+
+    __slots__ = ("outcome", "tell")
+
+    def __init__(self) -> None:
+        super().__init__(_never)
+        self.tell: Callable[[], None] | None = None
+        self.outcome: tuple[object, BaseException | None] | None = None
+
+    def end(self, value: object = None, error: BaseException | None = None) -> None:
+        """
+        End it; from anywhere, also out of a finalizer, and also before it has started.
+
+        After the first end, or a cancellation, nothing happens.
+        """
+        if self.outcome is None:
+            self.outcome = value, error
+            if self.tell is not None:
+                self.tell()
+
+
+def _never() -> NoReturn:
+    raise AssertionError("nobody calls what is awaited")
 
 
 class Vectored(Op[T_co]):

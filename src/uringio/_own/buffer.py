@@ -2,14 +2,14 @@
 
 import weakref
 from types import TracebackType
-from typing import final
+from typing import cast, final
 
 from uringio._sys.memory import Memory, ReadableBuffer
 from uringio.errors import BorrowedError
 
-from .loans import Loan
+from .loans import Loan, State
 
-__all__ = ["Borrow", "Buffer"]
+__all__ = ["Borrow", "Buffer", "BufferLoan"]
 
 _PAGE_BYTES = 4096
 
@@ -55,7 +55,7 @@ class Buffer:
             raise ValueError(f"an alignment is a power of two, not {align}")
         spare = align if align > _PAGE_BYTES else 0  # a mapping begins at a page by itself
         memory = Memory(size + spare)
-        self.loan = Loan(memory, -(-memory.addr // align) * align, size)
+        self.loan: BufferLoan = BufferLoan(memory, -(-memory.addr // align) * align, size)
         self.key = self.loan.key
 
     @classmethod
@@ -142,14 +142,46 @@ class Buffer:
         """
         self.loan.release(self.key)
 
+    def renewed(self) -> "Buffer":
+        """
+        Return a new handle, as an operation would have, and make this one stale.
+
+        Raises:
+            UseAfterMoveError, BorrowedError: As every move.
+        """
+        loan = self.loan
+        loan.require(self.key, "be moved")
+        loan.key = -self.key
+        loan.state = State.RETURNED
+        loan.went = "another handle"
+        return loan.take(0)[1]
+
     def __buffer__(self, flags: int, /) -> memoryview:
         """Export the whole as a view; asked by ``memoryview(buffer)`` from Python 3.12 on."""
         return _tracked_view(self, 0, self.loan.size)
 
     def _open(self, what: str) -> None:
         loan = self.loan
-        if self.key != loan.key and (self.key != abs(loan.key) or not loan.views):
-            raise loan.refusal(self.key, what)
+        if self.key != loan.key and (self.key != -loan.key or loan.state != State.BORROWED):
+            loan.require(self.key, what)
+
+
+class BufferLoan(Loan):
+    """The loan of a `Buffer`."""
+
+    __slots__ = ()
+
+    def take(self, count: object) -> tuple[int, Buffer]:
+        """Return how many bytes were moved, and the handle to go on with."""
+        buffer = Buffer.__new__(Buffer)
+        buffer.loan = self
+        buffer.key = self.claim()
+        return cast("int", count), buffer
+
+    def copy(self, addr: int, count: int) -> bytes:
+        """Return the *count* bytes at *addr*, for whoever has it; the operation is over."""
+        offset = addr - self.memory.addr
+        return self.memory.slices[offset : offset + count]
 
 
 class Borrow:

@@ -18,8 +18,12 @@ anything: `tests/own` holds every method against the table.
 the same one.  A loan's key is positive only while it is IDLE, and is renewed with every completed
 operation, whose result is a new handle.  So one comparison of two numbers tells a handle that may
 be used from one that is stale, borrowed, lent or released; what is wrong is worked out only then.
-An operation that fails or is cancelled has nothing to hand out: it turns the old key again, and the
-memory is back where it came from.
+
+**Operations that come to nothing.**  One that failed, was cancelled, or was never begun has nothing
+to hand out: the old handle opens the memory again.  Nobody needs to tell the loan.  It refers to
+the operation, weakly, and looks at it when a handle does not fit: by then the operation is under
+way, or done with a result to be claimed, or it has come to nothing (`Mover.came_to_nothing`).
+Being right about that is safe because an operation ends only when the kernel has let go.
 
 The key is a generation that never wraps, so a stale handle can never open what came after.
 
@@ -27,6 +31,8 @@ Source: the ownership rules are Rust's, where the compiler keeps them; here they
 first wrong step at run time, and by the type checker as far as types can see.
 """
 
+import weakref
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Final, Protocol
 
@@ -65,6 +71,7 @@ TRANSITIONS: Final[dict[tuple[State, Event], State]] = {
     (State.IDLE, Event.LEND): State.LENT,
     (State.LENT, Event.COMPLETE): State.RETURNED,
     (State.LENT, Event.GIVE_BACK): State.IDLE,
+    (State.LENT, Event.CLAIM): State.IDLE,  # by an awaiter that is there when it completes
     (State.RETURNED, Event.CLAIM): State.IDLE,
     (State.IDLE, Event.RELEASE): State.RELEASED,
 }
@@ -75,6 +82,23 @@ class Home(Protocol):
 
     def take_back(self, loan: "Loan", /, *, forgotten: bool) -> None:
         """Take the memory of *loan*, which nothing refers to any more; must not raise."""
+        ...
+
+
+class Mover(Protocol):
+    """What a loan knows of the operation that has its memory."""
+
+    @property
+    def finish(self) -> Callable[[object], object] | None:
+        """What makes its result: this loan's `take`, or it has been put to another use."""
+        ...
+
+    def done(self) -> bool:
+        """Whether its outcome has been delivered."""
+        ...
+
+    def came_to_nothing(self) -> bool:
+        """Whether it has ended without a result, or can never begin."""
         ...
 
 
@@ -91,12 +115,11 @@ class Loan:
     Attributes:
         state: See the top of this module.
         key: What a handle must have to open it; the negative of it while it cannot be opened.
-        went: The operation that has it, or had it last.
-        went_fd: That operation's descriptor.
+        mover: The operation that has it, or had it last.
+        went: That operation's name, and its descriptor if it has one.
     """
 
-    __slots__ = ("addr", "home", "key", "memory", "site", "size", "state", "views", "went",
-                 "went_fd")  # fmt: skip
+    __slots__ = ("addr", "home", "key", "memory", "mover", "site", "size", "state", "views", "went")
 
     def __init__(self, memory: Memory, addr: int, size: int, home: Home | None = None) -> None:
         self.memory = memory
@@ -107,15 +130,28 @@ class Loan:
         self.state = State.IDLE
         self.key = 1
         self.views = 0
+        self.mover: weakref.ref[Mover] | None = None
         self.went = ""
-        self.went_fd = -1
 
     # --- events ----------------------------------------------------------------------------------
 
+    def require(self, key: int, what: str) -> None:
+        """
+        Raise as `refusal` says, unless a handle with *key* opens it after all.
+
+        Args:
+            what: What was asked for, as in "it cannot ...".
+        """
+        if self.key == key:
+            return
+        self._look()
+        if self.key != key:
+            raise self.refusal(key, what)
+
     def borrow(self, key: int) -> None:
         """Count one more view; raises as `refusal` says."""
-        if key != abs(self.key) or self.state > State.BORROWED:
-            raise self.refusal(key, "be viewed")
+        if self.key != -key or self.state != State.BORROWED:
+            self.require(key, "be viewed")
         self.views += 1
         self.state = State.BORROWED
         self.key = -key
@@ -129,18 +165,22 @@ class Loan:
             self.state = State.IDLE
             self.key = -self.key
 
-    def lend(self, key: int, went: str, fd: int) -> None:
+    def lend(self, key: int, mover: "weakref.ref[Mover]", went: str) -> None:
         """
-        Move it into the operation *went* on *fd*; raises as `refusal` says.
+        Move it into an operation; raises as `refusal` says.
 
         Surface calls that are hot write these lines themselves.
+
+        Args:
+            mover: The operation, whose ``hold`` is this loan from now on, and `take` its finish.
+            went: Its name, for messages.
         """
         if key != self.key:
-            raise self.refusal(key, "be moved into " + went)
+            self.require(key, "be moved into " + went)
         self.key = -key
         self.state = State.LENT
+        self.mover = mover
         self.went = went
-        self.went_fd = fd
 
     def complete(self) -> None:
         """Note that the operation has succeeded, and that nobody has its result yet."""
@@ -154,17 +194,23 @@ class Loan:
             self.key = -self.key
 
     def claim(self) -> int:
-        """Take it out of its operation; returns the key for a new handle."""
-        if self.state != State.RETURNED:
+        """Take it out of its operation, which has succeeded; returns the key for a new handle."""
+        if self.state != State.LENT and self.state != State.RETURNED:
             raise UsageError("the result of this operation was taken already")
         self.state = State.IDLE
         self.key = 1 - self.key
         return self.key
 
+    def take(self, count: object) -> object:
+        """Make the result of the operation that has it, out of what the kernel answered."""
+        return count, self.claim()
+
     def release(self, key: int) -> None:
         """Give it up for good; raises as `refusal` says."""
+        if self.state == State.RELEASED and key == -self.key:
+            raise DoubleReleaseError("this buffer was released already")
         if key != self.key:
-            raise self.refusal(key, "be released", DoubleReleaseError)
+            self.require(key, "be released")
         self.state = State.RELEASED
         self.key = -key
         if self.home is not None:
@@ -173,33 +219,32 @@ class Loan:
 
     # --- saying what is wrong --------------------------------------------------------------------
 
-    def refusal(
-        self, key: int, what: str, released_error: type[UsageError] = UseAfterMoveError
-    ) -> UsageError:
-        """
-        Say why a handle with *key* does not open it.
-
-        Args:
-            what: What was asked for, as in "it cannot ...".
-            released_error: The kind of error where it was released.
-        """
+    def refusal(self, key: int, what: str) -> UsageError:
+        """Say why a handle with *key* does not open it."""
         if self.state == State.RELEASED:
-            return released_error(f"this buffer was released, so it cannot {what}")
+            return UseAfterMoveError(f"this buffer was released, so it cannot {what}")
         if key != abs(self.key):
             return UseAfterMoveError(
-                f"this handle's buffer was moved into {self._place()}, so it cannot {what}; "
-                "use the handle that the operation returned"
+                f"this handle's buffer was moved into {self.went}, so it cannot {what}; use the "
+                "handle that the operation returned"
             )
         if self.state == State.BORROWED:
             views = "a view of it is" if self.views == 1 else f"{self.views} views of it are"
             return BorrowedError(f"{views} alive, so this buffer cannot {what}")
         came = "which still has it" if self.state == State.LENT else "whose result nobody has taken"
         return UseAfterMoveError(
-            f"this buffer was moved into {self._place()}, {came}, so it cannot {what}"
+            f"this buffer was moved into {self.went}, {came}, so it cannot {what}"
         )
 
-    def _place(self) -> str:
-        return f"{self.went} on fd {self.went_fd}" if self.went_fd >= 0 else self.went
+    def _look(self) -> None:
+        """See what has become of the operation that has it."""
+        if self.state != State.LENT:
+            return
+        mover = self.mover() if self.mover is not None else None
+        if mover is None or mover.finish != self.take or mover.came_to_nothing():
+            self.give_back()
+        elif mover.done():
+            self.complete()
 
     def __del__(self) -> None:
         # Nothing refers to it: no handle, no view, and no operation in flight.

@@ -19,7 +19,7 @@ from typing import Final
 from uringio._sys.memory import Memory
 from uringio.errors import UsageError
 
-from .buffer import Buffer
+from .buffer import Buffer, BufferLoan
 from .loans import Loan
 
 __all__ = ["SIZE_CLASSES", "Pool", "PoolStatistics"]
@@ -128,7 +128,7 @@ class Pool:
             self._out[offset] = wanted, slab
             self._out_bytes += wanted
             self._allocated_count += 1
-        loan = Loan(self.memory, self.memory.addr + offset, size, self)
+        loan = BufferLoan(self.memory, self.memory.addr + offset, size, self)
         if sys.flags.dev_mode:
             loan.site = _site()
         buffer = Buffer.__new__(Buffer)

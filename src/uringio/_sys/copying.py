@@ -19,6 +19,7 @@ __all__ = [
     "remove_file",
 ]
 
+_PRIVILEGED: Final = stat.S_ISUID | stat.S_ISGID
 _FICLONE: Final = 0x40049409  # _IOW(0x94, 9, int)
 # What says "not here" of extended attributes, rather than "this went wrong".
 _NO_XATTR: Final = frozenset({
@@ -83,25 +84,56 @@ def copy_metadata(
         ownership: Owner and group too.
 
     Raises:
-        OSError: Mode, times or ownership were refused.
+        OSError: Something of it was refused; the rest was done.
     """
+    failure: OSError | None = None
     mode = status.st_mode & 0o7777
     if ownership:
-        os.chown(target, status.st_uid, status.st_gid)  # first: it clears modes and capabilities
+        try:
+            os.chown(target, status.st_uid, status.st_gid)  # first: it clears what chmod sets
+        except OSError as error:
+            failure = error
+    if mode & _PRIVILEGED:
+        mode &= ~_lost_privileges(target, status)
+    try:
+        _copy_attributes(source, target)
+    except OSError as error:
+        failure = failure or error
+    try:
+        os.chmod(target, mode)
+    except OSError as error:
+        failure = failure or error
+    try:
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    except OSError as error:
+        failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+def _lost_privileges(target: int | bytes, status: os.stat_result) -> int:
+    """Return which of set-user-ID and set-group-ID would be of somebody else than they were."""
+    there = os.stat(target)
+    lost = stat.S_ISUID if there.st_uid != status.st_uid else 0
+    # Of a folder, set-group-ID is no privilege.
+    if there.st_gid != status.st_gid and not stat.S_ISDIR(there.st_mode):
+        lost |= stat.S_ISGID
+    return lost
+
+
+def _copy_attributes(source: int | bytes, target: int | bytes) -> None:
     try:
         names = os.listxattr(source)
     except OSError as error:
         if error.errno not in _NO_XATTR:
             raise
-        names = []
+        return
     for name in names:
         try:
             os.setxattr(target, name, os.getxattr(source, name))
         except OSError as error:
             if error.errno not in _NO_XATTR:
                 raise
-    os.chmod(target, mode)
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def copy_status(name: bytes, folder_fd: int, status: os.stat_result, *, ownership: bool) -> None:

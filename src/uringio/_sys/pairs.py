@@ -77,20 +77,29 @@ class Draft:
         self.name = name
         self.made_as = made_as
 
-    def finish(self, *, ownership: bool) -> None:
+    def finish(self, *, ownership: bool) -> OSError | None:
         """
         Keep metadata, and give the final name.
+
+        Returns:
+            What was refused of the metadata; the copy is complete but for that.
 
         Raises:
             OSError: The copy is incomplete; `undo` it.
         """
-        copying.copy_metadata(self.source_fd, self.target_fd, self.status, ownership=ownership)
+        refusal: OSError | None = None
+        try:
+            copying.copy_metadata(self.source_fd, self.target_fd, self.status, ownership=ownership)
+        except OSError as error:
+            refusal = error
+            refusal.filename2 = self.name
         if self.made_as != self.name:
             # Network filesystems say in close, of any descriptor, that they could not write.
             os.close(os.dup(self.target_fd))
             os.replace(
                 self.made_as, self.name, src_dir_fd=self._folder_fd, dst_dir_fd=self._folder_fd
             )
+        return refusal
 
     def undo(self) -> None:
         """Remove what was made; the descriptors stay open."""
@@ -204,7 +213,7 @@ class FolderPair:
         with contextlib.suppress(FileNotFoundError):
             there = self.look_at_copy(target_name)
             if (there.st_dev, there.st_ino) == source:
-                raise OSError(errno.EINVAL, "source and target are one folder")
+                raise _overlap("source and target are one folder", target_name)
         fd, identity = os.dup(self.target_fd), self.target_identity()
         try:
             while identity != source:
@@ -218,7 +227,7 @@ class FolderPair:
             return  # nor could the source be found on this way; its folders are looked at as well
         finally:
             os.close(fd)
-        raise OSError(errno.EINVAL, "the target is inside of the source")
+        raise _overlap("the target is inside of the source", target_name)
 
     def look(self, name: bytes, *, follow: bool) -> os.stat_result:
         """Look at a name in the source; raises OSError."""
@@ -304,7 +313,10 @@ class FolderPair:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
         if not exist_ok:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
-        if not stat.S_ISREG(there.st_mode) and not stat.S_ISLNK(there.st_mode):
+        # A device or FIFO gives its name to its like only: whoever copies a file to it by mistake
+        # would lose it.
+        kind = stat.S_IFMT(there.st_mode)
+        if kind not in {stat.S_IFREG, stat.S_IFLNK, stat.S_IFMT(source.st_mode)}:
             raise OSError(errno.EEXIST, "the target is neither file, folder nor link", name)
 
     def make_link(
@@ -386,6 +398,12 @@ class FolderPair:
         for fd in (source_fd, target_fd):
             if fd >= 0:
                 os.close(fd)
+
+
+def _overlap(what: str, target_name: bytes) -> OSError:
+    error = OSError(errno.EINVAL, what)
+    error.filename2 = target_name
+    return error
 
 
 def copy_small(draft: Draft, ways: Ways, refused: set[int]) -> int:

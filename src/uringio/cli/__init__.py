@@ -12,6 +12,20 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
+_CP_DESCRIPTION = """\
+Copy files and folders with all that is in them: modes, times, links, hard links, holes and
+extended attributes are kept, owner and group if you are root, blocks shared where the
+filesystem can.
+
+If DEST is a folder, each SOURCE is copied into it by its own name; with several of them it
+must be one. Links are copied as links. What fails is told in one line, and the rest copied.
+"""
+_CP_EPILOG = """\
+A copy is whole or not there: Ctrl-C, or a failure, removes the file that is incomplete. A file
+that takes the place of another is made as .uringio-* beside it, then renamed.
+Exit status: 0 all copied (and verified), 1 something was not, 2 wrong usage, 130 Ctrl-C.
+"""
+
 _BACKENDS = ("auto", "uring", "epoll")
 
 
@@ -37,6 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .probe import probe
 
         return probe(is_json=options.json)
+    if options.command == "cp":
+        from . import cp
+
+        return cp.cp(
+            cp.Options(
+                sources=tuple(options.sources),
+                target=options.target,
+                backend=None if options.backend == "auto" else options.backend,
+                verify=options.verify,
+                is_quiet=options.quiet,
+            )
+        )
     from .serve import Options, serve
 
     return serve(
@@ -141,7 +167,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(command="probe")
     command.add_argument("--json", action="store_true", help="for programs; see docs/probe.md")
+    _add_cp(commands.add_parser("cp", help="copy files and folders"))
     return parser
+
+
+def _add_cp(command: argparse.ArgumentParser) -> None:
+    command.description = _CP_DESCRIPTION
+    command.epilog = _CP_EPILOG
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.set_defaults(command="cp")
+    command.add_argument("sources", metavar="SOURCE", nargs="+", help="a file or folder")
+    command.add_argument("target", metavar="DEST", help="the copy's name, or the folder for it")
+    command.add_argument(
+        "--verify",
+        action="store_true",
+        help="then read both again, the copy from the device where possible, and compare",
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress; failures are told")
+    command.add_argument(
+        "--backend",
+        choices=_BACKENDS,
+        default="auto",
+        help="auto takes io_uring where it works (default: %(default)s)",
+    )
 
 
 def _port(text: str) -> int:

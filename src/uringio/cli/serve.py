@@ -29,6 +29,7 @@ from uringio.net import Listener, SocketStream, adopt_listener, wait_readable
 from uringio.proto.http1 import Field
 
 from .access_log import AccessLog
+from .descriptors import raise_descriptor_limit
 from .file_server import FileServer, Manners
 from .tree import Tree
 from .workers import Supervisor, stop_listening, turn_away, waits_to_be_accepted
@@ -101,7 +102,7 @@ def serve(options: Options) -> int:
     """
     try:
         manners = _manners(options)
-        _raise_descriptor_limit()
+        raise_descriptor_limit()
         if options.inherited_fd is not None:
             listening = socket.socket(fileno=options.inherited_fd)
         else:
@@ -136,14 +137,6 @@ def _manners(options: Options) -> Manners:
     if re.fullmatch(r"[\x21-\x7e]*", options.cors) is None:
         raise StartError(f"--cors: {options.cors!r} is not an origin")
     return Manners(os.fsencode(options.index), options.cors.encode("ascii"), tuple(headers))
-
-
-def _raise_descriptor_limit() -> None:
-    """Allow as many connections as the system does; the soft limit is one for programs of old."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _connections_max(options: Options) -> int:

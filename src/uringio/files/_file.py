@@ -29,6 +29,7 @@ from ._flags import READ_FLAGS, WRITE_FLAGS, RWFlags
 from ._hull import AT_POSITION, Hull, Taker
 from ._iterators import Chunks, Lines
 from ._limits import Limits, Readable, Writable, size_of
+from ._moves import Moves
 
 __all__ = ["File"]
 
@@ -42,7 +43,7 @@ _PENDING: Final = frozenset({NEW, SUBMITTED, CANCELLING, DONE})
 _NO_FLAGS: Final = RWFlags(0)
 
 
-class File:
+class File(Moves):
     """
     An open file; close it with `aclose`, or use it as an async context manager.
 
@@ -61,7 +62,6 @@ class File:
         "_driver",
         "_fd",
         "_hull",
-        "_limits",
         "_ops",
         "_ops_max",
         "_positional",
@@ -248,7 +248,7 @@ class File:
                 hull.move(at + cast("int", count), os.SEEK_SET)
             return cast("int", count)
 
-        op = self._hand_out_write(at, data, flags)
+        op: Op[int] = self._hand_out_write(at, data, flags)
         op.finish = move
         return self._claim(op)
 
@@ -486,23 +486,24 @@ class File:
             return self.hand_out(Op(READ, fd, 0, size, offset, flags, buffer, None, finish))
         return self.hand_out(Op(READ_CACHED, fd, 0, size, offset, 0, buffer, None, finish))
 
-    def _hand_out_write(self, offset: int, data: Readable, flags: RWFlags) -> Op[int]:
+    def _hand_out_write(
+        self,
+        offset: int,
+        data: Readable,
+        flags: RWFlags,
+        finish: Callable[[object], T] | None = None,
+    ) -> Op[T]:
         fd = self._fd.number
         self._limits.check_memory(data)
         if flags:
             self._limits.check_flags(flags, WRITE_FLAGS)
             if flags & RWFlags.HIPRI:
-                return self.hand_out(Vectored(o.WRITEV, fd, [data], offset, flags))
+                return self.hand_out(Vectored(o.WRITEV, fd, [data], offset, flags, finish))
         size = min(size_of(data), _TRANSFER_BYTES_MAX)
-        return self.hand_out(Op(WRITE, fd, 0, size, offset, flags, data))
+        return self.hand_out(Op(WRITE, fd, 0, size, offset, flags, data, None, finish))
 
     def _hand_out_pieces(
-        self,
-        code: int,
-        offset: int,
-        pieces: Sequence[Readable],
-        flags: RWFlags,
-        legal: RWFlags,
+        self, code: int, offset: int, pieces: Sequence[Readable], flags: RWFlags, legal: RWFlags
     ) -> Op[int]:
         offset = self._limits.place(offset)
         if len(pieces) > _PIECES_MAX:

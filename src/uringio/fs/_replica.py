@@ -88,8 +88,11 @@ class Replica(Walk):
             if large:
                 handed_over = True
                 return _LargeCopy(self, folder, path, draft, twin)
-            size = self._copy_small(draft)
-            self.settle(twin, os.path.join(folder.place, target_name))
+            size, refusal = self._copy_small(draft)
+            place = os.path.join(folder.place, target_name)
+            if refusal is not None:
+                self.fail(named(refusal, path, place))
+            self.settle(twin, place)
             twin = None
             return size
         finally:
@@ -98,17 +101,17 @@ class Replica(Walk):
             if not handed_over:
                 self.settle(twin, b"")
 
-    def _copy_small(self, draft: "Draft") -> int:
+    def _copy_small(self, draft: "Draft") -> tuple[int, OSError | None]:
         try:
             try:
                 size = self.system.copy_small(draft, self.system, self._refused)
-                draft.finish(ownership=self._ownership)
+                refusal = draft.finish(ownership=self._ownership)
             finally:
                 draft.close()
         except BaseException:
             draft.undo()
             raise
-        return size
+        return size, refusal
 
     def _claim(self, status: os.stat_result) -> _Twin | None:
         """Return the twin of a file: ours to see to, or complete; None if somebody is at it."""
@@ -205,7 +208,10 @@ class _LargeCopy:
     def _finish(self, _source: int, _target: int) -> None:
         if self.folder.acquire():
             try:
-                self._draft.finish(ownership=self._job.ownership)
+                refusal = self._draft.finish(ownership=self._job.ownership)
+                if refusal is not None:
+                    place = os.path.join(self.folder.place, self._draft.name)
+                    self._job.fail(named(refusal, self._path, place))
             finally:
                 self.folder.release()
 

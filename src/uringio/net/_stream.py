@@ -12,6 +12,8 @@ from uringio._driver.op import (
     NEW,
     READY,
     RECV,
+    RECV_INTO,
+    RECVMSG,
     SEND_ALL,
     SHUTDOWN,
     SPENT,
@@ -35,11 +37,14 @@ from ._messages import (
     scatter,
     writable_pieces,
 )
+from ._moves import Moves, arrived
+from ._polling import KeepsUnread
 
 __all__ = ["SocketStream"]
 
 T = TypeVar("T")
 
+_RECEIVES: Final = frozenset({RECV, RECV_INTO, RECVMSG})
 _SHUT_WR: Final = 1
 # What one operation is asked for at most; drivers have buffers of this size.
 _RECV_BYTES_MAX: Final = 65536
@@ -54,7 +59,7 @@ _CLOSED_SEND: Final[Op[None]] = Op(READY)
 _CLOSED_SEND.state = STALE
 
 
-class _Hull:
+class _Hull(KeepsUnread):
     """
     What a stream's operations keep alive: its descriptor, and what nobody has read yet.
 
@@ -68,21 +73,28 @@ class _Hull:
         self.fd = fd
         self.unread: deque[bytes | OSError] = deque()
 
+    def has_unread(self) -> bool:
+        """See `KeepsUnread`."""
+        return bool(self.unread)
+
     def orphan(self, op: Op[T], value: object, /) -> None:
         """
         Keep what a cancelled receive had got; see `Owner`.
 
         Its error too: a reset is reported once, and after it comes what looks like an orderly end.
         """
-        if op.code == RECV and value and isinstance(value, bytes | OSError):
+        if op.code in _RECEIVES and value and isinstance(value, bytes | OSError):
             self.unread.append(value)
+        elif op.code == RECV_INTO and value and isinstance(value, int):
+            # Not out of `hold` or `memory`: an op that was done has let go of them.
+            self.unread.append(arrived(op, value))
         elif isinstance(value, Received):
             value.close_fds()
             if data := value.payload():
                 self.unread.append(data)
 
 
-class SocketStream:
+class SocketStream(Moves):
     """
     A connected stream socket.
 
@@ -96,16 +108,12 @@ class SocketStream:
 
     __slots__ = (
         "__weakref__",
-        "_driver",
         "_eof_op",
         "_fd",
         "_hull",
         "_recv_op",
-        "_recvmsg_op",
         "_remote",
         "_send_op",
-        "_sendmsg_op",
-        "_unread",
     )
 
     def __init__(self, driver: Driver, fd: int, remote: bytes | None = None) -> None:
@@ -118,9 +126,10 @@ class SocketStream:
         self._recv_op: Op[bytes] = self._make_recv_op(fd)
         self._send_op: Op[None] = self._make_send_op(fd)
         self._eof_op: Op[None] | None = None
-        # The last ones; while one is under way, a closed op stands in for the one of its direction.
-        self._recvmsg_op: Op[Message] | None = None
-        self._sendmsg_op: Op[int] | None = None
+        # The last that were not plain; after one, a closed op stands in for the plain one of its
+        # direction, until that is wanted again.
+        self._last_recv = self._last_send = None
+        self._into_op = self._out_op = self._foreign = None
 
     def __repr__(self) -> str:
         return f"<SocketStream {self._fd!r}>"
@@ -202,13 +211,15 @@ class SocketStream:
             op.state = STALE
         elif in_flight(op):
             raise BusyError(f"another task is receiving on {self!r}")
-        self._supersede(self._recvmsg_op, "receiving")
+        self._supersede(self._last_recv, "receiving")
+        self._supersede(self._foreign_op(), "receiving")
         if self._unread:
             kept: Op[bytes] = Op(READY, finish=lambda _: self._take_unread(max_bytes))
             kept.home = self._driver
             return kept
         if op.state != SPENT:
             op = self._recv_op = self._make_recv_op(fd)
+        self._last_recv = None
         op.state = NEW
         op.error = None
         op.len = min(max_bytes, _RECV_BYTES_MAX)
@@ -272,7 +283,7 @@ class SocketStream:
         Source: shutdown(2).
         """
         fd = self._fd.number
-        if in_flight(self._send_op) or (self._sendmsg_op and in_flight(self._sendmsg_op)):
+        if in_flight(self._send_op) or (self._last_send and in_flight(self._last_send)):
             raise BusyError(f"another task is sending on {self!r}")
         before = self._eof_op
         if before is not None and before.state == NEW:
@@ -292,12 +303,13 @@ class SocketStream:
             op.memory = None
         elif in_flight(op):
             raise BusyError(f"another task is sending on {self!r}")
-        self._supersede(self._sendmsg_op, "sending")
+        self._supersede(self._last_send, "sending")
         if view.nbytes == 0:
             return Op(READY)
         if view.nbytes > _SEND_BYTES_MAX:
             return self._send_in_pieces(view.cast("B"))
         op = self._send_op = self._make_send_op(fd)
+        self._last_send = None
         op.state = NEW
         op.memory = data
         op.len = view.nbytes
@@ -350,12 +362,9 @@ class SocketStream:
 
         Source: sendmsg(2), unix(7).
         """
-        fd = self._fd.number
-        self._supersede(self._send_op, "sending")
-        self._supersede(self._sendmsg_op, "sending")
         op = outgoing_op(
             self._driver,
-            fd,
+            self._claim_writer(),
             self._hull,
             pieces,
             fds=fds,
@@ -363,7 +372,7 @@ class SocketStream:
             ancillary=ancillary,
             empty=not (fds or credentials or ancillary),
         )
-        self._send_op, self._sendmsg_op = _CLOSED_SEND, op
+        self._last_send = op
         return op
 
     def recvmsg(
@@ -421,14 +430,26 @@ class SocketStream:
     def _recvmsg(self, fd: int, memory: Incoming) -> Op[Message]:
         driver = self._driver
         op = incoming_op(driver, fd, self._hull, memory, lambda got: make_message(driver, got))
-        self._recv_op, self._recvmsg_op = _CLOSED_RECV, op
+        self._last_recv = op
         return op
 
     def _claim_reader(self) -> int:
         fd = self._fd.number
         self._supersede(self._recv_op, "receiving")
-        self._supersede(self._recvmsg_op, "receiving")
+        self._supersede(self._last_recv, "receiving")
+        self._supersede(self._foreign_op(), "receiving")
+        self._recv_op = _CLOSED_RECV
         return fd
+
+    def _claim_writer(self) -> int:
+        fd = self._fd.number
+        self._supersede(self._send_op, "sending")
+        self._supersede(self._last_send, "sending")
+        self._send_op = _CLOSED_SEND
+        return fd
+
+    def _owner(self) -> _Hull:
+        return self._hull
 
     def _supersede(self, op: Op[object] | None, doing: str) -> None:
         """Let *op* never start, or raise `BusyError` if it has."""
@@ -487,11 +508,12 @@ class SocketStream:
         Cancellation: the stream is closed all the same.
         """
         ops: list[Op[object]] = [self._recv_op, self._send_op]
-        seldom = (self._eof_op, self._recvmsg_op, self._sendmsg_op)
+        seldom = (self._eof_op, self._last_recv, self._last_send, self._foreign_op())
         ops += [op for op in seldom if op is not None]
         closing = close_op(self._driver, self._fd, ops)
         # The old ones may still be on their way; delivered, they would look free.
         self._recv_op, self._send_op = _CLOSED_RECV, _CLOSED_SEND
+        self._last_recv = self._last_send = None
         return closing
 
     def close_idle(self) -> None:

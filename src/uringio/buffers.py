@@ -1,0 +1,97 @@
+"""Pools of buffers that a task can wait for."""
+
+from collections import deque
+from typing import Final
+
+from uringio._driver import current
+from uringio._driver.op import STALE, Awaited
+from uringio._own.buffer import Buffer
+from uringio._own.pool import SIZE_CLASSES, Pool, PoolStatistics
+
+__all__ = ["Buffer", "BufferPool", "PoolStatistics"]
+
+_DEFAULT_BYTES: Final = 64 << 20
+
+
+class BufferPool(Pool):
+    """
+    A bounded store of buffers in size classes, every one aligned for O_DIRECT.
+
+    Allocating never asks the system for memory and never goes beyond the bound; where there is no
+    room, `allocate` says None and `acquire` waits.  Buffers may be used by any loop, and released
+    in any thread.  One that is dropped without `Buffer.release` comes back too, with a
+    `ResourceWarning` that says where it was allocated (under ``python -X dev``).
+
+    What a buffer holds when it is handed out is whatever its last owner left there.
+
+    Args:
+        max_bytes: The bound, rounded down to whole slabs (of 1 MiB, or the largest class). Only
+            what was used once costs memory. [bytes]
+        size_classes: Ascending multiples of 4096. [bytes]
+        huge_pages: Ask the system to back the pool with them; `has_huge_pages` says whether it
+            agreed.  Source: madvise(2).
+
+    Raises:
+        ValueError: The classes make no sense, or *max_bytes* has no room for one slab.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int = _DEFAULT_BYTES,
+        size_classes: tuple[int, ...] = SIZE_CLASSES,
+        *,
+        huge_pages: bool = False,
+    ) -> None:
+        super().__init__(max_bytes, size_classes, huge_pages=huge_pages)
+        self._waiting: deque[Awaited[None]] = deque()
+
+    async def acquire(self, size: int) -> Buffer:
+        """
+        Take a buffer of *size* bytes, waiting in line where the bound leaves no room.
+
+        Raises:
+            ValueError: As `allocate`.
+            UsageError: No loop of uringio runs in this thread.
+
+        Cancellation: nothing was taken, and whoever is next in line is told.
+        """
+        current.driver()
+        if not self._waiting:
+            buffer = self.allocate(size)
+            if buffer is not None:
+                return buffer
+        place = self._waiting.append
+        while True:
+            turn: Awaited[None] = Awaited()
+            # In line first and then a try: what comes back in between is not missed.
+            place(turn)
+            if self._waiting[0] is turn:
+                buffer = self.allocate(size)
+                if buffer is not None:
+                    self._leave(turn)
+                    turn.state = STALE  # it was never awaited, and need not be
+                    self._call_next()  # what came back may be enough for more than one
+                    return buffer
+            try:
+                await turn
+            except BaseException:
+                self._leave(turn)
+                raise
+            place = self._waiting.appendleft  # whoever came first goes first
+
+    def _leave(self, turn: Awaited[None]) -> None:
+        try:
+            self._waiting.remove(turn)
+        except ValueError:
+            self._call_next()  # it was called, and passes that on
+
+    def returned(self) -> None:
+        """Let whoever is first in line try again."""
+        self._call_next()
+
+    def _call_next(self) -> None:
+        try:
+            turn = self._waiting.popleft()
+        except IndexError:
+            return
+        turn.end()

@@ -1,0 +1,286 @@
+"""
+Memory of the caller's own, through a stream.
+
+Receiving into it saves a copy, and moving a `Buffer` makes that safe: nobody reads what is half
+received.  One op object serves all such receives of a stream, and one all such sends, as with
+`recv` and `send_all`.
+"""
+
+import weakref
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Awaitable
+from typing import Final, TypeAlias, TypeVar, cast, overload
+
+from uringio._driver.contract import Driver
+from uringio._driver.op import NEW, RECV_INTO, SEND_ALL, SPENT, Op, Owner
+from uringio._driver.sockets import SEND_ALL_FLAGS
+from uringio._own.buffer import Buffer, BufferLoan
+from uringio._own.loans import Mover, State
+
+__all__ = ["Moves", "arrived"]
+
+T = TypeVar("T")
+
+Moved: TypeAlias = tuple[int, Buffer]
+Writable: TypeAlias = bytearray | memoryview
+
+_LENT: Final = State.LENT
+_TRANSFER_BYTES_MAX: Final = 0x7FFFF000  # what the kernel moves at most in one call
+
+
+class Moves:
+    """The part of a stream that takes buffers."""
+
+    __slots__ = (
+        "_driver",
+        "_foreign",
+        "_into_op",
+        "_into_ref",
+        "_last_recv",
+        "_last_send",
+        "_out_op",
+        "_out_ref",
+        "_unread",
+    )
+
+    _driver: Driver
+    _unread: deque[bytes | OSError]
+    # The last receive and the last send that were not plain.
+    _last_recv: Op[object] | None
+    _last_send: Op[object] | None
+    _into_op: Op[Moved] | None
+    _out_op: Op[Moved] | None
+    _into_ref: weakref.ref[Mover]
+    _foreign: weakref.ref[Op[int]] | None
+    _out_ref: weakref.ref[Mover]
+
+    @overload
+    def recv_into(
+        self, buffer: Buffer, /, start: int = 0, stop: int | None = None
+    ) -> Awaitable[Moved]: ...
+    @overload
+    def recv_into(
+        self, buffer: Writable, /, start: int = 0, stop: int | None = None
+    ) -> Awaitable[int]: ...
+    def recv_into(
+        self, buffer: Buffer | Writable, /, start: int = 0, stop: int | None = None
+    ) -> Awaitable[Moved] | Awaitable[int]:
+        """
+        Wait for bytes, and put them where the caller says.
+
+        Args:
+            buffer: A `Buffer`, which moves into the operation, or other writable memory in one
+                piece, such as a `bytearray` or a ``memoryview`` of an array.
+            start: Where in *buffer* to begin, counted as a slice counts.
+            stop: Where to end at the latest.
+
+        Returns:
+            For a `Buffer`, how many bytes came, and the handle to go on with; for other memory,
+            only how many.  0 once the peer has sent its last.
+
+        Raises:
+            UseAfterMoveError, BorrowedError: The buffer is elsewhere, or viewed.
+            TypeError: The memory cannot be written.
+            ValueError: There is no room between *start* and *stop*.
+            ClosedError, BusyError, OpError: As `recv`.
+
+        Cancellation: bytes that had arrived are kept for the next call; a `Buffer` is back under
+            the handle that it came from.  What is in it is undefined.
+
+        Lifetime: other memory than a `Buffer` is held until the op is done, and cannot be resized
+            meanwhile; reading it is up to the caller.
+
+        Source: recv(2).
+        """
+        op = self._into_op
+        if (
+            op is None
+            or op is not self._last_recv
+            or op.state != SPENT
+            or self._unread
+            or start
+            or stop is not None
+            or type(buffer) is not Buffer
+        ):
+            return self._recv_into_otherwise(buffer, start, stop)
+        loan = buffer.loan
+        key = buffer.key
+        if key != loan.key:
+            loan.require(key, "be moved into recv_into")
+        loan.key = -key
+        loan.state = _LENT
+        loan.mover = self._into_ref
+        loan.went = "recv_into"
+        op.state = NEW
+        op.error = None
+        op.addr = loan.addr
+        op.len = loan.size
+        op.hold = loan
+        op.finish = loan.take
+        return op
+
+    def _recv_into_otherwise(
+        self, buffer: Buffer | Writable, start: int, stop: int | None
+    ) -> Awaitable[Moved] | Awaitable[int]:
+        if not isinstance(buffer, Buffer):
+            return self._recv_into_foreign(buffer, start, stop)
+        loan = buffer.loan
+        loan.require(buffer.key, "be moved into recv_into")
+        start, stop = _part(loan.size, start, stop)
+        fd = self._claim_reader()
+        if self._unread:
+            return self._take_unread_into(buffer, start, stop)
+        op: Op[Moved] = Op(RECV_INTO, fd, owner=self._owner())
+        op.home = self._driver
+        ref = _ref(op)
+        loan.lend(buffer.key, ref, "recv_into")
+        self._into_op, self._into_ref = op, ref
+        op.addr = loan.addr + start
+        op.len = min(stop - start, _TRANSFER_BYTES_MAX)
+        op.hold = loan
+        op.finish = loan.take
+        self._last_recv = op
+        return op
+
+    def _recv_into_foreign(self, memory: Writable, start: int, stop: int | None) -> Awaitable[int]:
+        view = memoryview(memory)
+        if view.readonly:
+            raise TypeError(f"{type(memory).__name__!r} is read-only and cannot receive data")
+        if not view.c_contiguous:
+            raise TypeError("memory that receives data must be contiguous")
+        start, stop = _part(view.nbytes, start, stop)
+        part = view.cast("B")[start : min(stop, start + _TRANSFER_BYTES_MAX)]
+        fd = self._claim_reader()
+        if self._unread:
+            return self._copy_unread(part)
+        op: Op[int] = Op(RECV_INTO, fd, len_=part.nbytes, memory=part, owner=self._owner())
+        op.finish = _Lent(part).take
+        op.home = self._driver
+        self._last_recv = None
+        # Weakly, for the op refers to the memory, which is the caller's again when it has ended.
+        self._foreign = weakref.ref(op)
+        return op
+
+    def _foreign_op(self) -> Op[int] | None:
+        """Return the last receive into foreign memory, if anybody still has it."""
+        return self._foreign() if self._foreign is not None else None
+
+    async def _take_unread_into(self, buffer: Buffer, start: int, stop: int) -> Moved:
+        loan = buffer.loan
+        loan.require(buffer.key, "be moved into recv_into")
+        data = self._take_unread(stop - start)
+        buffer.write(data, offset=start)
+        return len(data), buffer.renewed()
+
+    async def _copy_unread(self, part: memoryview) -> int:
+        data = self._take_unread(part.nbytes)
+        part[: len(data)] = data
+        return len(data)
+
+    def send_buffer(
+        self, buffer: Buffer, /, start: int = 0, stop: int | None = None
+    ) -> Awaitable[Moved]:
+        """
+        Send bytes *start* to *stop* of *buffer*, counted as a slice counts, all of them.
+
+        The buffer moves into the operation.
+
+        Returns:
+            How many bytes were sent, and the handle to go on with.
+
+        Raises:
+            UseAfterMoveError, BorrowedError: The buffer is elsewhere, or viewed.
+            ValueError: There is nothing between *start* and *stop*, or 2 GiB and more.
+            ClosedError, BusyError, OpError: As `send_all`; the buffer is back under the handle that
+                it came from.
+
+        Cancellation: As `send_all`; the buffer is back under the handle that it came from.
+
+        Source: send(2).
+        """
+        loan = buffer.loan
+        key = buffer.key
+        op = self._out_op
+        if op is None or op is not self._last_send or op.state != SPENT:
+            loan.require(key, "be moved into send_buffer")
+            start, stop = _part(loan.size, start, stop)
+            op = Op(SEND_ALL, self._claim_writer(), flags=SEND_ALL_FLAGS, owner=self._owner())
+            op.home = self._driver
+            self._out_op = self._last_send = op
+            self._out_ref = _ref(op)
+        else:
+            if key != loan.key:
+                loan.require(key, "be moved into send_buffer")
+            if start or stop is not None:
+                start, stop = _part(loan.size, start, stop)
+            else:
+                stop = loan.size
+        size = stop - start
+        if size > _TRANSFER_BYTES_MAX:
+            raise ValueError(f"at most {_TRANSFER_BYTES_MAX} bytes go into one send, not {size}")
+        loan.key = -key
+        loan.state = _LENT
+        loan.mover = self._out_ref
+        loan.went = "send_buffer"
+        op.state = NEW
+        op.error = None
+        op.done_bytes = 0
+        op.addr = loan.addr + start
+        op.len = size
+        op.hold = loan
+        op.value = size  # a send has no value of its own; failing clears it
+        op.finish = loan.take
+        return op
+
+    @abstractmethod
+    def _claim_reader(self) -> int:
+        """Return the descriptor for a receive that is not plain; raises as `recv` does."""
+
+    @abstractmethod
+    def _claim_writer(self) -> int:
+        """Return the descriptor for a send that is not plain; raises as `send_all` does."""
+
+    @abstractmethod
+    def _take_unread(self, max_bytes: int) -> bytes:
+        """Take what a cancelled receive had got, or raise what it had met."""
+
+    @abstractmethod
+    def _owner(self) -> Owner:
+        """Return what hears of operations that were cancelled."""
+
+
+class _Lent:
+    """Foreign memory that a receive fills."""
+
+    __slots__ = ("_part",)
+
+    def __init__(self, part: memoryview) -> None:
+        self._part = part
+
+    def take(self, count: object) -> int:
+        """Return how many bytes came, and let go of the memory."""
+        self._part.release()
+        return cast("int", count)
+
+    def copy(self, _: int, count: int) -> bytes:
+        """Return what came."""
+        return bytes(self._part[:count])
+
+
+def arrived(op: Op[T], count: int) -> bytes:
+    """Return what a receive into memory, which was cancelled, has put there."""
+    lender: object = getattr(op.finish, "__self__", None)
+    assert isinstance(lender, BufferLoan | _Lent)
+    return lender.copy(op.addr, count)
+
+
+def _ref(mover: Mover) -> weakref.ref[Mover]:
+    return weakref.ref(mover)
+
+
+def _part(size: int, start: int, stop: int | None) -> tuple[int, int]:
+    start, stop, _ = slice(start, stop).indices(size)
+    if start >= stop:
+        raise ValueError(f"there are no bytes from {start} to {stop} of {size}")
+    return start, stop

@@ -1,0 +1,1 @@
+"""What of rich is used, for checkers in environments that lack it; rich itself is typed."""
