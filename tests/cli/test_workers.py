@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -188,10 +188,8 @@ def test_a_killed_worker_is_replaced(backend: str, tmp_path: Path) -> None:
         with Load(served, 5, 3) as load:
             load.wait_for_more()
             for victim in victims:
-                os.kill(victim, signal.SIGSTOP)
-                wait_until(lambda victim=victim: state_of(victim) == "T")
-                theirs |= clients_of(served, victim)
-                os.kill(victim, signal.SIGKILL)
+                with stopped_then_killed(victim):
+                    theirs |= clients_of(served, victim)
                 wait_until(lambda victim=victim: len(workers_of(served) - {victim}) == 2)
                 load.wait_for_more()
         assert {port for port, _ in load.failed} <= theirs, load.failed
@@ -206,18 +204,27 @@ def test_what_waits_to_be_accepted_outlives_a_worker(backend: str, tmp_path: Pat
     """Connections that no worker could accept yet are served by the next one."""
     with serving(start(tmp_path), backend, ["--workers", "2"]) as served, ExitStack() as stack:
         victims = workers_of(served)
-        for victim in victims:
-            os.kill(victim, signal.SIGSTOP)
-            wait_until(lambda victim=victim: state_of(victim) == "T")
-        clients = [stack.enter_context(Client(served)) for _ in range(20)]
-        for client in clients:
-            client.ask()
-        for victim in victims:
-            os.kill(victim, signal.SIGKILL)
+        with ExitStack() as killing:
+            for victim in victims:
+                killing.enter_context(stopped_then_killed(victim))
+            clients = [stack.enter_context(Client(served)) for _ in range(20)]
+            for client in clients:
+                client.ask()
         for client in clients:
             client.finish()
         wait_until(lambda: len(workers_of(served) - victims) == 2)
         assert served.stop(signal.SIGTERM)[:2] == (0, b"")
+
+
+@contextlib.contextmanager
+def stopped_then_killed(pid: int) -> Iterator[None]:
+    """Stop a process for the time of the block, and then kill it."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: state_of(pid) == "T")
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
 
 
 def clients_of(served: Served, pid: int) -> set[int]:
