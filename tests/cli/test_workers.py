@@ -1,6 +1,7 @@
 """Several processes on one port, and the end of one or many under load."""
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -15,6 +16,7 @@ from typing import Self
 import pytest
 
 from tests.cli.site import Served, serving
+from uringio.cli.workers import stop_listening, turn_away, waits_to_be_accepted
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/fd").exists(), reason="the command asks /proc where files lie"
@@ -214,6 +216,37 @@ def test_what_waits_to_be_accepted_outlives_a_worker(backend: str, tmp_path: Pat
             client.finish()
         wait_until(lambda: len(workers_of(served) - victims) == 2)
         assert served.stop(signal.SIGTERM)[:2] == (0, b"")
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
+def test_newcomers_are_turned_away_and_nobody_else(family: socket.AddressFamily) -> None:
+    """What was connected is accepted and goes on; what comes then never is; the end refuses it."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(family))
+        try:
+            listening.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        except OSError as error:
+            pytest.skip(f"this machine has no such address: {error}")
+        listening.listen(10)
+        address = listening.getsockname()
+        before = stack.enter_context(socket.create_connection(address[:2], timeout=PATIENCE_S))
+        before.sendall(b"first")
+        turn_away(listening)
+        late = stack.enter_context(socket.socket(family))
+        late.setblocking(False)
+        assert late.connect_ex(address) == errno.EINPROGRESS
+        accepted, _ = listening.accept()
+        stack.enter_context(accepted)
+        before.sendall(b" and second")
+        accepted.settimeout(PATIENCE_S)
+        assert accepted.recv(16, socket.MSG_WAITALL) == b"first and second"
+        accepted.sendall(b"answer")
+        assert before.recv(6, socket.MSG_WAITALL) == b"answer"
+        assert not waits_to_be_accepted(listening)
+        assert select.select([], [late], [], 0)[1] == []
+        stop_listening(listening)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address[:2], timeout=PATIENCE_S)
 
 
 @contextlib.contextmanager
