@@ -1,10 +1,11 @@
 """The open file."""
 
+import errno
 import os
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Final, NoReturn, Self, TypeVar, cast
+from typing import Final, Self, TypeVar, cast
 
 from uringio._driver import current
 from uringio._driver import op as o
@@ -23,12 +24,18 @@ from uringio._driver.op import (
     Op,
     Vectored,
 )
-from uringio.errors import BusyError, ClosedError, EndOfStreamError, WrongThreadError
+from uringio.errors import (
+    BusyError,
+    ClosedError,
+    EndOfStreamError,
+    WrongThreadError,
+    op_error,
+)
 
 from ._flags import READ_FLAGS, WRITE_FLAGS, RWFlags
-from ._hull import AT_POSITION, Hull, Taker
+from ._hull import AT_POSITION, Hull, Taker, refuse_later
 from ._iterators import Chunks, Lines
-from ._limits import Limits, Readable, Writable, size_of
+from ._limits import Limits, Readable, Writable, check_size, size_of
 from ._moves import Moves
 
 __all__ = ["File"]
@@ -37,6 +44,7 @@ T = TypeVar("T")
 
 _TRANSFER_BYTES_MAX: Final = 0x7FFFF000  # what the kernel moves at most in one call
 _PIECES_MAX: Final = 1024  # IOV_MAX
+_MODE_MAX: Final = 0xFFFF
 _DATA_ONLY: Final = 1  # IORING_FSYNC_DATASYNC
 _AHEAD_BYTES: Final = 65536
 _PENDING: Final = frozenset({NEW, SUBMITTED, CANCELLING, DONE})
@@ -293,14 +301,17 @@ class File(Moves):
         """
         Write all of *data* at the file's position.
 
-        Raises: as with `write`.
+        Raises: as with `write`; EIO from a device that takes nothing, ``done`` says how much before.
 
         Cancellation: a part may have been written.
         """
         written = await self.write(data, flags=flags)
         with memoryview(data) as given, given.cast("B") as view:
             while written < len(view):
-                written += await self.write(view[written:], flags=flags)
+                count = await self.write(view[written:], flags=flags)
+                if not count:  # a device that takes nothing: asking for ever would not help
+                    raise op_error(errno.EIO, "write", self.fileno(), written)
+                written += count
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """
@@ -314,7 +325,9 @@ class File(Moves):
             BusyError: A task reads or writes at the position.
             ClosedError: The file is closed.
             OpError: The kernel refused, such as for a FIFO, or behind the last data.
+            ValueError: *offset* has 64 bits or more.
         """
+        check_size("an offset", abs(offset))
         self._require_position()
         self._step_back()
         return self._hull.move(offset, whence)
@@ -397,7 +410,9 @@ class File(Moves):
 
         Source: fallocate(2).
         """
-        self._limits.place(length)
+        check_size("a length", length)
+        if not 0 <= mode <= _MODE_MAX:
+            raise ValueError(f"a mode is made of FALLOC_FL_*, not {mode}")
         return self.hand_out(
             Op(o.FALLOCATE, self._fd.number, addr=length, len_=mode, off=self._limits.place(offset))
         )
@@ -410,8 +425,7 @@ class File(Moves):
 
         Source: ftruncate(2).
         """
-        if size < 0:
-            raise ValueError(f"a size is from 0 up, not {size}")
+        check_size("a size", size)
         return self.hand_out(Op(o.FTRUNCATE, self._fd.number, off=size))
 
     def aclose(self) -> Op[None]:
@@ -438,7 +452,7 @@ class File(Moves):
             # One exception each: raised in two tasks, a shared one would mix their tracebacks.
             reason = ClosedError("this file was closed by another task meanwhile")
             if op.state == NEW:
-                _refuse_later(op, reason)
+                refuse_later(op, reason)
             else:
                 driver.cancel(op, reason)
         self._ops.clear()
@@ -583,15 +597,3 @@ class File(Moves):
         line = bytes(ahead[: end + 1])
         del ahead[: end + 1]
         return line
-
-
-def _refuse_later(op: Op[object], reason: ClosedError) -> None:
-    """Make an op that was handed out and not started raise *reason* once it is."""
-
-    def refuse(_: object) -> NoReturn:
-        raise reason
-
-    op.code = READY
-    op.fd = -1
-    op.memory = None
-    op.finish = refuse
