@@ -1,13 +1,14 @@
 """Several processes on one port, and the end of one or many under load."""
 
 import contextlib
-import http.client
 import os
+import select
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.skipif(
 
 CONTENT = bytes(range(256)) * 4000
 PATIENCE_S = 30.0
+# A connection on which nothing is asked for so long may be closed at the server's end.
+IDLE_S = 0.4
 
 
 def workers_of(served: Served) -> set[int]:
@@ -37,24 +40,83 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-class Load:
+class Client:
     """
-    Clients that fetch until told to stop, each on a connection that is kept.
+    A connection of few words, which knows what it was promised.
 
     Attributes:
-        fetched: How many responses were whole.
-        cut: The errors of those that had begun, or were promised, and were not whole.
-        refused_count: How often nobody listened any more.
+        port: Its own end's number.
     """
 
-    def __init__(self, served: Served, count: int, *, keeps: bool = True) -> None:
+    def __init__(self, served: Served) -> None:
+        self.socket = socket.create_connection((served.host, served.port), timeout=PATIENCE_S)
+        self.port: int = self.socket.getsockname()[1]
+        self.asked_at = time.monotonic()
+        self.is_first = True
+        self.answer = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def is_closed(self) -> bool:
+        """Whether the server has ended the connection, before anything was asked for."""
+        return bool(select.select([self.socket], [], [], 0)[0])
+
+    def ask(self, *, last: bool = False) -> None:
+        """Send a request."""
+        self.socket.sendall(
+            b"GET /a HTTP/1.1\r\nHost: a\r\n" + b"Connection: close\r\n" * last + b"\r\n"
+        )
+
+    def finish(self) -> bool:
+        """Get the whole response; tell whether the connection lasts."""
+        answer = self.answer = bytearray()
+        while (at := answer.find(b"\r\n\r\n")) < 0 or len(answer) < at + 4 + len(CONTENT):
+            data = self.socket.recv(1 << 20)
+            if not data:
+                raise EOFError(f"the end after {len(answer)} bytes")
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\n" + CONTENT)
+        return b"\r\nConnection: close" not in answer[:at]
+
+    def fetch(self, *, last: bool = False) -> bool:
+        """Ask and get the response; tell whether the connection lasts."""
+        is_first, before, self.asked_at = self.is_first, self.asked_at, time.monotonic()
+        self.is_first = False
+        self.answer.clear()
+        try:
+            self.ask(last=last)
+            return self.finish()
+        except (OSError, EOFError):
+            if is_first or self.answer or time.monotonic() - before < IDLE_S:
+                raise
+            return False  # closed as idle, which this thread was while others ran
+
+
+class Load:
+    """
+    Clients that fetch until told to stop, on connections that are kept, or on one after another.
+
+    Attributes:
+        fetched: How many responses were whole, of each client.
+        failed: The ports of connections that had begun and were cut, with the errors.
+        refused_count: How many clients nobody listened to any more, and who have left.
+    """
+
+    def __init__(self, served: Served, kept: int, fresh: int = 0) -> None:
         self.served = served
-        self.keeps = keeps
-        self.fetched = 0
+        self.fetched = [0] * (kept + fresh)
         self.refused_count = 0
-        self.cut: list[tuple[int, Exception]] = []
+        self.failed: list[tuple[int, Exception]] = []
         self.stopping = threading.Event()
-        self.threads = [threading.Thread(target=self._run, args=(n,)) for n in range(count)]
+        self.threads = [
+            threading.Thread(target=self._run, args=(number, number < kept))
+            for number in range(kept + fresh)
+        ]
 
     def __enter__(self) -> Self:
         for thread in self.threads:
@@ -66,31 +128,31 @@ class Load:
         for thread in self.threads:
             thread.join()
 
-    def _run(self, number: int) -> None:
+    def wait_for_more(self, count: int = 20) -> None:
+        """Return once every client has fetched *count* more times."""
+        before = self.fetched.copy()
+        wait_until(
+            lambda: all(now - then >= count for now, then in zip(self.fetched, before, strict=True))
+        )
+
+    def _run(self, number: int, keeps: bool) -> None:
         while not self.stopping.is_set():
-            client = self.served.connect()
             try:
-                client.connect()
+                client = Client(self.served)
             except ConnectionRefusedError:
                 self.refused_count += 1
                 return
             except OSError as error:
-                self.cut.append((0, error))
+                self.failed.append((0, error))
                 return
-            with contextlib.closing(client):
+            with client:
                 try:
-                    self._fetch(client)
-                except (OSError, http.client.HTTPException) as error:
-                    self.cut.append((number, error))
-
-    def _fetch(self, client: http.client.HTTPConnection) -> None:
-        while not self.stopping.is_set():
-            client.request("GET", "/a")
-            with client.getresponse() as response:
-                assert response.read() == CONTENT
-                self.fetched += 1
-                if not self.keeps or response.will_close:
-                    return
+                    lasts = True
+                    while lasts and not self.stopping.is_set() and not client.is_closed():
+                        lasts = client.fetch(last=not keeps) and keeps
+                        self.fetched[number] += 1
+                except (OSError, EOFError) as error:
+                    self.failed.append((client.port, error))
 
 
 def start(folder: Path) -> Path:
@@ -105,54 +167,102 @@ def test_workers_share_a_port(backend: str, tmp_path: Path) -> None:
         assert len(workers_of(served)) == 3
         for worker in workers_of(served):
             assert b"--inherited-fd" in Path(f"/proc/{worker}/cmdline").read_bytes()
-        with Load(served, 6) as load:
-            wait_until(lambda: load.fetched > 100)
-        assert load.cut == []
+        with Load(served, 4, 2) as load:
+            load.wait_for_more()
+        assert load.failed == []
         workers = workers_of(served)
         assert served.stop(signal.SIGTERM) == (0, b"", b"")
         assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
 def test_a_killed_worker_is_replaced(backend: str, tmp_path: Path) -> None:
-    """SIGKILL under load: another takes its place, and no connection of the others fails."""
+    """
+    SIGKILL of each worker under load: others take their place, only their connections are cut.
+
+    A victim is stopped first, so that which connections it has can be known: all that it accepted.
+    What waits to be accepted is not lost with it.
+    """
     with serving(start(tmp_path), backend, ["--workers", "2"]) as served:
-        victim, other = sorted(workers_of(served))
-        with Load(served, 6) as load:
-            wait_until(lambda: load.fetched > 50)
-            theirs = connections_of(victim)
-            os.kill(victim, signal.SIGKILL)
-            wait_until(lambda: len(workers_of(served) - {victim}) == 2)
-            assert other in workers_of(served)
-            before = load.fetched
-            wait_until(lambda: load.fetched > before + 50)
-        # Who was not connected to the victim noticed nothing.
-        assert len(load.cut) <= theirs + 1
+        victims = sorted(workers_of(served))
+        theirs: set[int] = set()
+        with Load(served, 5, 3) as load:
+            load.wait_for_more()
+            for victim in victims:
+                os.kill(victim, signal.SIGSTOP)
+                wait_until(lambda victim=victim: state_of(victim) == "T")
+                theirs |= clients_of(served, victim)
+                os.kill(victim, signal.SIGKILL)
+                wait_until(lambda victim=victim: len(workers_of(served) - {victim}) == 2)
+                load.wait_for_more()
+        assert {port for port, _ in load.failed} <= theirs, load.failed
+        assert not workers_of(served) & set(victims)
         status, said, errors = served.stop(signal.SIGTERM)
         assert (status, said) == (0, b"")
-        assert errors.startswith(b"uringio serve: worker %d ended (signal 9); " % victim)
-        assert errors.count(b"\n") == 1
+        for victim, line in zip(victims, errors.splitlines(), strict=True):
+            assert line.startswith(b"uringio serve: worker %d ended (signal 9); " % victim)
 
 
-def connections_of(pid: int) -> int:
-    count = 0
+def test_what_waits_to_be_accepted_outlives_a_worker(backend: str, tmp_path: Path) -> None:
+    """Connections that no worker could accept yet are served by the next one."""
+    with serving(start(tmp_path), backend, ["--workers", "2"]) as served, ExitStack() as stack:
+        victims = workers_of(served)
+        for victim in victims:
+            os.kill(victim, signal.SIGSTOP)
+            wait_until(lambda victim=victim: state_of(victim) == "T")
+        clients = [stack.enter_context(Client(served)) for _ in range(20)]
+        for client in clients:
+            client.ask()
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        for client in clients:
+            client.finish()
+        wait_until(lambda: len(workers_of(served) - victims) == 2)
+        assert served.stop(signal.SIGTERM)[:2] == (0, b"")
+
+
+def clients_of(served: Served, pid: int) -> set[int]:
+    """The other ends' port numbers of the connections that a process has."""
+    inodes = set()
     for fd in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            count += os.readlink(fd).startswith("socket:")
-    return count
+            inodes.add(os.readlink(fd))
+    found = set()
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, _, _, _, _, _, inode, *_ = line.split()
+        if int(local.partition(":")[2], 16) == served.port and f"socket:[{inode}]" in inodes:
+            found.add(int(remote.partition(":")[2], 16))
+    return found - {0}
 
 
 @pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["one", "two workers"])
-@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "one request each"])
-def test_sigterm_cuts_nothing(
-    backend: str, tmp_path: Path, options: list[str], *, keeps: bool
-) -> None:
-    """SIGTERM under load: every request that was accepted gets its whole response."""
+def test_sigterm_cuts_nothing(backend: str, tmp_path: Path, options: list[str]) -> None:
+    """SIGTERM under load: whoever got a connection gets whole responses; later ones are refused."""
     with serving(start(tmp_path), backend, options) as served:
-        with Load(served, 8, keeps=keeps) as load:
-            wait_until(lambda: load.fetched > 50)
+        with Load(served, 4, 4) as load:
+            load.wait_for_more(10)
             assert served.stop(signal.SIGTERM) == (0, b"", b"")
+            for thread in load.threads:
+                thread.join()
         assert load.refused_count == 8
-        assert load.cut == []
+        assert load.failed == []
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["one", "two workers"])
+def test_sigterm_answers_what_was_pipelined(
+    backend: str, tmp_path: Path, options: list[str]
+) -> None:
+    """Requests that came in one go before the signal are all answered, the last one with close."""
+    with serving(start(tmp_path), backend, options) as served, Client(served) as client:
+        client.socket.sendall(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n" * 20)
+        answer = bytearray(client.socket.recv(1))  # they are being answered
+        served.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: is_refused(served))
+        while data := client.socket.recv(1 << 20):
+            answer += data
+        assert served.stop(signal.SIGTERM)[:2] == (0, b"")
+    parts = answer.split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert [part.partition(b"\r\n\r\n")[2] == CONTENT for part in parts] == [True] * 20
+    assert b"\r\nConnection: close" in parts[-1].partition(b"\r\n\r\n")[0]
 
 
 def test_a_worker_without_its_parent_ends(backend: str, tmp_path: Path) -> None:
@@ -161,16 +271,17 @@ def test_a_worker_without_its_parent_ends(backend: str, tmp_path: Path) -> None:
         workers = workers_of(served)
         served.process.kill()
         served.process.wait()
-        wait_until(lambda: not any(is_running(worker) for worker in workers))
+        wait_until(lambda: all(state_of(worker) in {"", "Z"} for worker in workers))
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((served.host, served.port), timeout=30).close()
 
 
-def is_running(pid: int) -> bool:
+def state_of(pid: int) -> str:
+    """The letter of a process's state, empty when there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return ""
 
 
 def test_a_second_signal_ends_at_once(backend: str, tmp_path: Path) -> None:

@@ -205,7 +205,11 @@ def test_nobody_answers(scheduler: Scheduler, names: Names) -> None:
         with pytest.raises(ConnectionRefusedError) as caught:
             await connect_tcp("three.invalid", 80)
         assert isinstance(caught.value, OpError)
-        assert caught.value.__notes__ == [f"while connecting to {addresses[0]!r}"]
+        first, *others = caught.value.__notes__
+        assert first == f"while connecting to {addresses[0]!r}"
+        assert [one.partition(":")[0] for one in others] == [
+            f"and to {address!r}" for address in addresses[1:]
+        ]
         assert socket_count() == before
 
     scheduler.run(main)

@@ -120,6 +120,31 @@ def test_addresses_are_typed_and_equal_the_standard_librarys(scheduler: Schedule
     scheduler.run(main)
 
 
+@needs_ipv6
+def test_addresses_of_sockets_are_taken_as_they_are(scheduler: Scheduler) -> None:
+    """`local_address` says where to connect and to bind, of IPv6 with all four parts."""
+
+    async def main() -> None:
+        async with await open_udp(("::1", 0)) as far:
+            async with await open_udp(remote=far.local_address) as near:
+                assert near.remote_address == far.local_address
+                await near.send(b"x")
+                assert await far.recv_from() == (b"x", near.local_address)
+                where = near.local_address
+            async with await open_udp(where) as again:
+                assert again.local_address == where
+            for unfit in ("path", b"\0path", UnixAddress()):
+                with pytest.raises(ValueError, match="UDP address"):
+                    await open_udp(remote=unfit)
+            with pytest.raises(ValueError, match="out of range"):
+                await open_udp(remote=("::1", 1, 0, 1 << 32))
+            with pytest.raises(OpError) as caught:  # no interface has that number
+                await open_udp(remote=Inet6Address("fe80::1", 1, 0, 999_999))
+            assert caught.value.errno in {errno.ENODEV, errno.EINVAL, errno.ENETUNREACH}
+
+    scheduler.run(main)
+
+
 def test_names_are_resolved(scheduler: Scheduler) -> None:
     """Both hosts may be names, and the two ends get addresses of one family."""
 
@@ -243,6 +268,41 @@ def test_the_kernel_cuts_segments(scheduler: Scheduler) -> None:
     scheduler.run(main)
 
 
+def test_unix_sockets_cut_nothing(scheduler: Scheduler, tmp_path: Path) -> None:
+    """There the kernel would ignore the size and send one datagram: refused, nothing is sent."""
+
+    async def main() -> None:
+        path = tmp_path / "socket"
+        async with (
+            await open_unix_datagram(path) as far,
+            await open_unix_datagram(remote=path) as near,
+        ):
+            with pytest.raises(ValueError, match="UDP"):
+                near.send(b"x" * 100, segment_bytes=10)
+            await near.send(b"whole")
+            assert await far.recv() == b"whole"
+
+    scheduler.run(main)
+
+
+def test_segments_that_cannot_be(scheduler: Scheduler) -> None:
+    """Too many, too much: the kernel's refusal, typed, and the socket goes on."""
+
+    async def main() -> None:
+        async with pair() as (near, far):
+            await skip_without_segments(near, far)
+            with pytest.raises(OpError) as caught:
+                await near.send(b"x" * 2000, segment_bytes=1)
+            assert caught.value.errno == errno.EINVAL
+            with pytest.raises(OpError) as caught:
+                await near.send(b"x" * 70_000, segment_bytes=1400)
+            assert caught.value.errno == errno.EMSGSIZE
+            await near.send(b"x" * 200, segment_bytes=200)
+            assert await far.recv() == b"x" * 200
+
+    scheduler.run(main)
+
+
 def test_the_kernel_joins_segments(scheduler: Scheduler) -> None:
     """With UDP_GRO they arrive as one, and the datagram tells their size."""
 
@@ -315,12 +375,19 @@ def test_unix_socket_that_nobody_has_is_replaced(scheduler: Scheduler, tmp_path:
 
     async def main() -> None:
         for _ in range(2):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+                dead.bind(str(path))
             async with await open_unix_datagram(path):
                 for taken in (path, other):
                     with pytest.raises(OpError) as caught:
                         await open_unix_datagram(taken)
                     assert caught.value.errno == errno.EADDRINUSE
+            assert not path.exists()
         assert other.read_text() == "content"
+        async with await open_unix_datagram(path):
+            path.unlink()
+            path.write_text("content")
+        assert path.read_text() == "content"
 
     scheduler.run(main)
 
@@ -377,6 +444,89 @@ def test_no_datagram_is_lost_to_cancelled_receives(scheduler: Scheduler) -> None
 
 async def receive_from(sock: DatagramSocket) -> tuple[bytes, object]:
     return await sock.recv_from()
+
+
+def test_empty_datagrams_count(scheduler: Scheduler) -> None:
+    """They are no end, and cancelled receives lose none of them."""
+
+    async def main() -> None:
+        async with pair() as (near, far):
+            count = 0
+            for n in range(40):
+                receiving = scheduler.spawn(receive_from, far)
+                for _ in range(n % 3):
+                    await scheduler.checkpoint()
+                assert await near.send(b"") == 0
+                for _ in range(n % 2):
+                    await scheduler.checkpoint()
+                receiving.cancel()
+                await receiving.wait()
+                count += not receiving.cancelled
+            while count < 40:
+                assert await far.recv() == b""
+                count += 1
+            await near.send(b"last")
+            assert await far.recv() == b"last"
+
+    scheduler.run(main)
+
+
+def test_a_refusal_that_came_with_the_cancellation_is_kept(scheduler: Scheduler) -> None:
+    """The kernel tells of it once; whoever receives next hears of it, and the socket goes on."""
+
+    async def main() -> None:
+        async with await open_udp(LOOPBACK) as gone:
+            nowhere = gone.local_address
+        async with (
+            await open_udp(LOOPBACK, nowhere) as near,
+            await open_udp(LOOPBACK) as bell,
+            await open_udp(LOOPBACK, bell.local_address) as ringer,
+        ):
+            for _ in range(10):
+
+                async def cancel() -> None:
+                    await bell.recv()
+                    receiving.cancel()
+
+                cancelling = scheduler.spawn(cancel)
+                receiving = scheduler.spawn(receive_from, near)
+                await scheduler.checkpoint()
+                plain = socket.socket(fileno=os.dup(ringer.fileno()))
+                with plain, socket.socket(fileno=os.dup(near.fileno())) as dead:
+                    plain.send(b"!")
+                    dead.send(b"?")
+                await cancelling.result()
+                await receiving.wait()
+                if receiving.cancelled:
+                    with pytest.raises(ConnectionRefusedError):
+                        await near.recv()
+                else:
+                    assert isinstance(receiving.error, ConnectionRefusedError)
+            async with await open_udp(nowhere) as far:
+                await near.send(b"now")
+                assert await far.recv() == b"now"
+
+    scheduler.run(main)
+
+
+def test_options_by_number(scheduler: Scheduler) -> None:
+    """A multicast group is joined after the socket was made; its datagrams arrive."""
+    group, everywhere = "239.255.77.7", "127.0.0.1"
+    membership = socket.inet_aton(group) + socket.inet_aton(everywhere)
+
+    async def main() -> None:
+        async with await open_udp((group, 0)) as far, await open_udp(LOOPBACK) as near:
+            far.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            near.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(everywhere))
+            near.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 0)
+            assert near.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL) == 0
+            await near.send_to(b"to all", far.local_address)
+            assert await far.recv_from() == (b"to all", near.local_address)
+            with pytest.raises(OpError) as caught:
+                far.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            assert caught.value.errno == errno.EADDRINUSE
+
+    scheduler.run(main)
 
 
 def test_one_reader_at_a_time(scheduler: Scheduler) -> None:

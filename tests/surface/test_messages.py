@@ -27,7 +27,7 @@ from uringio.net import (
     listen_unix,
     open_unix_datagram,
 )
-from uringio.net.options import SO_PASSCRED, SO_PEERCRED
+from uringio.net.options import SO_PASSCRED, SO_PASSPIDFD, SO_PEERCRED
 
 IP_RECVTTL = 12  # which the socket module of older Pythons lacks
 
@@ -429,6 +429,44 @@ def test_credentials(scheduler: Scheduler, tmp_path: Path) -> None:
             message.close()
 
     scheduler.run(main)
+
+
+def test_the_senders_process(scheduler: Scheduler, tmp_path: Path) -> None:
+    """With SO_PASSPIDFD each message brings a descriptor, owned, closed on exec, never leaked."""
+
+    async def main() -> None:
+        async with unix_pair(tmp_path) as (near, far):
+            try:
+                SO_PASSPIDFD.set(far, True)
+            except OpError as error:
+                pytest.skip(f"SO_PASSPIDFD needs Linux 6.5: {error}")
+            await near.sendmsg(b"x")
+            message = await far.recvmsg()
+            assert message.pidfd is not None
+            assert (message.fds, message.ancillary) == ([], [])
+            assert not os.get_inheritable(message.pidfd.number)
+            link = Path(f"/proc/self/fdinfo/{message.pidfd.number}").read_text()
+            assert f"Pid:\t{os.getpid()}" in link
+            message.close()
+            before = fd_count()
+            for n in range(20):
+                receiving = scheduler.spawn(received, far)
+                for _ in range(n % 3):
+                    await scheduler.checkpoint()
+                await near.sendmsg(b"y")
+                receiving.cancel()
+                await receiving.wait()
+                if receiving.cancelled:
+                    assert await far.recv() == b"y"
+                else:
+                    (await receiving.result()).close()
+            assert fd_count() == before
+
+    scheduler.run(main)
+
+
+async def received(stream: SocketStream) -> Message:
+    return await stream.recvmsg()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may pretend to be somebody else")

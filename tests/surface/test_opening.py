@@ -93,7 +93,7 @@ def test_ipv6_listener_leaves_ipv4_alone(scheduler: Scheduler) -> None:
 
 @pytest.mark.parametrize("kind", [str, os.fsencode, Path], ids=["str", "bytes", "Path"])
 def test_unix_by_path(scheduler: Scheduler, tmp_path: Path, kind: type) -> None:
-    """A Unix connection carries bytes, however the path is given; the file stays when closed."""
+    """A Unix connection carries bytes, however the path is given; closing removes the file."""
     path = tmp_path / "socket"
 
     async def main() -> None:
@@ -104,7 +104,8 @@ def test_unix_by_path(scheduler: Scheduler, tmp_path: Path, kind: type) -> None:
             assert near.remote_address == far.local_address == str(path)
             assert near.local_address == far.remote_address == ""
             await talk(near, far)
-        assert stat.S_ISSOCK(path.stat().st_mode)
+            assert stat.S_ISSOCK(path.stat().st_mode)
+        assert not path.exists()
 
     scheduler.run(main)
 
@@ -133,12 +134,47 @@ def test_unix_in_the_abstract_namespace(scheduler: Scheduler, name: str | bytes)
     scheduler.run(main)
 
 
+def test_closing_leaves_what_another_has_put_at_the_path(
+    scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A successor's socket, a file, or nothing; and a path is the same from another folder."""
+    path = tmp_path / "socket"
+    monkeypatch.chdir(tmp_path)
+
+    async def main() -> None:
+        async with await uringio.listen_unix("socket"):
+            path.rename(tmp_path / "elsewhere")
+            successor = await uringio.listen_unix(path)
+        async with successor:
+            near = await uringio.connect_unix(path)
+            await talk(near, await successor.accept())
+        assert not path.exists()
+        async with await uringio.listen_unix(path):
+            path.unlink()
+            path.write_text("content")
+        assert path.read_text() == "content"
+        path.unlink()
+        async with await uringio.listen_unix(path):
+            path.unlink()
+        listener = await uringio.listen_unix("socket")
+        monkeypatch.chdir("/")
+        await listener.aclose()
+        assert not path.exists()
+        path.write_text("content")
+        await listener.aclose()
+        assert path.read_text() == "content"
+
+    scheduler.run(main)
+
+
 def test_unix_socket_that_nobody_serves_is_replaced(scheduler: Scheduler, tmp_path: Path) -> None:
     """A server starts again at the path that its predecessor left behind."""
     path = tmp_path / "socket"
 
     async def main() -> None:
         for _ in range(2):
+            with socket.socket(socket.AF_UNIX) as dead:
+                dead.bind(str(path))
             async with await uringio.listen_unix(path) as listener:
                 near = await uringio.connect_unix(path)
                 await talk(near, await listener.accept())
@@ -346,7 +382,10 @@ def test_addresses_of_a_name_are_tried_in_turn(
             found.pop()
             with pytest.raises(ConnectionRefusedError) as caught:
                 await uringio.connect_tcp("three.invalid", 80)
-            assert caught.value.__notes__ == [f"while connecting to {deserted[0]!r}"]
+            assert caught.value.__notes__ == [
+                f"while connecting to {deserted[0]!r}",
+                f"and to {deserted[1]!r}: {os.strerror(errno.ECONNREFUSED)}",
+            ]
 
     scheduler.run(main)
 

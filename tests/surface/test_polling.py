@@ -1,5 +1,6 @@
 """Readiness of any descriptor, socket options on live sockets, and resolving."""
 
+import errno
 import os
 import pty
 import socket
@@ -13,9 +14,12 @@ from tests.surface.schedulers import Scheduler
 from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError, UsageError
 from uringio.net import (
+    DatagramSocket,
     Inet4Address,
     Inet6Address,
     PollEvents,
+    SocketStream,
+    open_udp,
     poll,
     resolve,
     wait_readable,
@@ -166,6 +170,47 @@ def test_closing_a_stream_ends_polls_on_it(scheduler: Scheduler) -> None:
     scheduler.run(main)
 
 
+@pytest.mark.parametrize("kind", ["stream", "datagrams"])
+def test_what_a_cancelled_receive_has_left_is_readable(scheduler: Scheduler, kind: str) -> None:
+    """The kernel has it no more, but a receive would not wait, and that is what is asked."""
+
+    async def receive(sock: SocketStream | DatagramSocket) -> object:
+        return await sock.recv()
+
+    async def main() -> None:
+        async with (
+            connected() as (bell, ringer),
+            connected() as (stream, other),
+            await open_udp(("127.0.0.1", 0)) as datagrams,
+            await open_udp(remote=datagrams.local_address) as sender,
+        ):
+            near = stream if kind == "stream" else datagrams
+            far = other if kind == "stream" else sender
+            kept = 0
+            for _ in range(10):
+
+                async def cancel() -> None:
+                    await bell.recv()
+                    receiving.cancel()
+
+                # Both are ended in one turn, and the first to run cancels the other.
+                cancelling = scheduler.spawn(cancel)
+                receiving = scheduler.spawn(receive, near)
+                await scheduler.checkpoint()
+                for fd in (ringer.fileno(), far.fileno()):
+                    os.write(fd, b"!")
+                await cancelling.result()
+                await receiving.wait()
+                if receiving.cancelled:
+                    kept += 1
+                    await wait_readable(near)
+                    assert await poll(near, PollEvents.IN | PollEvents.OUT) & PollEvents.IN
+                    assert await near.recv() == b"!"
+            assert kept, "no cancellation came when there was something to keep"
+
+    scheduler.run(main)
+
+
 def test_many_poll_one_descriptor_and_one_gives_up(scheduler: Scheduler) -> None:
     """Cancelling one waiter leaves the others waiting, and takes nothing along."""
 
@@ -219,6 +264,11 @@ def test_bad_polls_are_refused(scheduler: Scheduler) -> None:
         with pytest.raises(OpError) as caught:
             await wait_readable(1_000_000)
         assert (caught.value.op, caught.value.fd) == ("poll", 1_000_000)
+        with Path(__file__).open("rb") as file:
+            assert await poll(file, PollEvents.IN | PollEvents.PRI) == PollEvents.IN
+            with pytest.raises(OpError) as caught:  # a file is never exceptional: nothing to await
+                await poll(file, PollEvents.PRI)
+            assert caught.value.errno == errno.EINVAL
 
     scheduler.run(main)
 
@@ -294,6 +344,39 @@ def test_numeric_hosts_need_no_resolver(
         assert await resolve("::1", 80) == [Inet6Address("::1", 80)]
         with pytest.raises(ValueError, match="port"):
             await resolve("127.0.0.1", 65536)
+
+    scheduler.run(main)
+
+
+def test_names_that_cannot_be(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NUL would end the name for the C library: no resolver is asked for another one."""
+    monkeypatch.setattr(System, "getaddrinfo", None)
+
+    async def main() -> None:
+        for host in ("localhost\0.example.org", "127.0.0.1\0", "\0"):
+            with pytest.raises(ValueError, match="NUL"):
+                await resolve(host, 80)
+            with pytest.raises(ValueError, match="NUL"):
+                await uringio.connect_tcp(host, 80)
+
+    scheduler.run(main)
+
+
+def test_a_failure_to_resolve_names_the_host(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays the standard library's exception, and says which name it was."""
+
+    def fail(*_: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(System, "getaddrinfo", fail)
+
+    async def main() -> None:
+        with pytest.raises(socket.gaierror) as caught:
+            await resolve("some.invalid", 80)
+        assert caught.value.errno == socket.EAI_NONAME
+        assert caught.value.__notes__ == ["while resolving 'some.invalid'"]
 
     scheduler.run(main)
 

@@ -492,7 +492,8 @@ def test_reset_while_sending(scheduler: Scheduler) -> None:
     scheduler.run(main)
 
 
-def test_reset_that_came_with_the_cancellation_is_kept(scheduler: Scheduler) -> None:
+@pytest.mark.parametrize("call", ["recv", "recv_into", "recvmsg"])
+def test_reset_that_came_with_the_cancellation_is_kept(scheduler: Scheduler, call: str) -> None:
     """
     A reader that is cancelled when the reset has come must not hide it from the next reader.
 
@@ -502,8 +503,10 @@ def test_reset_that_came_with_the_cancellation_is_kept(scheduler: Scheduler) -> 
     async def main() -> None:
         async with with_peer() as (stream, peer), connected() as (signal, other):
 
-            async def receive() -> bytes:
-                return await stream.recv()
+            async def receive() -> object:
+                if call == "recv_into":
+                    return await stream.recv_into(bytearray(10))
+                return await getattr(stream, call)()
 
             async def cancel() -> None:
                 await signal.recv()

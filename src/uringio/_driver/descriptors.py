@@ -375,7 +375,8 @@ class Descriptors:
         if not descriptor.watched or (op.code == o.POLL and not descriptor.stream):
             number = self._poller.watch(op.fd)
             if number:
-                self.finish(op, -number)
+                # EPERM: it has no readiness to wait for.  Of that io_uring says EINVAL.
+                self.finish(op, -errno.EINVAL if number == errno.EPERM else -number)
                 return
             descriptor.watched = True
             descriptor.exact = self._is_tcp(op.fd)

@@ -46,6 +46,7 @@ _MSG_TRUNC: Final = 0x20
 _SOL_SOCKET: Final = 1
 _SCM_RIGHTS: Final = 1
 _SCM_CREDENTIALS: Final = 2
+_SCM_PIDFD: Final = 4
 _SOL_UDP: Final = 17
 _UDP_SEGMENT: Final = 103
 _UDP_GRO: Final = 104
@@ -304,6 +305,7 @@ class Received:
     __slots__ = (
         "_close",
         "_fds",
+        "_pidfd",
         "_pieces",
         "control_truncated",
         "count",
@@ -324,6 +326,7 @@ class Received:
         close: Callable[[int], int],
     ) -> None:
         self._fds: list[int] = []
+        self._pidfd = -1
         self._close = close
         self._pieces = pieces
         self.count = count
@@ -337,6 +340,9 @@ class Received:
                 if item.level == _SOL_SOCKET and item.kind == _SCM_RIGHTS:
                     fds = memoryview(item.data[: len(item.data) & ~3]).cast("i")
                     self._fds.extend(fds)
+                elif item.level == _SOL_SOCKET and item.kind == _SCM_PIDFD:
+                    # KERNEL 6.5: a descriptor as well; negative where the sender has gone.
+                    self._pidfd = memoryview(item.data[:4]).cast("i")[0]
                 else:
                     self.items.append(item)
 
@@ -348,8 +354,15 @@ class Received:
         fds, self._fds = self._fds, []
         return fds
 
+    def take_pidfd(self) -> int:
+        """Hand over the descriptor of the sender's process, -1 if there is none."""
+        pidfd, self._pidfd = self._pidfd, -1
+        return pidfd
+
     def close_fds(self) -> None:
         """Close the descriptors that nobody has taken."""
+        if self._pidfd >= 0:
+            self._close(self.take_pidfd())
         while self._fds:
             self._close(self._fds.pop())
 

@@ -40,6 +40,7 @@ __all__ = [
     "SO_LINGER",
     "SO_MARK",
     "SO_PASSCRED",
+    "SO_PASSPIDFD",
     "SO_PEERCRED",
     "SO_PRIORITY",
     "SO_PROTOCOL",
@@ -221,6 +222,7 @@ SO_MARK: Final = _integer("SO_MARK", _SOCKET, 36)
 SO_PROTOCOL: Final = _integer("SO_PROTOCOL", _SOCKET, 38, writable=False)
 SO_DOMAIN: Final = _integer("SO_DOMAIN", _SOCKET, 39, writable=False)
 SO_BUSY_POLL: Final = _integer("SO_BUSY_POLL", _SOCKET, 46)
+SO_PASSPIDFD: Final = _flag("SO_PASSPIDFD", _SOCKET, 76)
 SO_INCOMING_CPU: Final = _integer("SO_INCOMING_CPU", _SOCKET, 49)
 IP_TOS: Final = _integer("IP_TOS", _IP, 1)
 IP_TTL: Final = _integer("IP_TTL", _IP, 2)

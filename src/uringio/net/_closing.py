@@ -6,18 +6,39 @@ it, so the peer would see no end, and an operation that is handed out but not st
 meet whatever has got the same number by then.
 """
 
+import os
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from uringio._driver import current
-from uringio._driver.contract import Driver
+from uringio._driver.contract import Driver, System
 from uringio._driver.op import CANCELLING, CLOSE, DONE, NEW, READY, SUBMITTED, Op
 from uringio._own.fd import OwnedFd
 from uringio.errors import ClosedError, WrongThreadError
 
 from ._polling import polls_on
 
-__all__ = ["close_op", "in_flight"]
+__all__ = ["BoundPath", "close_op", "in_flight"]
+
+
+class BoundPath:
+    """
+    The path that a Unix socket of ours was just bound to, and the duty to remove it.
+
+    By then another server may have taken the path over, so it is removed only if it is still the
+    file that we made.  A process that ends otherwise leaves it behind, for the next to replace.
+    """
+
+    def __init__(self, system: System, path: str | bytes) -> None:
+        self._system = system
+        self._path = os.path.abspath(path)  # whoever changes the working directory meanwhile
+        self._inode = system.socket_inode(self._path)
+
+    def remove(self) -> None:
+        """Remove the path if it is still ours; safe to call twice."""
+        inode, self._inode = self._inode, 0
+        if inode and self._system.socket_inode(self._path) == inode:
+            self._system.remove_stale_socket(self._path)
 
 
 def in_flight(op: Op[object]) -> bool:

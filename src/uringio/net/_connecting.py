@@ -9,6 +9,7 @@ closed before anybody hears of it.
 One task runs it: the attempts are bare ops whose ends cut the task's pause short.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Final, TypeVar
@@ -67,7 +68,7 @@ async def connect_first(
     Connect to one of several addresses; see the module's head.
 
     Raises:
-        OSError: No address answered: the error of the first one to say so.
+        OSError: No address answered: the error of the first one to say so; notes tell of the rest.
 
     Cancellation: at once; every socket is closed.
     """
@@ -184,8 +185,12 @@ class _Race:
         self._wake()
 
     def _failed(self, error: OSError, info: AddressInfo) -> None:
-        error.add_note(f"while connecting to {info[3]!r}")
-        self.failure = self.failure or error
+        if self.failure is None:
+            error.add_note(f"while connecting to {info[3]!r}")
+            self.failure = error
+        else:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            self.failure.add_note(f"and to {info[3]!r}: {why}")
         self._wake()
 
     def _wake(self) -> None:

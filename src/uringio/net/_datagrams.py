@@ -9,12 +9,12 @@ from typing import Final, NamedTuple, Self, TypeVar
 
 from uringio._driver.contract import Driver
 from uringio._driver.messages import Incoming, Received, read_segment_bytes
-from uringio._driver.op import NEW, READY, STALE, Op
+from uringio._driver.op import NEW, READY, RECVMSG, STALE, Op
 from uringio._driver.sockets import Address, HasFileno, SocketAddress
 from uringio._own.fd import OwnedFd
 from uringio.errors import BusyError
 
-from ._closing import close_op, in_flight
+from ._closing import BoundPath, close_op, in_flight
 from ._messages import (
     ANCILLARY_BYTES,
     Ancillary,
@@ -29,6 +29,7 @@ from ._messages import (
     scatter,
     writable_pieces,
 )
+from ._polling import KeepsUnread
 
 __all__ = ["Datagram", "DatagramSocket"]
 
@@ -37,8 +38,9 @@ T = TypeVar("T")
 # More than any UDP datagram is long, and any that the kernel joins.
 _RECEIVE_BYTES: Final = 65536
 _RECEIVE_BYTES_MAX: Final = 1 << 30
-# Of a plain receive; enough for the size of joined segments.
-_CONTROL_BYTES: Final = 64
+# Of a plain receive; enough for the size of joined segments behind the other items that options
+# may have asked for (time stamps, the interface, marks).
+_CONTROL_BYTES: Final = 256
 
 
 class _Pair(NamedTuple):
@@ -62,18 +64,26 @@ class Datagram(_Pair):
     segment_bytes: int = 0
 
 
-class _Hull:
+class _Hull(KeepsUnread):
     """What a socket's operations keep alive: its descriptor, and what nobody has read yet."""
 
     __slots__ = ("fd", "unread")
 
     def __init__(self, fd: OwnedFd) -> None:
         self.fd = fd
-        self.unread: deque[Received] = deque()
+        self.unread: deque[Received | OSError] = deque()
+
+    def has_unread(self) -> bool:
+        """See `KeepsUnread`."""
+        return bool(self.unread)
 
     def orphan(self, op: Op[T], value: object, /) -> None:
-        """Keep the datagram that a cancelled receive had got, without its descriptors."""
-        if isinstance(value, Received):
+        """Keep what a cancelled receive had got: an error, or a datagram without descriptors."""
+        if op.code != RECVMSG:
+            return
+        if isinstance(value, OSError):
+            self.unread.append(value)
+        elif isinstance(value, Received):
             value.close_fds()
             value.data = value.payload()
             self.unread.append(value)
@@ -99,13 +109,15 @@ class DatagramSocket:
         "_hull",
         "_last_name",
         "_memory",
+        "_path",
         "_recv_op",
         "_send_ops",
     )
 
-    def __init__(self, driver: Driver, fd: int, family: int) -> None:
+    def __init__(self, driver: Driver, fd: int, family: int, path: BoundPath | None = None) -> None:
         self._driver = driver
         self._family = family
+        self._path = path
         self._fd = OwnedFd(fd, driver.system.close, "datagram socket")
         self._hull = _Hull(self._fd)
         self._control_bytes = 0 if family == driver.system.AF_UNIX else _CONTROL_BYTES
@@ -139,7 +151,8 @@ class DatagramSocket:
             ClosedError: The socket was closed, before the call or during it.
             OpError: The kernel refused, such as EMSGSIZE; or ECONNREFUSED, which tells of an
                 earlier datagram to a connected peer that does not listen.
-            ValueError: The address does not fit the socket.
+            ValueError: The address does not fit the socket, or *segment_bytes* is given for a Unix
+                socket.
 
         Cancellation: the datagram was sent, or it was not; ``done`` on the exception tells.
 
@@ -182,6 +195,9 @@ class DatagramSocket:
         Raises, Cancellation: As `send_to`.
         """
         fd = self._fd.number
+        if segment_bytes and self._family == self._driver.system.AF_UNIX:
+            # The kernel would send all of it as one.
+            raise ValueError("only UDP sockets cut what they send into segments")
         name = b"" if address is None else self._pack(address)
         op = outgoing_op(
             self._driver,
@@ -199,7 +215,8 @@ class DatagramSocket:
 
     def _pack(self, address: Address) -> bytes:
         last = self._last_name
-        if last is not None and last[0] == address:
+        # Of the same type: `bytes` (abstract) and `str` are never to be compared under ``-bb``.
+        if last is not None and type(last[0]) is type(address) and last[0] == address:
             return last[1]
         name = self._driver.system.pack_sockaddr(self._family, address)
         self._last_name = (address, name)
@@ -231,7 +248,8 @@ class DatagramSocket:
         Wait for a datagram, wherever it comes from: a connected socket gets its peer's only.
 
         Returns:
-            Its payload, which may be empty; there is no end.
+            Its payload, which may be empty; there is no end.  Whether it was cut to *max_bytes*, or
+            joined of several (UDP_GRO), only `recv_from` tells.
 
         Raises, Cancellation: As `recv_from`.
         """
@@ -322,7 +340,10 @@ class DatagramSocket:
         def take(_: object) -> T:
             if not unread:
                 raise BusyError(f"another task took what was kept on {self!r}")
-            return convert(unread.popleft())
+            first = unread.popleft()
+            if isinstance(first, OSError):
+                raise first
+            return convert(first)
 
         op: Op[T] = Op(READY, finish=take)
         op.home = self._driver
@@ -364,9 +385,19 @@ class DatagramSocket:
         """The descriptor, which stays the socket's; raises `ClosedError`."""
         return self._fd.number
 
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
+        """Set a socket option by its numbers, such as a group to join; raises `OpError`."""
+        self._driver.system.setsockopt(self._fd.number, level, option, value)
+
+    def getsockopt(self, level: int, option: int) -> int:
+        """Return an integer socket option by its numbers; raises `OpError`."""
+        return self._driver.system.getsockopt(self._fd.number, level, option)
+
     def aclose(self) -> Op[None]:
         """
         Close the socket; safe to call twice.  Tasks that receive or send get `ClosedError`.
+
+        The path that it is bound to is removed, unless another socket has been bound there since.
 
         Raises:
             WrongThreadError: The socket belongs to another loop or thread.
@@ -377,6 +408,8 @@ class DatagramSocket:
         if self._recv_op is not None:
             ops.append(self._recv_op)
         closing = close_op(self._driver, self._fd, ops)
+        if self._path is not None:
+            self._path.remove()
         self._recv_op = None
         self._memory = None  # an op that is still in flight holds it
         return closing

@@ -14,7 +14,7 @@ from uringio._driver.sockets import SocketAddress
 from uringio._own.fd import OwnedFd
 from uringio.errors import EndOfStreamError, OpError
 
-from ._closing import close_op
+from ._closing import BoundPath, close_op
 from ._stream import SocketStream
 
 __all__ = ["Listener"]
@@ -94,12 +94,14 @@ class Listener:
         "_driver",
         "_fd",
         "_others",
+        "_path",
         "_porch",
         "local_address",
     )
 
-    def __init__(self, driver: Driver, fd: int) -> None:
+    def __init__(self, driver: Driver, fd: int, path: BoundPath | None = None) -> None:
         self._driver = driver
+        self._path = path
         self._fd = OwnedFd(fd, driver.system.close, "listener")
         self.local_address: SocketAddress = driver.system.getsockname(fd)
         porch = self._porch = _Porch(driver, self._fd)
@@ -218,10 +220,14 @@ class Listener:
         """
         Stop listening; safe to call twice.  Tasks in `accept` or `serve` get `ClosedError`.
 
+        The path of a Unix socket is removed, unless another server has taken it over since.
+
         Raises:
             WrongThreadError: The listener belongs to another loop or thread.
         """
         closing = close_op(self._driver, self._fd, [self._accept_op, *self._others])
+        if self._path is not None:
+            self._path.remove()
         self._accept_op = _CLOSED_ACCEPT
         return closing
 

@@ -66,6 +66,7 @@ class Message:
         address: The sender's address; None where the socket is connected and tells none.
         fds: Descriptors that came with it.
         credentials: Who sent it, where SO_PASSCRED asks for that.
+        pidfd: A descriptor of the sender's process, where SO_PASSPIDFD asks for that (Linux 6.5).
         segment_bytes: The size of the datagrams that the kernel has joined into this one (UDP_GRO),
             of which the last may be shorter; 0 if it has not. [bytes]
         ancillary: Items that are none of the above.
@@ -81,6 +82,7 @@ class Message:
         "credentials",
         "data",
         "fds",
+        "pidfd",
         "segment_bytes",
         "truncated",
     )
@@ -91,6 +93,7 @@ class Message:
         self.address = address
         self.fds: list[OwnedFd] = []
         self.credentials: Credentials | None = None
+        self.pidfd: OwnedFd | None = None
         self.segment_bytes = 0
         self.ancillary: list[Ancillary] = []
         self.truncated = False
@@ -104,6 +107,8 @@ class Message:
         """Close the descriptors that are still here and open; safe to call twice."""
         for fd in self.fds:
             fd.close()
+        if self.pidfd is not None:
+            self.pidfd.close()
 
 
 def make_message(driver: Driver, received: Received) -> Message:
@@ -123,6 +128,9 @@ def make_message(driver: Driver, received: Received) -> Message:
             message.ancillary.append(item)
     close = driver.system.close
     message.fds = [OwnedFd(fd, close, "received descriptor") for fd in received.take_fds()]
+    pidfd = received.take_pidfd()
+    if pidfd >= 0:
+        message.pidfd = OwnedFd(pidfd, close, "received process descriptor")
     return message
 
 

@@ -19,6 +19,7 @@ from uringio._driver.sockets import (
 from uringio._own.fd import OwnedFd
 from uringio.errors import OpError
 
+from ._closing import BoundPath
 from ._connecting import ATTEMPT_DELAY_SECONDS, connect, connect_first
 from ._datagrams import DatagramSocket
 from ._listener import Listener
@@ -90,7 +91,7 @@ async def listen_unix(
     Args:
         path: Where; a leading NUL names the abstract namespace.  A socket that an earlier server
             left behind is replaced; one at which somebody listens is not, and no other file is.
-            Closing leaves the path in place.
+            Closing removes it, unless another server has taken it over since.
         backlog: Connections that may wait to be accepted. [count]
         options: Further socket options as (level, option, value), set before binding.
 
@@ -100,7 +101,8 @@ async def listen_unix(
     """
     driver = current.driver()
     info = unix_address(driver.system, path)
-    return Listener(driver, open_listener(driver, info, backlog=backlog, options=options))
+    fd = open_listener(driver, info, backlog=backlog, options=options)
+    return Listener(driver, fd, _bound_path(driver, info[3]))
 
 
 def adopt_listener(fd: int | OwnedFd) -> Listener:
@@ -196,8 +198,8 @@ async def connect_unix(path: UnixPath, *, options: Sequence[RawOption] = ()) -> 
 
 
 async def open_udp(
-    local: tuple[str, int] | None = None,
-    remote: tuple[str, int] | None = None,
+    local: Address | None = None,
+    remote: Address | None = None,
     *,
     reuse_port: bool = False,
     options: Sequence[RawOption] = (),
@@ -215,12 +217,14 @@ async def open_udp(
             `uringio.net.options`.
 
     A host is a numeric address or a name.  Of a name's addresses the first is taken that is of the
-    same family as the other host's.  Without either, the socket is of IPv4.
+    same family as the other host's.  Without either, the socket is of IPv4.  Addresses of other
+    sockets (`local_address`) are taken as they are, flow information and scope included.
 
     Raises:
         OpError: The kernel refused, such as EADDRINUSE.
         OSError: A name cannot be resolved (``socket.gaierror``).
-        ValueError: A port is out of range, or the hosts have no family in common.
+        ValueError: A port is out of range, the hosts have no family in common, or an address is
+            that of a Unix socket.
     """
     driver = current.driver()
     system = driver.system
@@ -244,8 +248,8 @@ async def open_unix_datagram(
 
     Args:
         local: The path to receive on; a leading NUL names the abstract namespace.  A socket that an
-            earlier process left behind is replaced, no other file is; closing leaves the path in
-            place.  None: it has no name, and nobody can answer.
+            earlier process left behind is replaced, no other file is; closing removes it, unless
+            another socket has been bound there since.  None: it has no name, and nobody can answer.
         remote: The path to connect to.
         options: Further socket options as (level, option, value), set before binding.
 
@@ -259,12 +263,24 @@ async def open_unix_datagram(
     there = None if remote is None else unix_address(driver.system, remote)[3]
     family = driver.system.AF_UNIX
     fd = open_datagram_socket(driver, family, here, there, options=options)
-    return DatagramSocket(driver, fd, family)
+    return DatagramSocket(driver, fd, family, _bound_path(driver, here))
 
 
-async def _datagram_infos(driver: Driver, where: tuple[str, int]) -> Sequence[AddressInfo]:
-    host, port = where
-    return await resolve_infos(driver, host, port, driver.system.SOCK_DGRAM)
+def _bound_path(driver: Driver, address: Address | None) -> BoundPath | None:
+    """Return what removes the path of a Unix socket, None where there is none to be removed."""
+    if isinstance(address, str | bytes) and os.fsencode(address)[:1] != b"\0":
+        return BoundPath(driver.system, address)
+    return None
+
+
+async def _datagram_infos(driver: Driver, where: Address) -> Sequence[AddressInfo]:
+    kind = driver.system.SOCK_DGRAM
+    if isinstance(where, str | bytes):
+        raise ValueError(f"a UDP address is (host, port), not {where!r}")  # noqa: TRY004  as pack
+    if len(where) == 2:
+        return await resolve_infos(driver, where[0], where[1], kind)
+    driver.system.pack_sockaddr(driver.system.AF_INET6, where)
+    return ((driver.system.AF_INET6, kind, 0, where),)
 
 
 def _same_family(

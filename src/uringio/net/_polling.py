@@ -7,10 +7,10 @@ from typing import Final, TypeVar
 
 from uringio._driver import current
 from uringio._driver.contract import Driver
-from uringio._driver.op import POLL, Op
+from uringio._driver.op import POLL, READY, Op
 from uringio._driver.sockets import HasFileno, number_of
 
-__all__ = ["PollEvents", "poll", "polls_on", "wait_readable", "wait_writable"]
+__all__ = ["KeepsUnread", "PollEvents", "poll", "polls_on", "wait_readable", "wait_writable"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,16 @@ class _Polls(threading.local):
 
 
 _polls = _Polls()
+
+
+class KeepsUnread:
+    """What a socket of ours has in its ``_hull``."""
+
+    __slots__ = ()
+
+    def has_unread(self) -> bool:
+        """Whether a cancelled receive has left something: the kernel has it no more to tell of."""
+        raise NotImplementedError
 
 
 class _Keeper:
@@ -76,7 +86,12 @@ def poll(fd: int | HasFileno, events: PollEvents | int, /) -> Op[PollEvents]:
     mask = int(events)
     if not mask or mask & ~int(_ASKABLE):
         raise ValueError(f"poll waits for IN, PRI, OUT or RDHUP, not for {events!r}")
-    op: Op[PollEvents] = Op(POLL, number_of(fd), flags=mask, owner=_Keeper(fd), finish=_poll_events)
+    number = number_of(fd)
+    op: Op[PollEvents]
+    if mask & PollEvents.IN and _has_unread(fd):
+        op = Op(READY, finish=_unread_events)
+    else:
+        op = Op(POLL, number, flags=mask, owner=_Keeper(fd), finish=_poll_events)
     op.home = current.driver()
     _polls.ops.add(op)
     return op
@@ -101,7 +116,12 @@ def wait_writable(fd: int | HasFileno, /) -> Op[None]:
 
 
 def _wait_for(fd: int | HasFileno, events: PollEvents) -> Op[None]:
-    op: Op[None] = Op(POLL, number_of(fd), flags=int(events), owner=_Keeper(fd), finish=_nothing)
+    number = number_of(fd)
+    op: Op[None]
+    if events is PollEvents.IN and _has_unread(fd):
+        op = Op(READY)
+    else:
+        op = Op(POLL, number, flags=int(events), owner=_Keeper(fd), finish=_nothing)
     op.home = current.driver()
     _polls.ops.add(op)
     return op
@@ -113,6 +133,15 @@ def polls_on(driver: Driver, fd: int) -> list[Op[object]]:
     if not ops:
         return []
     return [op for op in list(ops) if op.fd == fd and op.home is driver]
+
+
+def _has_unread(target: object) -> bool:
+    hull = getattr(target, "_hull", None)
+    return isinstance(hull, KeepsUnread) and hull.has_unread()
+
+
+def _unread_events(_value: object) -> PollEvents:
+    return PollEvents.IN
 
 
 def _poll_events(value: object) -> PollEvents:

@@ -22,7 +22,7 @@ async def resolve(host: str, port: int) -> list[Inet4Address | Inet6Address]:
 
     Raises:
         OSError: The name cannot be resolved (``socket.gaierror``).
-        ValueError: The port is out of range.
+        ValueError: The port is out of range, or *host* cannot be a name.
 
     Cancellation: at once; the resolver, which may take minutes to give up, goes on unheard.
 
@@ -39,7 +39,14 @@ async def resolve_infos(driver: Driver, host: str, port: int, kind: int) -> Sequ
     numeric = numeric_address(system, host, port, kind)
     if numeric is not None:
         return (numeric,)
-    return await Offload(partial(system.getaddrinfo, host, port, kind))
+    if "\0" in host:
+        # The C library would see a name that ends there, another one than was asked for.
+        raise ValueError(f"a host's name cannot hold a NUL character: {host!r}")
+    try:
+        return await Offload(partial(system.getaddrinfo, host, port, kind))
+    except OSError as error:
+        error.add_note(f"while resolving {host!r}")
+        raise
 
 
 def typed_address(driver: Driver, info: AddressInfo) -> Inet4Address | Inet6Address:

@@ -13,6 +13,7 @@ from uringio._driver.op import (
     READY,
     RECV,
     RECV_INTO,
+    RECVMSG,
     SEND_ALL,
     SHUTDOWN,
     SPENT,
@@ -37,11 +38,13 @@ from ._messages import (
     writable_pieces,
 )
 from ._moves import Moves, arrived
+from ._polling import KeepsUnread
 
 __all__ = ["SocketStream"]
 
 T = TypeVar("T")
 
+_RECEIVES: Final = frozenset({RECV, RECV_INTO, RECVMSG})
 _SHUT_WR: Final = 1
 # What one operation is asked for at most; drivers have buffers of this size.
 _RECV_BYTES_MAX: Final = 65536
@@ -56,7 +59,7 @@ _CLOSED_SEND: Final[Op[None]] = Op(READY)
 _CLOSED_SEND.state = STALE
 
 
-class _Hull:
+class _Hull(KeepsUnread):
     """
     What a stream's operations keep alive: its descriptor, and what nobody has read yet.
 
@@ -70,13 +73,17 @@ class _Hull:
         self.fd = fd
         self.unread: deque[bytes | OSError] = deque()
 
+    def has_unread(self) -> bool:
+        """See `KeepsUnread`."""
+        return bool(self.unread)
+
     def orphan(self, op: Op[T], value: object, /) -> None:
         """
         Keep what a cancelled receive had got; see `Owner`.
 
         Its error too: a reset is reported once, and after it comes what looks like an orderly end.
         """
-        if op.code == RECV and value and isinstance(value, bytes | OSError):
+        if op.code in _RECEIVES and value and isinstance(value, bytes | OSError):
             self.unread.append(value)
         elif op.code == RECV_INTO and value and isinstance(value, int):
             # Not out of `hold` or `memory`: an op that was done has let go of them.
