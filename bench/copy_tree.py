@@ -170,7 +170,7 @@ def table(runs: dict[str, list[Run]]) -> None:
     Print medians, and ratios within rounds against `cp -a`.
     """
     print(f"{'':15} {'time s':>8} {'min..max':>13} {'CPU s':>7} {'user':>6} {'system':>7} "
-          f"{'peak MiB':>9} {'time/cp':>8} {'CPU/cp':>7}")  # fmt: skip
+          f"{'time/cp':>8} {'CPU/cp':>7}")  # fmt: skip
     base = runs.get("cp", [])
     for name, found in runs.items():
         time_ = spread([run.seconds for run in found])

@@ -233,7 +233,7 @@ def test_sizes_change(scheduler: Scheduler, path: Path) -> None:
             await file.fdatasync()
             await file.fsync()
             for call in (lambda: file.truncate(-1), lambda: file.fallocate(-1, 1)):
-                with pytest.raises(ValueError, match="from 0 up"):
+                with pytest.raises(ValueError, match="from 0"):
                     call()
         async with await open_file(path) as file:
             with pytest.raises(OpError) as caught:
@@ -449,7 +449,7 @@ def test_finished_operations_are_let_go(scheduler: Scheduler, path: Path) -> Non
 
 
 def test_numbers_that_no_file_has_are_refused(scheduler: Scheduler, path: Path) -> None:
-    """What would wrap around in an SQE, and then cut the file or read elsewhere, is a ValueError."""
+    """What would wrap around in an SQE, and cut the file or read elsewhere, is a ValueError."""
 
     async def main() -> None:
         async with await open_file(path, "rb+") as file:

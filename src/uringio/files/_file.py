@@ -301,7 +301,7 @@ class File(Moves):
         """
         Write all of *data* at the file's position.
 
-        Raises: as with `write`; EIO from a device that takes nothing, ``done`` says how much before.
+        Raises: as with `write`; EIO from a device that takes nothing, ``done`` is how much before.
 
         Cancellation: a part may have been written.
         """
