@@ -1,16 +1,15 @@
 """What outlives a file while its operations run."""
 
-from typing import Final, NoReturn, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 from uringio._driver import op as o
 from uringio._driver.contract import Driver
-from uringio._driver.op import MAKES_DESCRIPTOR, READ, READ_CACHED, READY, WRITE, Op
+from uringio._driver.op import MAKES_DESCRIPTOR, READ, READ_CACHED, WRITE, Op
 from uringio._own.fd import OwnedFd
-from uringio.errors import ClosedError
 
 from ._limits import Writable
 
-__all__ = ["AT_POSITION", "Hull", "Taker", "refuse_later"]
+__all__ = ["AT_POSITION", "Hull", "Taker"]
 
 T = TypeVar("T")
 
@@ -66,15 +65,3 @@ class Taker:
             return bytes(buffer)
         with memoryview(buffer) as view:
             return bytes(view[: cast("int", count)])
-
-
-def refuse_later(op: Op[object], reason: ClosedError) -> None:
-    """Make an op that was handed out and not started raise *reason* once it is."""
-
-    def refuse(_: object) -> NoReturn:
-        raise reason
-
-    op.code = READY
-    op.fd = -1
-    op.memory = None
-    op.finish = refuse

@@ -13,23 +13,23 @@ from uringio.proto._octets import (
     transfer_status,
 )
 
-__all__ = ["awaits_go_on", "parse_head"]
+__all__ = ["parse_head"]
 
 
-def awaits_go_on(connection: h11.Connection, decoder: BodyDecoder) -> bool:
-    """Tell whether a peer may hold back its body until it gets 100."""
-    return connection.they_are_waiting_for_100_continue and not decoder.done
-
-
-def parse_head(
-    connection: h11.Connection, head: bytes, limits: Limits
-) -> tuple[h11.Request, BodyDecoder]:
+def parse_head(head: bytes, limits: Limits) -> tuple[h11.Request, BodyDecoder, bool]:
     """
     Parse *head*, whose octets were approved, and judge what only its meaning shows.
+
+    Returns:
+        The request, what takes its body apart, and whether the peer may hold that back until it
+        gets 100.
 
     Raises:
         ViolationError: It is no sound request, or declares a body over the limit.
     """
+    # One h11 connection per request: it sees the head and nothing else, and making one costs less
+    # than bringing it round to the next cycle.
+    connection = h11.Connection(h11.SERVER, limits.head_bytes_max)
     try:
         connection.receive_data(head)
         event = connection.next_event()
@@ -62,10 +62,11 @@ def parse_head(
             raise ViolationError(400, "Content-Length beside Transfer-Encoding")
         if version == b"1.0":
             raise ViolationError(400, "Transfer-Encoding in HTTP/1.0")
-        return event, ChunkedDecoder(
+        chunked = ChunkedDecoder(
             limits.trailer_bytes_max, limits.fields_count_max, limits.body_bytes_max
         )
+        return event, chunked, connection.they_are_waiting_for_100_continue
     length = declared_length(head) if has_length else 0
     if limits.body_bytes_max is not None and length > limits.body_bytes_max:
         raise ViolationError(413, "the request body is too large", Limit.BODY_BYTES)
-    return event, LengthDecoder(length)
+    return event, LengthDecoder(length), connection.they_are_waiting_for_100_continue

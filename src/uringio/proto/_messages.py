@@ -24,6 +24,7 @@ __all__ = [
     "UpgradedStream",
     "asks_to_close",
     "offers_upgrade",
+    "tokens",
 ]
 
 Field = tuple[bytes, bytes]
@@ -171,17 +172,18 @@ class UpgradedStream:
 
 def asks_to_close(request: Request) -> bool:
     """Tell whether *request* says that it is its connection's last."""
-    return request.http_version == "1.0" or b"close" in _tokens(request.field(b"connection"))
+    return request.http_version == "1.0" or b"close" in tokens(request.field(b"connection"))
 
 
 def offers_upgrade(request: Request, protocol: bytes) -> bool:
     """Tell whether *request* offers to leave HTTP for *protocol*."""
     return (
         request.http_version != "1.0"
-        and b"upgrade" in _tokens(request.field(b"connection"))
-        and protocol.lower() in _tokens(request.field(b"upgrade"))
+        and b"upgrade" in tokens(request.field(b"connection"))
+        and protocol.lower() in tokens(request.field(b"upgrade"))
     )
 
 
-def _tokens(value: bytes | None) -> list[bytes]:
+def tokens(value: bytes | None) -> list[bytes]:
+    """Take a list of tokens apart, in lower case."""
     return [part.strip(b" \t").lower() for part in (value or b"").split(b",")]

@@ -11,20 +11,19 @@ is a request body that stops in the middle: whoever reads it must not take it fo
 reader gets `BodyAbortedError`, a `ConnectionAbortedError`.
 
 The framing rules live in `_octets` and are stricter than h11's; h11 parses the heads that passed
-them and writes the responses.  This module reads no clock and makes no timer: `check_time`, called
-about once a second by one sweeper for all connections, names the limit that a peer has overstepped,
-and every await can be cancelled and leaves the connection in a state that `aclose` can end.
+them, and `_replies` writes the responses.  This module reads no clock and makes no timer:
+`check_time`, called about once a second by one sweeper for all connections, names the limit that a
+peer has overstepped, and every await can be cancelled and leaves the connection in a state that
+`aclose` can end.
 """
 
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self, cast
-
-import h11
+from typing import Self
 
 from uringio.errors import ClosedError, RingError, UsageError
 from uringio.proto import _replies as replies
-from uringio.proto._heads import awaits_go_on, parse_head
+from uringio.proto._heads import parse_head
 from uringio.proto._limits import Limit, Limits
 from uringio.proto._messages import (
     BodyAbortedError,
@@ -45,6 +44,7 @@ from uringio.proto._octets import (
     ViolationError,
 )
 from uringio.proto._pace import BODY, HEAD, IDLE, OURS, SEND, Pace, end_of
+from uringio.proto._replies import LengthError, Reply
 from uringio.streams import Stream
 
 __all__ = [
@@ -65,9 +65,6 @@ Chunk = bytes | bytearray | memoryview
 
 # Up to here a copy into one send costs less than a second operation.
 _JOIN_BYTES_MAX = 32 * 1024
-
-# h11 says bytes; it only measures what it is given, and passes it on.
-_data = cast("Callable[..., h11.Data]", h11.Data)
 
 
 class Http1Server:
@@ -105,12 +102,11 @@ class Http1Server:
         self._finder = HeadFinder(
             limits.head_bytes_max, limits.request_line_bytes_max, limits.fields_count_max
         )
-        # One h11 connection per request: it sees the head and writes the response, never a body of
-        # the peer's, and making one costs less than bringing it round to the next cycle.
-        self._h11 = h11.Connection(h11.SERVER, limits.head_bytes_max)
         self._request: Request | None = None
         self._decoder: BodyDecoder = LengthDecoder(0)
         self._requests_count = 0
+        self._awaits_go_on = False  # the peer may hold its body back until it gets 100
+        self._closes = False  # the response under way says so
         self._response_started = False
         self._response_done = False
         self._linger = False
@@ -193,7 +189,7 @@ class Http1Server:
 
     def _open(self, head: bytes) -> Request:
         """Parse a head whose octets were approved, and get ready for its body and its response."""
-        event, self._decoder = parse_head(self._h11, head, self._limits)
+        event, self._decoder, self._awaits_go_on = parse_head(head, self._limits)
         self._pace.serial += 1
         self._requests_count += 1
         self._request = Request(
@@ -211,7 +207,7 @@ class Http1Server:
         request, self._request = self._request, None
         if self._end is None and not self._response_done:
             self._end = End(EndReason.CUT, detail="a response was left unfinished")
-        if self._end is None and self._h11.our_state is not h11.DONE:
+        if self._end is None and self._closes:
             # Who did not ask for the close may be sending, and a reset would overtake the response.
             self._linger = (
                 not asks_to_close(request) or not self._decoder.done or bool(self._buffer)
@@ -222,7 +218,6 @@ class Http1Server:
             await self._discard_body()
         if self._end is not None:
             return False
-        self._h11 = h11.Connection(h11.SERVER, self._limits.head_bytes_max)
         self._response_started = self._response_done = False
         return True
 
@@ -275,10 +270,11 @@ class Http1Server:
             raise UsageError("the body belongs to an earlier request")
         buffer = self._buffer
         try:
-            if awaits_go_on(self._h11, decoder) and self._end is None:
+            if self._awaits_go_on and not decoder.done and self._end is None:
                 # Sent even when the body is here already: what the peer sees depends on its bytes,
                 # not on how fast they came.
-                await self._send_paced(self._h11.send(replies.GO_ON))
+                self._awaits_go_on = False
+                await self._send_paced(replies.GO_ON)
             while True:
                 if piece := decoder.take(buffer):
                     return piece
@@ -342,20 +338,20 @@ class Http1Server:
                 return 0
             content = b"" if body is None or iterator is not None else body
             assert isinstance(content, Chunk)
-            length = None if iterator else len(content)
-            response = replies.response(
+            reply = replies.response(
                 request,
                 status,
                 headers,
-                length,
-                self._must_close(length is not None),
+                None if iterator is not None else len(content),
+                self._must_close(iterator is None),
                 self._standing_fields(),
             )
             self._response_started = True
-            is_bodiless = request.method == "HEAD" or status in replies.BODILESS
+            self._awaits_go_on = False
+            self._closes = reply.closes
             if iterator is None:
-                return await self._send_whole(response, b"" if is_bodiless else content)
-            return await self._send_pieces(response, None if is_bodiless else iterator)
+                return await self._send_whole(reply, b"" if reply.is_bodiless else content)
+            return await self._send_pieces(reply, None if reply.is_bodiless else iterator)
         finally:
             if iterator is not None and (aclose := getattr(iterator, "aclose", None)) is not None:
                 await aclose()
@@ -365,7 +361,7 @@ class Http1Server:
         if self._requests_count >= self._limits.requests_count_max:
             return True
         decoder = self._decoder
-        if awaits_go_on(self._h11, decoder):
+        if self._awaits_go_on and not decoder.done:
             # Nobody knows whether the body will still come, so nobody knows where the next head is.
             return True
         if self._pace.is_draining and not (decoder.done and self._buffer):
@@ -377,52 +373,47 @@ class Http1Server:
             and decoder.left_bytes - len(self._buffer) > self._limits.discard_bytes_max
         )
 
-    async def _send_whole(self, response: h11.Response, content: Chunk) -> int:
-        connection = self._h11
+    async def _send_whole(self, reply: Reply, content: Chunk) -> int:
         try:
-            head = connection.send(response)
-            parts = connection.send_with_data_passthrough(_data(data=content)) if content else []
-            tail = connection.send(h11.EndOfMessage())
-        except h11.LocalProtocolError as error:
+            before, behind = reply.framed(len(content)) if content else (b"", b"")
+            tail = behind + reply.ended()
+        except LengthError:
             self._cut("a response did not have its declared length")
-            raise UsageError(f"invalid response: {error}") from None
-        assert parts is not None
+            raise UsageError("the body is not as long as its Content-Length says") from None
         try:
             if len(content) <= _JOIN_BYTES_MAX:
-                await self._send_paced(b"".join((head, *parts, tail)))
+                await self._send_paced(b"".join((reply.head, before, content, tail)))
             else:
-                for part in filter(None, (head, *parts, tail)):
-                    await self._send_paced(part)
+                await self._send_paced(reply.head + before)
+                await self._send_paced(content)
+                if tail:
+                    await self._send_paced(tail)
         except (OSError, ClosedError) as error:
             self._lose(error)
             return 0
         self._response_done = True
         return len(content)
 
-    async def _send_pieces(
-        self, response: h11.Response, pieces: AsyncIterable[Chunk] | None
-    ) -> int:
-        connection = self._h11
+    async def _send_pieces(self, reply: Reply, pieces: AsyncIterable[Chunk] | None) -> int:
         sent = 0
-        if not await self._send(connection.send(response)):
+        if not await self._send(reply.head):
             return 0
         if pieces is not None:
             async for piece in pieces:
                 if not piece:
                     continue
                 try:
-                    parts = connection.send_with_data_passthrough(_data(data=piece))
-                except h11.LocalProtocolError:
+                    before, behind = reply.framed(len(piece))
+                except LengthError:
                     self._cut("a response was longer than declared")
                     raise UsageError("the body is longer than its Content-Length") from None
-                assert parts is not None
-                data = parts[0] if len(parts) == 1 else b"".join(parts)
+                data = b"".join((before, piece, behind)) if before else piece
                 if not await self._send(data):
                     return sent
                 sent += len(piece)
         try:
-            tail = connection.send(h11.EndOfMessage())
-        except h11.LocalProtocolError:
+            tail = reply.ended()
+        except LengthError:
             # A file that shrank while it was sent, for one.  Closing is how the peer learns.
             self._cut("a response was shorter than declared")
             return sent
@@ -477,8 +468,7 @@ class Http1Server:
             return None
         if not self._decoder.done:
             raise UsageError("read the request's body before leaving HTTP")
-        response = replies.switch(protocol, headers, self._standing_fields())
-        data = self._h11.send(response)
+        data = replies.switch(protocol, headers, self._standing_fields())
         self._response_started = True
         if not await self._send(data):
             return None
@@ -501,8 +491,7 @@ class Http1Server:
         if self._response_started:
             return
         self._response_started = True
-        response, content = replies.refusal(violation, self._standing_fields())
-        data = self._h11.send(response)
+        data, content = replies.refusal(violation, self._standing_fields())
         if self._request is None or self._request.method != "HEAD":
             data += content
         try:
