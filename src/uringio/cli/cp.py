@@ -51,7 +51,9 @@ def cp(options: Options) -> int:
         received.append(number)
         os.kill(os.getpid(), signal.SIGINT)
 
-    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    # What is ignored, as by nohup, stays ignored.
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    before = {number: signal.signal(number, interrupt) for number in wanted}
     try:
         uringio.run(run.run, backend=options.backend)
     except RingError as error:
