@@ -12,8 +12,7 @@ import stat
 import sys
 from collections.abc import Callable
 from types import FrameType
-
-import attrs
+from typing import NamedTuple
 
 import uringio
 from uringio.errors import RingError
@@ -29,8 +28,7 @@ __all__ = ["Options", "cp"]
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
-@attrs.frozen
-class Options:
+class Options(NamedTuple):
     """What the command was asked for; see its help."""
 
     sources: tuple[str, ...]
