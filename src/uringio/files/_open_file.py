@@ -24,7 +24,7 @@ from uringio.errors import BusyError, ClosedError, WrongThreadError
 
 from ._flags import RWFlags
 from ._hull import Hull
-from ._limits import Limits, Readable
+from ._limits import Limits, Readable, check_size
 
 __all__ = ["OpenFile"]
 
@@ -95,7 +95,9 @@ class OpenFile:
             BusyError: A task reads or writes at the position.
             ClosedError: The file is closed.
             OpError: The kernel refused, such as for a FIFO, or behind the last data.
+            ValueError: *offset* has 64 bits or more.
         """
+        check_size("an offset", abs(offset))
         self._require_position()
         self._step_back()
         return self._hull.move(offset, whence)

@@ -1,5 +1,6 @@
 """Writing to a file."""
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, cast
@@ -14,10 +15,11 @@ from uringio._driver.op import (
     Op,
     Vectored,
 )
+from uringio.errors import op_error
 
 from ._flags import WRITE_FLAGS, RWFlags
 from ._hull import AT_POSITION
-from ._limits import Readable, size_of
+from ._limits import Readable, check_size, size_of
 from ._moves import WriteMoves
 from ._open_file import OpenFile
 
@@ -27,6 +29,7 @@ T = TypeVar("T")
 
 _TRANSFER_BYTES_MAX: Final = 0x7FFFF000  # what the kernel moves at most in one call
 _PIECES_MAX: Final = 1024  # IOV_MAX
+_MODE_MAX: Final = 0xFFFF
 _DATA_ONLY: Final = 1  # IORING_FSYNC_DATASYNC
 _AHEAD_BYTES: Final = 65536
 _PENDING: Final = frozenset({NEW, SUBMITTED, CANCELLING, DONE})
@@ -111,14 +114,17 @@ class WriteFile(OpenFile, WriteMoves):
         """
         Write all of *data* at the file's position.
 
-        Raises: as with `write`.
+        Raises: as with `write`; EIO from a device that takes nothing, ``done`` is how much before.
 
         Cancellation: a part may have been written.
         """
         written = await self.write(data, flags=flags)
         with memoryview(data) as given, given.cast("B") as view:
             while written < len(view):
-                written += await self.write(view[written:], flags=flags)
+                count = await self.write(view[written:], flags=flags)
+                if not count:  # a device that takes nothing: asking for ever would not help
+                    raise op_error(errno.EIO, "write", self.fileno(), written)
+                written += count
 
     def fallocate(self, offset: int, length: int, mode: int = 0) -> Op[None]:
         """
@@ -134,7 +140,9 @@ class WriteFile(OpenFile, WriteMoves):
 
         Source: fallocate(2).
         """
-        self._limits.place(length)
+        check_size("a length", length)
+        if not 0 <= mode <= _MODE_MAX:
+            raise ValueError(f"a mode is made of FALLOC_FL_*, not {mode}")
         return self.hand_out(
             Op(o.FALLOCATE, self._fd.number, addr=length, len_=mode, off=self._limits.place(offset))
         )
@@ -147,8 +155,7 @@ class WriteFile(OpenFile, WriteMoves):
 
         Source: ftruncate(2).
         """
-        if size < 0:
-            raise ValueError(f"a size is from 0 up, not {size}")
+        check_size("a size", size)
         return self.hand_out(Op(o.FTRUNCATE, self._fd.number, off=size))
 
     def _hand_out_write(
