@@ -30,6 +30,7 @@ from uringio.proto._messages import (
     End,
     EndReason,
     Field,
+    Part,
     Request,
     RequestBody,
     UpgradedStream,
@@ -56,6 +57,7 @@ __all__ = [
     "Http1Server",
     "Limit",
     "Limits",
+    "Part",
     "Request",
     "RequestBody",
     "UpgradedStream",
@@ -305,7 +307,7 @@ class Http1Server:
         self,
         status: int,
         headers: Iterable[Field] = (),
-        body: Chunk | AsyncIterable[Chunk] | None = None,
+        body: Chunk | AsyncIterable[Chunk | Part] | None = None,
     ) -> int:
         """
         Send the response to the current request.
@@ -317,7 +319,7 @@ class Http1Server:
         Args:
             status: 200 or more.
             headers: Fields to send, beside those that the connection adds.
-            body: The content: bytes, or an asynchronous iterable of them.
+            body: The content: bytes, or an asynchronous iterable of them and of `Part`s.
 
         Returns:
             How many bytes of the body were handed to the stream. [bytes]
@@ -394,9 +396,9 @@ class Http1Server:
         self._response_done = True
         return len(content)
 
-    async def _send_pieces(self, reply: Reply, pieces: AsyncIterable[Chunk] | None) -> int:
+    async def _send_pieces(self, reply: Reply, pieces: AsyncIterable[Chunk | Part] | None) -> int:
         sent = 0
-        if not await self._send(reply.head):
+        if await self._send(reply.head) < 0:
             return 0
         if pieces is not None:
             async for piece in pieces:
@@ -407,9 +409,13 @@ class Http1Server:
                 except LengthError:
                     self._cut("a response was longer than declared")
                     raise UsageError("the body is longer than its Content-Length") from None
-                data = b"".join((before, piece, behind)) if before else piece
-                if not await self._send(data):
-                    return sent
+                parts: tuple[Chunk | Part, ...] = (before, piece, behind)
+                if before and isinstance(piece, Chunk):
+                    parts = (b"".join((before, piece, behind)),)
+                for part in parts:
+                    if part and await self._send(part) < len(part):
+                        self._cut("a response was shorter than announced")
+                        return sent
                 sent += len(piece)
         try:
             tail = reply.ended()
@@ -417,27 +423,31 @@ class Http1Server:
             # A file that shrank while it was sent, for one.  Closing is how the peer learns.
             self._cut("a response was shorter than declared")
             return sent
-        if not tail or await self._send(tail):
+        if not tail or await self._send(tail) >= 0:
             self._response_done = True
         return sent
 
-    async def _send(self, data: Chunk) -> bool:
+    async def _send(self, data: Chunk | Part) -> int:
+        """Send *data*; return how much of it was sent, -1 when the peer is gone."""
         try:
-            await self._send_paced(data)
+            return await self._send_paced(data)
         except (OSError, ClosedError) as error:
             self._lose(error)
-            return False
-        return True
+            return -1
 
-    async def _send_paced(self, data: Chunk) -> None:
+    async def _send_paced(self, data: Chunk | Part) -> int:
         pace = self._pace
-        pace.sending_bytes = len(data)
+        sent = pace.sending_bytes = len(data)
         pace.phase = SEND
         try:
-            await self._stream.send_all(data)
+            if isinstance(data, Chunk):
+                await self._stream.send_all(data)
+            else:
+                sent = await data.send_to(self._stream)
         finally:
             pace.phase = OURS
-        pace.sent_bytes += len(data)
+        pace.sent_bytes += sent
+        return sent
 
     async def upgrade(
         self, protocol: bytes, headers: Iterable[Field] = ()
@@ -470,7 +480,7 @@ class Http1Server:
             raise UsageError("read the request's body before leaving HTTP")
         data = replies.switch(protocol, headers, self._standing_fields())
         self._response_started = True
-        if not await self._send(data):
+        if await self._send(data) < 0:
             return None
         self._response_done = self._handed_over = True
         self._request = None
