@@ -43,6 +43,7 @@ style: $(ENV)/.dev
 types: $(ENV)/.dev
 	$(PY) -m mypy --strict
 	$(PY) -m pyright --pythonpath $(PY)
+	$(PY) -m tests.types.check
 
 arch: $(ENV)/.test
 	$(PY) -m pytest -q tests/arch

@@ -30,7 +30,15 @@ from uringio.errors import (
     UseAfterMoveError,
     WrongThreadError,
 )
-from uringio.files import File, Resolve, RWFlags, aligned_buffer, open_file
+from uringio.files import (
+    File,
+    ReadFile,
+    Resolve,
+    RWFlags,
+    WriteFile,
+    aligned_buffer,
+    open_file,
+)
 from uringio.net import (
     DatagramSocket,
     Listener,
@@ -67,6 +75,7 @@ __all__ = [
     "MayBlock",
     "OpError",
     "RWFlags",
+    "ReadFile",
     "Refused",
     "Resolve",
     "RingError",
@@ -79,6 +88,7 @@ __all__ = [
     "UringioError",
     "UsageError",
     "UseAfterMoveError",
+    "WriteFile",
     "WrongThreadError",
     "aligned_buffer",
     "checkpoint",

@@ -53,6 +53,12 @@ class MayBlock:
     def __init_subclass__(cls) -> NoReturn:
         raise TypeError("MayBlock is sealed")
 
+    @classmethod
+    def _of_this_thread(cls) -> "MayBlock":
+        right = cls.__new__(cls)
+        right._thread_id = threading.get_ident()
+        return right
+
     def check(self) -> None:
         """Raise `UsageError` outside of the worker thread that this was given to."""
         if self._thread_id != threading.get_ident():
@@ -71,7 +77,4 @@ def offload_blocking(
     return offload(lambda: function(_right_of_this_thread(), *args))
 
 
-def _right_of_this_thread() -> MayBlock:
-    right = MayBlock.__new__(MayBlock)
-    right._thread_id = threading.get_ident()
-    return right
+_right_of_this_thread = MayBlock._of_this_thread  # pyright: ignore[reportPrivateUsage]

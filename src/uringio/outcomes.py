@@ -57,11 +57,12 @@ async def outcome(awaitable: Awaitable[T]) -> Outcome[T]:
 
     For ``match`` and `typing.assert_never`::
 
-        match await outcome(stream.recv_exactly(4)):
+        result = await outcome(stream.recv_exactly(4))
+        match result:
             case Done(head): ...
             case Ended(partial): ...
             case Refused(error): ...
-            case never: assert_never(never)
+            case _: assert_never(result)
 
     Mistakes of the program (`UsageError`) and cancellation are raised as ever: they are no answers
     to branch on.

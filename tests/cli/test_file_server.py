@@ -1,6 +1,8 @@
 """The file server in this process: what a subprocess could show only after a long wait."""
 
 import contextlib
+import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -63,6 +65,45 @@ def test_silent_peers_are_dropped(backend: str, tmp_path: Path, unfinished: byte
             assert (await stream.recv()).endswith(b"\r\n\r\na")
             said = await sweep_until_dropped(stream, server)
             assert said.startswith(b"HTTP/1.1 408 ") == bool(unfinished)
+
+    uringio.run(serve_here, tmp_path, client, backend=backend)
+
+
+def test_a_request_that_comes_as_the_connection_ends_is_answered(
+    backend: str, tmp_path: Path
+) -> None:
+    """Bytes that were there before an idle connection was given up are still a request."""
+    (tmp_path / "a").write_bytes(b"a")
+    wire = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+
+    async def client(port: int, server: FileServer) -> None:
+        async with await uringio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send_all(wire)
+            assert (await stream.recv()).endswith(b"\r\n\r\na")
+            now = time.monotonic()
+            for _ in range(3):
+                await uringio.sleep(0)  # until it waits again
+                server.sweep(now)
+            # All in one go: what the server has is in the kernel's hands, and its time is over.
+            os.write(stream.fileno(), wire)
+            server.sweep(now + 600)
+            assert (await stream.recv()).endswith(b"\r\n\r\na")
+            assert not await sweep_until_dropped(stream, server)
+
+    uringio.run(serve_here, tmp_path, client, backend=backend)
+
+
+def test_large_folders_are_shown_whole(backend: str, tmp_path: Path) -> None:
+    """A page that is made apart from the loop, because of its size, has every name."""
+    names = {f"file {number}" for number in range(500)}
+    for name in names:
+        (tmp_path / name).touch()
+
+    async def client(port: int, _: FileServer) -> None:
+        async with await uringio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send_all(b"GET / HTTP/1.0\r\n\r\n")
+            page = b"".join([chunk async for chunk in stream]).decode()
+            assert set(re.findall(r">(file \d+)</a>", page)) == names
 
     uringio.run(serve_here, tmp_path, client, backend=backend)
 

@@ -62,6 +62,11 @@ def refusing(numbers: Sequence[int], error: int) -> str:
     return f"{FILTER}\nrefuse({list(numbers)}, {error})\n"
 
 
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (500, 600))
+"""
+
 # What may be relied upon in schema 1; see docs/probe.md.
 MEMBERS = {
     "schema", "uringio", "works", "backend", "backend_reason", "refusal", "machine", "ring",
@@ -72,7 +77,7 @@ MEMBERS = {
 @needs_uring
 def test_where_io_uring_works(fresh_python: FreshPython) -> None:
     """Status 0, the ring's own flags and operations, and the limits as the kernel has them."""
-    found = facts(fresh_python, "import resource\nresource.setrlimit(7, (500, 600))\n", 0)
+    found = facts(fresh_python, LIMITED, 0)
     assert set(found) == MEMBERS
     assert (found["schema"], found["works"], found["backend"]) == (1, True, "uring")
     assert found["refusal"] is None
@@ -148,7 +153,8 @@ import uringio._driver.epoll
 free = [os.dup(0) for _ in range({spare})]
 highest = os.dup(0)
 os.closerange(free[0] if free else highest, highest + 1)
-resource.setrlimit(resource.RLIMIT_NOFILE, (highest, 4096))
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
 """
     found = facts(fresh_python, before, 2)
     assert (found["works"], found["backend"]) == (False, None)
@@ -228,6 +234,44 @@ def test_causes_are_told_apart(number: int, around: dict[str, Any], cause: str, 
     )
     assert refusal.cause == cause
     assert word in refusal.explanation + " ".join(refusal.remedies)
+
+
+@needs_uring
+def test_an_older_kernel() -> None:
+    """One that refuses the newest set of flags and lacks an operation: both are found out."""
+    from tests.ring.stand_ins import RefusesSetups
+    from uringio._sys import constants as k
+    from uringio._sys.layouts import PROBE_HEAD, PROBE_OP
+    from uringio.probe._report import probe_on
+
+    class Older(RefusesSetups):
+        def io_uring_register(self, fd: int, opcode: int, arg_addr: int, nr_args: int) -> int:
+            result = super().io_uring_register(fd, opcode, arg_addr, nr_args)
+            if opcode == k.IORING_REGISTER_PROBE:
+                at = arg_addr + PROBE_HEAD.size + k.IORING_OP_FTRUNCATE * PROBE_OP.size
+                PROBE_OP.pack_into(self.memory_at(at, PROBE_OP.size), 0, k.IORING_OP_FTRUNCATE, 0)
+            return result
+
+    report = probe_on(Older(1))
+    assert (report.works, report.backend) == (True, "uring")
+    assert report.ring is not None
+    assert (report.ring.rung, report.ring.rung_since) == (2, "6.1")
+    assert "NO_SQARRAY" not in report.ring.flags
+    missing = {one.name for one in report.ring.features if not one.here}
+    assert "IORING_SETUP_NO_SQARRAY" in missing
+    assert "IORING_SETUP_DEFER_TASKRUN" not in missing
+    assert "IORING_OP_FTRUNCATE" in {one.name for one in report.ring.operations if not one.here}
+
+
+def test_a_kernel_that_takes_no_set_of_flags() -> None:
+    """Then programs run on epoll, and the reason is the kernel's."""
+    from tests.ring.stand_ins import RefusesSetups
+    from uringio.probe._report import probe_on
+
+    report = probe_on(RefusesSetups(1000))
+    assert (report.works, report.backend, report.ring) == (False, "epoll", None)
+    assert report.refusal is not None
+    assert report.refusal.error == "EINVAL"
 
 
 def test_what_is_missing_is_said_with_what_happens_instead() -> None:

@@ -1,13 +1,14 @@
 """Several processes on one port, and the end of one or many under load."""
 
 import contextlib
+import errno
 import os
 import select
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -15,6 +16,7 @@ from typing import Self
 import pytest
 
 from tests.cli.site import Served, serving
+from uringio.cli.workers import stop_listening, turn_away, waits_to_be_accepted
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/fd").exists(), reason="the command asks /proc where files lie"
@@ -188,10 +190,8 @@ def test_a_killed_worker_is_replaced(backend: str, tmp_path: Path) -> None:
         with Load(served, 5, 3) as load:
             load.wait_for_more()
             for victim in victims:
-                os.kill(victim, signal.SIGSTOP)
-                wait_until(lambda victim=victim: state_of(victim) == "T")
-                theirs |= clients_of(served, victim)
-                os.kill(victim, signal.SIGKILL)
+                with stopped_then_killed(victim):
+                    theirs |= clients_of(served, victim)
                 wait_until(lambda victim=victim: len(workers_of(served) - {victim}) == 2)
                 load.wait_for_more()
         assert {port for port, _ in load.failed} <= theirs, load.failed
@@ -206,18 +206,58 @@ def test_what_waits_to_be_accepted_outlives_a_worker(backend: str, tmp_path: Pat
     """Connections that no worker could accept yet are served by the next one."""
     with serving(start(tmp_path), backend, ["--workers", "2"]) as served, ExitStack() as stack:
         victims = workers_of(served)
-        for victim in victims:
-            os.kill(victim, signal.SIGSTOP)
-            wait_until(lambda victim=victim: state_of(victim) == "T")
-        clients = [stack.enter_context(Client(served)) for _ in range(20)]
-        for client in clients:
-            client.ask()
-        for victim in victims:
-            os.kill(victim, signal.SIGKILL)
+        with ExitStack() as killing:
+            for victim in victims:
+                killing.enter_context(stopped_then_killed(victim))
+            clients = [stack.enter_context(Client(served)) for _ in range(20)]
+            for client in clients:
+                client.ask()
         for client in clients:
             client.finish()
         wait_until(lambda: len(workers_of(served) - victims) == 2)
         assert served.stop(signal.SIGTERM)[:2] == (0, b"")
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
+def test_newcomers_are_turned_away_and_nobody_else(family: socket.AddressFamily) -> None:
+    """What was connected is accepted and goes on; what comes then never is; the end refuses it."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(family))
+        try:
+            listening.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        except OSError as error:
+            pytest.skip(f"this machine has no such address: {error}")
+        listening.listen(10)
+        address = listening.getsockname()
+        before = stack.enter_context(socket.create_connection(address[:2], timeout=PATIENCE_S))
+        before.sendall(b"first")
+        turn_away(listening)
+        late = stack.enter_context(socket.socket(family))
+        late.setblocking(False)
+        assert late.connect_ex(address) == errno.EINPROGRESS
+        accepted, _ = listening.accept()
+        stack.enter_context(accepted)
+        before.sendall(b" and second")
+        accepted.settimeout(PATIENCE_S)
+        assert accepted.recv(16, socket.MSG_WAITALL) == b"first and second"
+        accepted.sendall(b"answer")
+        assert before.recv(6, socket.MSG_WAITALL) == b"answer"
+        assert not waits_to_be_accepted(listening)
+        assert select.select([], [late], [], 0)[1] == []
+        stop_listening(listening)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address[:2], timeout=PATIENCE_S)
+
+
+@contextlib.contextmanager
+def stopped_then_killed(pid: int) -> Iterator[None]:
+    """Stop a process for the time of the block, and then kill it."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: state_of(pid) == "T")
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
 
 
 def clients_of(served: Served, pid: int) -> set[int]:

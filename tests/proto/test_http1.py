@@ -357,10 +357,33 @@ def test_bytearrays_and_views_are_bodies_too() -> None:
     assert stream.output.endswith(b"\r\n\r\nabc")
 
 
+def test_views_are_measured_in_bytes() -> None:
+    """A view of larger items, of rows or of every other byte is sent and framed as its bytes."""
+    numbers = memoryview(bytes(range(24))).cast("I")
+    rows = memoryview(bytes(range(24))).cast("B", (4, 6))
+    gaps = memoryview(bytes(range(24)))[::2]
+    for view in (numbers, rows, gaps):
+        expected = view.tobytes()
+        stream, _, results = answer(GET, 200, [], view)
+        assert responses(stream.output, ["GET"])[0][1] == expected
+        assert results == [len(expected)]
+
+        async def pieces(view: memoryview = view) -> AsyncIterator[memoryview]:
+            yield view
+            yield view
+
+        for fields in ([], [(b"Content-Length", b"%d" % (2 * len(expected)))]):
+            stream, _, _ = answer(GET, 200, fields, pieces)
+            assert responses(stream.output, ["GET"])[0][1] == expected * 2
+
+
 def test_no_body_is_length_zero_or_none() -> None:
     """No body means length 0, and no length at all where a status has no content."""
     assert answer(GET, 404, [], None)[0].output == (
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+    )
+    assert answer(GET, 204, [(b"Content-Length", b"0")], None)[0].output == (
+        b"HTTP/1.1 204 No Content\r\n\r\n"
     )
     assert answer(GET, 304, [], None)[0].output == b"HTTP/1.1 304 Not Modified\r\n\r\n"
 

@@ -65,6 +65,29 @@ _VERSIONS = [
     b"HTTP/\xd9\xa1.1", b"1.1",
 ]  # fmt: skip
 
+_REQUEST_LINES = [
+    b"GET",
+    b"GET ",
+    b"GET /",
+    b"GET / ",
+    b"GET  HTTP/1.1",
+    b"GET HTTP/1.1",
+    b"/ HTTP/1.1",
+    b" / HTTP/1.1",
+    b"GET / HTTP/1.1 ",
+    b"GET /  HTTP/1.1",
+    b"GET / / HTTP/1.1",
+    b"GET\t/\tHTTP/1.1",
+    b"GET /\x0bHTTP/1.1",
+    b"GET / HTTP/1.1\r",
+    b"GET: / HTTP/1.1",
+    b"Host: a",
+    b"HTTP/1.1 200 OK",
+    b"GET /\xe2\x80\xa8 HTTP/1.1",
+    b"\xef\xbb\xbfGET / HTTP/1.1",
+    b'"GET" / HTTP/1.1',
+]
+
 _LENGTHS = [
     b" 5 5", b" 5,5", b" ,5", b" 5,", b" ;5", b" 5;", b" 5.0", b" 5e0", b" 0b101", b" 0o5", b" 0X5",
     b" 5h", b" h5", b" '5'", b' "5"', b" (5)", b" ++5", b" --5", b" - 5", b" 5-", b" 5\x0b",
@@ -153,6 +176,19 @@ def _tables() -> dict[str, tuple[bytes, set[int]]]:
         made[f"host-{index}"] = (_head(fields=b"Host: " + host + b"\r\n") + AFTER, _BAD)
     for index, end in enumerate(_CHUNK_ENDS):
         made[f"chunk-end-{index}"] = (CHUNKED + b"5\r\nhello" + end + body + AFTER, _BAD)
+    for size in (b"100001", b"7fffffff", b"ffffffff", b"100000000", b"7fffffffffffffff",
+                 b"8000000000000000", b"ffffffffffffffff"):  # fmt: skip
+        # More than a body may have, whatever a parser of 32 or 64 bits makes of it.
+        made[f"chunk-size-{size.decode()}"] = (
+            CHUNKED + size + b"\r\nhello\r\n0\r\n\r\n" + AFTER,
+            {413},
+        )
+    for index, line in enumerate(_REQUEST_LINES):
+        made[f"request-line-{index}"] = (_head(line) + AFTER, _BAD)
+    for field in (b"Content-Length: 5", b"transfer-encoding: chunked", b"HOST: b", b"Upgrade: h2c",
+                  b"Connection: close", b"TE: trailers", b"Trailer: X"):  # fmt: skip
+        name = field.partition(b":")[0].decode().lower()
+        made[f"trailer-{name}"] = (CHUNKED + b"0\r\nX: y\r\n" + field + b"\r\n\r\n" + AFTER, _BAD)
     for at in range(len(_LINES)):
         for index, end in enumerate((b"\n", b"\r", b"\r\r\n", b"\n\r", b" \r\n ", b"\x00\r\n")):
             lines = [line + b"\r\n" for line in _LINES]

@@ -493,6 +493,25 @@ def test_options_are_set(scheduler: Scheduler, tmp_path: Path) -> None:
     scheduler.run(main)
 
 
+def test_sizes_that_do_not_fit(scheduler: Scheduler, tmp_path: Path) -> None:
+    """Cut to a C int, a backlog of 2**32 would be none, and an option any value: both refused."""
+
+    async def main() -> None:
+        for backlog in (-1, 1 << 31, 1 << 32):
+            with pytest.raises(ValueError, match="backlog"):
+                await uringio.listen_tcp("127.0.0.1", 0, backlog=backlog)
+            with pytest.raises(ValueError, match="backlog"):
+                await uringio.listen_unix(tmp_path / "socket", backlog=backlog)
+        assert not (tmp_path / "socket").exists()
+        for value in (-(1 << 31) - 1, 1 << 31):
+            with pytest.raises(ValueError, match="C int"):
+                await uringio.listen_tcp(
+                    "127.0.0.1", 0, options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, value)]
+                )
+
+    scheduler.run(main)
+
+
 def test_refused_options_leave_nothing_open(scheduler: Scheduler) -> None:
     """An option that the kernel refuses raises, and the socket is closed (by the leak check)."""
     wrong = [(9999, 9999, 1)]

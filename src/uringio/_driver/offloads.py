@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from uringio._sys.system import System
 
+from .contract import Deliver
 from .op import DONE, Awaited, Offload, Op
 from .workers import Workers
 
@@ -24,18 +25,14 @@ class Offloads:
 
     Args:
         system: Where threads come from.
-        deliver: Takes a settled op; called in the driver's thread.
         wake: Wakes the driver; called in workers.
 
     Attributes:
         finished: Calls that have ended and are not settled yet.
     """
 
-    def __init__(
-        self, system: System, deliver: Callable[[Op[object]], object], wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, system: System, wake: Callable[[], None]) -> None:
         self._workers = Workers(system)
-        self._deliver = deliver
         self._wake = wake
         self._running: dict[int, Offload[object]] = {}
         # Reentrant: a signal handler may cancel a task in the middle of an abandoning.
@@ -84,16 +81,19 @@ class Offloads:
         with self._lock:
             self._running.pop(op.use, None)
 
-    def settle_finished(self) -> None:
-        """Settle and deliver every op whose call has ended."""
+    def settle_finished(self, deliver: Deliver) -> None:
+        """Settle every op whose call has ended, and hand it to *deliver*."""
         while self.finished:
-            use, value, error = self.finished.popleft()
-            op = self._running.pop(use, None)
-            if op is not None:
+            # It stays where it is until it is settled: a signal handler may raise behind any call.
+            use, value, error = self.finished[0]
+            if use in self._running:
+                op = self._running[use]
                 op.value = value
                 op.error = error
                 op.state = DONE
-                self._deliver(op)
+                del self._running[use]
+                deliver(op)
+            del self.finished[0]
 
     def take_all(self) -> list[Offload[object]]:
         """Abandon every running call and return their ops."""

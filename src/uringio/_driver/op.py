@@ -313,7 +313,10 @@ class Op(Generic[T_co]):
                 self.home = driver
                 driver.submit(self)
             except Exception as error:
-                self._refuse(error)
+                taken = self.home if self.state != NEW else None
+                if taken is None or not taken.cancel(self, error):
+                    self._refuse(error)
+                # Else a signal handler raised when the driver had it already.
         elif self.state == SPENT:
             current.call_soon(callback, self, context)
         elif self.state == STALE:

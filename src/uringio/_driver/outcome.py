@@ -29,6 +29,7 @@ from .op import (
 )
 
 __all__ = [
+    "finish_cancelled",
     "orphan_failure",
     "received",
     "settle_cancelled",
@@ -59,10 +60,16 @@ def settle_cancelled(
     if succeeded:
         if op.code == RECVMSG and isinstance(value, int):
             value = received(op, value)
+        op.state = DONE  # already, so that an exception in here does not have it told twice
         if op.owner is not None:
             op.owner.orphan(op, value)
         elif isinstance(value, int) and op.code in MAKES_DESCRIPTOR:
             system.close(value)
+    finish_cancelled(op, make_cancelled)
+
+
+def finish_cancelled(op: Op[object], make_cancelled: MakeCancelled) -> None:
+    """End *op* with its cancellation, what it did all the same being taken care of."""
     if op.error is None:
         op.error = make_cancelled(op)
     op.value = None

@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 AnyPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
+_PERMISSIONS_MAX: Final = 0o7777
+_FLAGS_MAX: Final = (1 << 31) - 1
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_REMOVEDIR: Final = 0x200
 _AT_SYMLINK_FOLLOW: Final = 0x400
@@ -50,6 +52,12 @@ def encode_path(path: AnyPath) -> bytes:
     return raw + b"\0"
 
 
+def _check_permissions(permissions: int) -> int:
+    if not 0 <= permissions <= _PERMISSIONS_MAX:
+        raise ValueError(f"permissions are from 0 to 0o7777, not {permissions:#o}")
+    return permissions
+
+
 def open_op(
     path: AnyPath,
     flags: int,
@@ -61,6 +69,9 @@ def open_op(
 ) -> Op[T]:
     """Build an OPEN, or with rules of resolution an OPENAT2; closed on exec."""
     raw = encode_path(path)
+    if not 0 <= flags <= _FLAGS_MAX:
+        raise ValueError(f"flags are made of os.O_*, not {flags:#x}")
+    _check_permissions(permissions)
     flags |= os.O_CLOEXEC
     if not resolve:
         return Op(o.OPEN, folder_fd, len_=permissions, flags=flags, memory=raw, finish=finish)
@@ -111,7 +122,7 @@ def unlink_op(path: AnyPath, *, folder: bool = False) -> Op[None]:
 
 def mkdir_op(path: AnyPath, permissions: int) -> Op[None]:
     """Build a MKDIR."""
-    return Op(o.MKDIR, AT_FDCWD, len_=permissions, memory=encode_path(path))
+    return Op(o.MKDIR, AT_FDCWD, len_=_check_permissions(permissions), memory=encode_path(path))
 
 
 def _status(room: bytearray) -> os.stat_result:

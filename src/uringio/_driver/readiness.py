@@ -212,9 +212,9 @@ def make_readiness_driver(
         if nops:
             settle_nops()
         if timers:
-            timers.expire(clock(), settle_timer)
+            timers.expire(clock(), deliver)
         if offloads.finished:
-            offloads.settle_finished()
+            offloads.settle_finished(deliver)
         if files.finished:
             settle_files()
 
@@ -260,11 +260,6 @@ def make_readiness_driver(
     def settle_nops() -> None:
         for _ in range(len(nops)):
             descriptors.finish(nops.popleft(), 0)
-
-    def settle_timer(op: Op[object]) -> None:
-        op.use = 0
-        op.state = DONE
-        deliver(op)
 
     def settle_files() -> None:
         for op, res in files.take_finished():
@@ -422,7 +417,7 @@ def make_readiness_driver(
     starts[o.OFFLOAD] = start_offload
     starts[o.READY] = start_ready
     starts[o.EVENT] = events.add
-    offloads = Offloads(system, lambda op: deliver(op), wake)  # noqa: PLW0108 - `close` rebinds it
+    offloads = Offloads(system, wake)
     files = FileCalls(system, wake)
     return BoundDriver(
         system,

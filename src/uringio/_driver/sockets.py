@@ -5,6 +5,7 @@ Surface rooms say what they want in Python's terms; families, levels and option 
 """
 
 import errno
+import operator
 import os
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -54,6 +55,7 @@ SEND_FLAGS: Final = _MSG_NOSIGNAL
 # With WAITALL io_uring itself goes on after a short send; send(2) ignores it.
 SEND_ALL_FLAGS: Final = _MSG_NOSIGNAL | _MSG_WAITALL
 
+_INT_MAX: Final = (1 << 31) - 1
 _SOL_SOCKET: Final = 1
 _SO_REUSEADDR: Final = 2
 _SO_REUSEPORT: Final = 15
@@ -139,7 +141,10 @@ def open_listener(
 
     Raises:
         OpError: The kernel refused, such as EADDRINUSE.
+        ValueError: *backlog* is out of range.
     """
+    if not 0 <= operator.index(backlog) <= _INT_MAX:
+        raise ValueError(f"a backlog is from 0 to {_INT_MAX}, not {backlog}")
     fd = bind_stream_socket(driver, info, reuse_port=reuse_port, options=options)
     try:
         driver.system.listen(fd, backlog)

@@ -9,9 +9,9 @@ Cancelled entries stay in the heap until they come up, or until they are half of
 """
 
 import heapq
-from collections.abc import Callable
 
-from .op import Op
+from .contract import Deliver
+from .op import DONE, Op
 
 __all__ = ["Timers"]
 
@@ -43,19 +43,24 @@ class Timers:
         """Return the nearest deadline, or None."""
         heap = self._heap
         while heap and heap[0][1] != heap[0][2].use:
-            heapq.heappop(heap)
             self._dead_count -= 1
+            heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def expire(self, now_ns: int, settle: Callable[[Op[object]], None]) -> None:
-        """Take every op whose deadline has come and hand it to *settle*."""
+    def expire(self, now_ns: int, deliver: Deliver) -> None:
+        """Settle every op whose deadline has come, and hand it to *deliver*."""
         heap = self._heap
         while heap and heap[0][0] <= now_ns:
-            _, use, op = heapq.heappop(heap)
+            # A signal handler may raise behind any call: it finds an op either settled or here, and
+            # the entries that are dead counted.
+            _, use, op = heap[0]
             if use == op.use:
-                settle(op)
-            else:
-                self._dead_count -= 1
+                op.use = 0
+                op.state = DONE
+                self._dead_count += 1
+                deliver(op)
+            self._dead_count -= 1
+            heapq.heappop(heap)
 
     def take_all(self) -> list[Op[object]]:
         """Empty the heap and return the live ops."""

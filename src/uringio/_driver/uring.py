@@ -8,7 +8,7 @@ waits.
 
 The tables.  *Operation -> pack* is `HEADS`: every operation fits one SQE shape, so its row is the
 SQE's first word; a negative row names an operation that needs no SQE.  *Operation -> settle* is the
-list `settles`: None means that the value is ``res``.  The two rows that carry a server, RECV and
+list `SETTLES`: None means that the value is ``res``.  The two rows that carry a server, RECV and
 SEND_ALL, are written out in `turn`.
 
 ``user_data`` is the op's `use`, a number never given twice, looked up in `in_flight`; whatever is
@@ -27,15 +27,19 @@ it, and 512 buffers at 50 connections cost 5 % in cache misses.
 Sending.  SEND_ALL carries MSG_WAITALL, with which the kernel itself goes on after a short send;
 what is cut short all the same is resubmitted from where it stopped.
 
+Signal handlers and finalizers are Python code that runs, may call `submit` and `cancel`, and may
+raise, behind any call that is made here; not between operators.  So what belongs together is
+changed by operators alone: a slot is taken, and its op put into `in_flight`, behind the `pack`, if
+nobody has taken that slot meanwhile; an op leaves `in_flight` when it is settled, not before.
+
 What keeps memory safe: an op in `in_flight` is referenced from here, with its memory, until its
 terminal completion; and at close, what the kernel still holds is leaked on purpose.
 """
 
 import _thread
 import errno
-from collections import deque
-from collections.abc import Callable
-from struct import Struct
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Final, Protocol, cast
 
 from uringio._ring.buffers import BufferRing
@@ -50,7 +54,6 @@ from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError, RingForkedError, WrongThreadError
 
 from . import op as o
-from .attempts import VALUED
 from .bound import BoundDriver
 from .contract import Deliver, MakeCancelled, Statistics
 from .file_calls import read_inline
@@ -61,7 +64,6 @@ from .op import (
     DONE,
     READ_CACHED,
     RECV,
-    RECVMSG,
     SEND_ALL,
     SENDMSG,
     SUBMITTED,
@@ -69,8 +71,8 @@ from .op import (
     Op,
 )
 from .outcome import (
+    finish_cancelled,
     orphan_failure,
-    received,
     settle_cancelled,
     settle_done_as_cancelled,
     settle_failed,
@@ -78,6 +80,7 @@ from .outcome import (
 from .timers import Timers
 from .uring_files import SHAPED, ThreadCalls, shape
 from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, WRITING_HEADS
+from .uring_settles import SETTLES
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -90,8 +93,7 @@ _CANCEL_BIT: Final = 1 << 62  # of the user_data of a cancel request; the rest i
 # but not for ever: the kernel tries 128 times before it gives a request to a thread of its own.
 _CANCEL_TRIES_MAX: Final = 256
 _STALL_NS: Final = 1_000_000
-
-_USER_DATA: Final = Struct("=Q")
+_SETTLED: Final[Op[object]] = Op(o.READY)
 
 
 class _PackInto(Protocol):
@@ -161,12 +163,13 @@ def make_uring_driver(
     submit_and_wait = make_submit_and_wait(ring)
     storage: list[Completion] = []
     reap = make_reap(ring, storage)
-    completions = iter(storage)
+    completions: Iterator[Completion] = iter(storage)
     drained = True
+    kept_data: bytes | None = None  # of a receive whose settling goes the slow way
     sqes, sq_head, sq_flags = ring.sqes, ring.sq_head, ring.sq_flags
+    sqe_words = sqes.cast("Q")
     entries = ring.sq_entries
     sq_mask = entries - 1
-    undeferred = not ring.deferred
     pack: _PackInto = SQE_SHORT.pack_into
     tail = 0  # slots filled; never wraps
     limit = entries  # the tail at which the queue is full
@@ -179,34 +182,30 @@ def make_uring_driver(
 
     # --- ops -------------------------------------------------------------------------------------
     in_flight: dict[int, Op[object]] = {}
-    forget = in_flight.pop
     use = _USE_FIRST
-    starved: deque[Op[object]] = deque()
+    # Taken out of `in_flight` to be asked for anew: cut short, interrupted, or without a buffer.
+    again: dict[int, Op[object]] = {}
     events: set[Op[object]] = set()
     cancel_tries: dict[int, int] = {}
     timers = Timers()
     clock = system.monotonic_ns
     get_ident = _thread.get_ident
     owner_thread = get_ident()
-    heads = HEADS
+    heads, settles = HEADS, SETTLES
     # Where a bytes object's storage is an addition away, it needs no call; elsewhere no class
     # matches and every memory goes through `locate`.
     inline_class: type = bytes if BYTES_DATA_OFFSET is not None else _NoClass
     inline_offset = BYTES_DATA_OFFSET or 0
 
-    waits = turns = stray = starved_count = resubmitted_count = 0
+    waits = turns = stray = hungry_count = starved_count = resubmitted_count = 0
     woken = wake_armed = False
     closed = False
 
     def submit(op: Op[object]) -> None:
-        nonlocal tail, use
+        nonlocal tail, use, resubmitted_count
         head = heads[op.code]
         if head < 0:
             submit_by_driver(op)
-            return
-        if tail == limit and not make_room():
-            settle_failed(op, errno.EAGAIN)
-            deliver(op)
             return
         memory = op.memory
         if memory is None:
@@ -215,15 +214,23 @@ def make_uring_driver(
             addr = id(memory) + inline_offset
         else:
             addr = locate(op)
-        use += 1
-        pack(sqes, (tail & sq_mask) << 6, head, op.fd, op.off, addr, op.len, op.flags, use)
-        op.use = use
+        if tail == limit:
+            enqueue(op, head, op.fd, op.off, addr, op.len, op.flags)
+            return
+        slot = tail
+        use = number = use + 1
+        pack(sqes, (slot & sq_mask) << 6, head, op.fd, op.off, addr, op.len, op.flags, number)
+        if tail != slot:  # a signal handler has taken it
+            resubmitted_count += 1
+            enqueue(op, head, op.fd, op.off, addr, op.len, op.flags)
+            return
+        tail = slot + 1
+        op.use = number
         op.state = SUBMITTED
-        in_flight[use] = op
-        tail += 1
+        in_flight[number] = op
 
     def turn(deadline_ns: int | None) -> None:
-        nonlocal limit, buffer_tail, waits, turns, completions, drained
+        nonlocal limit, buffer_tail, waits, turns, completions, drained, kept_data
         if get_ident() != owner_thread:
             raise wrong_thread()
         turns += 1
@@ -245,104 +252,78 @@ def make_uring_driver(
             reap()
             if fate is Fate.REAP and not storage:
                 stall()
-        elif undeferred:
-            reap()  # completions may stand there that no enter of ours has brought
+        else:
+            reap()  # what no enter of ours has brought, or a signal handler kept us from taking
 
         # The iterator outlives the turn: should an exception (a signal handler's, say) end the loop
-        # half way, the next turn goes on behind the completion at which it struck.
+        # half way, the next turn goes on with the completion at which it struck.
         if drained:
             completions = iter(storage)
         drained = False
-        for user_data, res, flags in completions:
-            op = forget(user_data, None)
-            if op is None:
-                unawaited(user_data, res, flags)
-            elif flags & 1:  # IORING_CQE_F_BUFFER: a receive, and bid is the buffer it filled
-                bid = flags >> 16
-                start = bid * buffer_bytes
-                data = pool[start : start + res] if res > 0 else b""
-                slot = buffer_tail & buffer_mask
-                if held_at[slot] != bid:
-                    put_buffer(slot, bid)
-                buffer_tail += 1
-                if op.state == SUBMITTED and res >= 0:
-                    op.value = data
+        op: Op[object] | None = _SETTLED
+        user_data = res = flags = 0
+        try:
+            for user_data, res, flags in completions:
+                try:
+                    op = in_flight[user_data]
+                except KeyError:
+                    op = None
+                    unawaited(user_data, res, flags)
+                    op = _SETTLED
+                    continue
+                if flags & 1:  # IORING_CQE_F_BUFFER: a receive, and bid is the buffer it filled
+                    bid = flags >> 16
+                    start = bid * buffer_bytes
+                    data = pool[start : start + res] if res > 0 else b""
+                    slot = buffer_tail & buffer_mask
+                    if held_at[slot] != bid:
+                        put_buffer(slot, bid)
+                    buffer_tail += 1
+                    if op.state == SUBMITTED and res >= 0:
+                        op.value = data
+                        op.state = DONE
+                        del in_flight[user_data]
+                        deliver(op)
+                    else:
+                        kept_data = data
+                        settle_slowly(op, res, kept_data)
+                        kept_data = None
+                elif res < 0 or op.state != SUBMITTED:
+                    settle_slowly(op, res, kept_data)
+                    kept_data = None
+                else:
+                    code = op.code
+                    if code == SEND_ALL and res == op.len and op.hold is None:
+                        op.memory = None
+                    else:
+                        settle = settles[code]
+                        if settle is None:
+                            op.value = res
+                        elif not settle(op, res):
+                            again[user_data] = op
+                            del in_flight[user_data]
+                            continue
                     op.state = DONE
+                    del in_flight[user_data]
                     deliver(op)
-                else:
-                    settle_slowly(op, res, data)
-            elif res < 0 or op.state != SUBMITTED:
-                settle_slowly(op, res, None)
+        except BaseException:
+            if op is None or user_data in in_flight:
+                # It has not been settled.  A buffer that was put back is not put back again.
+                flags = flags if kept_data is None else 0
+                completions = chain([(user_data, res, flags)], completions)
             else:
-                code = op.code
-                if code == SEND_ALL and res == op.len and op.hold is None:
-                    op.memory = None
-                else:
-                    settle = settles[code]
-                    if settle is None:
-                        op.value = res
-                    elif not settle(op, res):
-                        continue
-                op.state = DONE
-                deliver(op)
-        storage.clear()
+                kept_data = None
+            raise
         drained = True
+        storage.clear()
 
         publish_buffers(buffer_tail)
-        if starved:
-            feed_starved()
+        if again:
+            ask_again()
         if timers:
-            timers.expire(clock(), settle_timer)
+            timers.expire(clock(), deliver)
         if offloads.finished:
-            offloads.settle_finished()
-
-    # --- rows of the settle table: False means resubmitted ---------------------------------------
-
-    def settle_send_all(op: Op[object], res: int) -> bool:
-        if res == op.len:
-            op.memory = None
-            op.hold = None
-            return True
-        if op.memory is not None:
-            # From the first short send on, the rest goes by address, with what holds it there.
-            op.addr, _, op.hold = pin(op.memory)
-            op.memory = None
-        op.addr += res
-        op.done_bytes += res
-        op.len -= res
-        resubmit(op)
-        return False
-
-    def settle_none(op: Op[object], res: int) -> bool:
-        op.memory = None
-        op.hold = None
-        return True
-
-    def settle_count(op: Op[object], res: int) -> bool:
-        op.memory = None
-        op.hold = None
-        op.value = res
-        return True
-
-    def settle_recv(op: Op[object], res: int) -> bool:
-        op.value = b""  # the peer's end; the kernel took no buffer for it
-        return True
-
-    def settle_recvmsg(op: Op[object], res: int) -> bool:
-        op.value = received(op, res)
-        op.hold = None
-        return True
-
-    settles: list[Callable[[Op[object], int], bool] | None] = [None] * len(heads)
-    settles[RECV] = settle_recv
-    settles[SEND_ALL] = settle_send_all
-    settles[RECVMSG] = settle_recvmsg
-    for code in SHAPED:
-        settles[code] = settle_none
-    for code in VALUED - {o.NOP, o.ACCEPT, o.POLL, READ_CACHED}:
-        settles[code] = settle_count
-    for code in (o.CONNECT, o.SHUTDOWN, o.CLOSE, o.FSYNC):
-        settles[code] = settle_none
+            offloads.settle_finished(deliver)
 
     # --- what is seldom --------------------------------------------------------------------------
 
@@ -360,13 +341,16 @@ def make_uring_driver(
             deliver(op)
             return
         code = op.code
-        if code in WRITING_HEADS:
+        head = WRITING_HEADS.get(code, heads[code])
+        if head >= 0:
             addr = op.addr if op.memory is None else locate(op)
-            enqueue(op, WRITING_HEADS[code], op.fd, op.off, addr, op.len, op.flags)
+            enqueue(op, head, op.fd, op.off, addr, op.len, op.flags)
             return
         if code in SHAPED and not threads.must_take(op):
             enqueue(op, *shape(op))
             return
+        if op.use in again:
+            del again[op.use]
         use += 1
         op.use = use
         op.state = SUBMITTED
@@ -384,23 +368,33 @@ def make_uring_driver(
             settle_failed(op, number)
             deliver(op)
 
-    def enqueue(op: Op[object], *fields: int) -> None:
-        nonlocal tail, use
-        if tail == limit and not make_room():
-            settle_failed(op, errno.EAGAIN)
-            deliver(op)
-            return
-        use += 1
-        pack(sqes, (tail & sq_mask) << 6, *fields, use)
-        op.use = use
+    def enqueue(
+        op: Op[object], head: int, fd: int, off: int, addr: int, len_: int, flags: int
+    ) -> None:
+        """Submit *op*, packed as the arguments say; for the second time, if it is in `again`."""
+        nonlocal tail, use, resubmitted_count
+        while True:
+            # A condition, not a question: behind the call of `make_room` others may fill the room.
+            while tail == limit:
+                if not make_room():
+                    settle_failed(op, errno.EAGAIN)
+                    again.pop(op.use, None)
+                    deliver(op)
+                    return
+            slot = tail
+            use = number = use + 1
+            pack(sqes, (slot & sq_mask) << 6, head, fd, off, addr, len_, flags, number)
+            if op.state > SUBMITTED:
+                return  # it was to be asked for again, and was cancelled meanwhile
+            if tail == slot:
+                break
+            resubmitted_count += 1
+        tail = slot + 1
+        if op.use in again:
+            del again[op.use]
+        op.use = number
         op.state = SUBMITTED
-        in_flight[use] = op
-        tail += 1
-
-    def settle_timer(op: Op[object]) -> None:
-        op.use = 0
-        op.state = DONE
-        deliver(op)
+        in_flight[number] = op
 
     def fire(op: Op[object]) -> None:
         if op in events:
@@ -410,42 +404,47 @@ def make_uring_driver(
 
     def settle_slowly(op: Op[object], res: int, data: bytes | None) -> None:
         """End an op that failed or was cancelled, or give it another try."""
-        nonlocal starved_count
+        nonlocal hungry_count, starved_count
         code = op.code
-        if op.state == CANCELLING:
-            if res > 0 and code in (SEND_ALL, SENDMSG):
+        if op.state == DONE:  # but for the end of it: a signal handler raised meanwhile
+            finish_cancelled(op, make_cancelled)
+        elif op.state == CANCELLING:
+            if res > 0 and code in (SEND_ALL, SENDMSG) and not (op.memory is op.hold is None):
                 op.done_bytes += res
+                op.memory = op.hold = None  # and so it is counted once
             value: object = res
             if code == RECV:
                 value = data
             if res < 0:
                 orphan_failure(op, -res)
             settle_cancelled(op, value, res >= 0 and value is not None, system, make_cancelled)
-        elif res == -errno.ENOBUFS and code == RECV:
-            starved_count += 1
-            starved.append(op)
-            return
         elif res == -errno.EINTR and code == o.CLOSE:
             op.state = DONE  # close(2): the descriptor is gone all the same
-        elif res == -errno.EINTR:
-            resubmit(op)
+        elif res == -errno.EINTR or (res == -errno.ENOBUFS and code == RECV):
+            if res == -errno.ENOBUFS:
+                starved_count += 1
+                hungry_count += 1
+            again[op.use] = op
+            if op.use in in_flight:
+                del in_flight[op.use]
             return
         else:
             settle_failed(op, -res)
+        if op.use in in_flight:
+            del in_flight[op.use]
         deliver(op)
 
-    def feed_starved() -> None:
-        if buffer_count < buffer_count_max:
+    def ask_again() -> None:
+        nonlocal hungry_count, resubmitted_count
+        if hungry_count and buffer_count < buffer_count_max:
             grow_buffers()
-        waiting = list(starved)
-        starved.clear()
-        for op in waiting:
-            resubmit(op)
-
-    def resubmit(op: Op[object]) -> None:
-        nonlocal resubmitted_count
-        resubmitted_count += 1
-        submit(op)
+        hungry_count = 0
+        for number, op in list(again.items()):
+            if op.state == CANCELLING:
+                request_cancel(op)
+            elif number in again:
+                resubmitted_count += 1
+                submit_by_driver(op)  # though it may have a short way: that is for new ones
 
     def grow_buffers() -> None:
         """Replace the ring of buffers by a larger one, while no buffer is in use."""
@@ -458,7 +457,7 @@ def make_uring_driver(
         ):
             return  # a completion that names an old buffer may be on its way
         count = buffer_count
-        while count < buffer_count + len(starved) and count < buffer_count_max:
+        while count < buffer_count + hungry_count and count < buffer_count_max:
             count *= 2
         buffers.unregister()
         try:
@@ -498,11 +497,15 @@ def make_uring_driver(
     def push(head: int, fd: int, addr: int, len_: int, flags: int, user_data: int) -> bool:
         """Queue an SQE that is no op's; False when the queue stays full."""
         nonlocal tail
-        if tail == limit and not make_room():
-            return False
-        pack(sqes, (tail & sq_mask) << 6, head, fd, 0, addr, len_, flags, user_data)
-        tail += 1
-        return True
+        while True:
+            while tail == limit:
+                if not make_room():
+                    return False
+            slot = tail
+            pack(sqes, (slot & sq_mask) << 6, head, fd, 0, addr, len_, flags, user_data)
+            if tail == slot:
+                tail = slot + 1
+                return True
 
     def arm_wake() -> None:
         nonlocal wake_armed
@@ -561,13 +564,13 @@ def make_uring_driver(
             events.discard(op)
         elif op in threads:
             return  # its thread is at work on its memory, or will find it cancelled
-        elif op in starved:
-            starved.remove(op)
+        elif op.use in again:
+            del again[op.use]
         elif not withdraw(op.use):
             push(CANCEL_HEAD, -1, op.use, 0, 0, op.use | _CANCEL_BIT)
             return
         else:
-            forget(op.use)
+            del in_flight[op.use]
         settle_cancelled(op, None, False, system, make_cancelled)
         deliver(op)
 
@@ -575,9 +578,9 @@ def make_uring_driver(
         """Turn an SQE that the kernel has not seen into a NOP; False if it has."""
         pending = (tail - sq_head[0]) & _U32_MASK
         for index in range(tail - pending, tail):
-            start = (index & sq_mask) << 6
-            if _USER_DATA.unpack_from(sqes, start + 32)[0] == op_use:
-                pack(sqes, start, HEADS[o.NOP], -1, 0, 0, 0, 0, _USE_NOBODY)
+            slot = index & sq_mask
+            if sqe_words[slot << 3 | 4] == op_use:
+                pack(sqes, slot << 6, HEADS[o.NOP], -1, 0, 0, 0, 0, _USE_NOBODY)
                 return True
         return False
 
@@ -588,7 +591,7 @@ def make_uring_driver(
             system.poke(wake_write_fd)
 
     def statistics() -> Statistics:
-        count = len(in_flight) + len(timers) + len(starved) + len(offloads)
+        count = len(in_flight) + len(timers) + len(again) + len(offloads)
         count += len(events) + len(threads)
         submitted = use - _USE_FIRST - resubmitted_count
         return Statistics(
@@ -650,10 +653,10 @@ def make_uring_driver(
         deliver = _discard
         stranded_count = threads.drain(turn, deadline)  # while the wake pipe is still read
         closed = True
-        for op in [*timers.take_all(), *starved, *in_flight.values(), *offloads.take_all()]:
+        for op in [*timers.take_all(), *again.values(), *in_flight.values(), *offloads.take_all()]:
             if op.state == SUBMITTED:
                 op.state = CANCELLING
-        starved.clear()
+        again.clear()
         events.clear()
         tries = 0
         while (in_flight or wake_armed) and clock() < deadline:
@@ -666,9 +669,6 @@ def make_uring_driver(
         unregister_ring_fd(ring)
         retire(lambda: ClosedError("this driver is closed"))
 
-    def hand_over(op: Op[object]) -> None:
-        deliver(op)  # whatever it is by then: closing makes it `_discard`
-
     def register(fd: int) -> None:
         # With O_NONBLOCK set, io_uring would answer EAGAIN instead of waiting.
         system.set_blocking(fd, True)
@@ -676,7 +676,7 @@ def make_uring_driver(
     def unregister(_fd: int) -> None:
         """Io_uring keeps nothing per descriptor."""
 
-    offloads = Offloads(system, hand_over, wake)
+    offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
     arm_wake()
     driver = UringDriver(

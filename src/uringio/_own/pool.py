@@ -232,7 +232,9 @@ class Pool:
 
 def _site() -> str | None:
     """Name the line outside this library that asks for a buffer."""
-    frame = sys._getframe(2) if hasattr(sys, "_getframe") else None
+    import inspect  # slow to import, and only development mode wants it
+
+    frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("uringio."):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else None

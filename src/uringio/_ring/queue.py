@@ -25,7 +25,7 @@ Sources: io_uring_enter(2); liburing queue.c for the order of events.
 
 import errno
 from _thread import get_ident
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol, TypeAlias
 
 from uringio._sys import constants as k
@@ -89,19 +89,22 @@ def make_submit_and_wait(ring: Ring) -> SubmitAndWait:
     null, zero = pointer_argument(0), size_argument(0)
     argp, argsz = pointer_argument(argument.addr), size_argument(GETEVENTS_ARG.size)
     cq_overflow = ring.cq_overflow
+    entries = ring.sq_entries
     done = Fate.DONE
 
     def submit_and_wait(tail: int, wait_count: int, timeout_ns: int | None, /) -> Fate:
-        sq_tail[0] = tail & U32_MASK
+        count = (tail - sq_head[0]) & U32_MASK
+        if count <= entries:
+            sq_tail[0] = tail & U32_MASK
+        else:  # a signal handler has handed over more, after the caller looked at its tail
+            count = 0
         if timeout_ns is None or not wait_count:
-            result = enter(nr, fd, (tail - sq_head[0]) & U32_MASK, wait_count, flags, null, zero)
+            result = enter(nr, fd, count, wait_count, flags, null, zero)
         else:
             pack_timespec(
                 timespec_view, timespec_offset, timeout_ns // _NS_PER_S, timeout_ns % _NS_PER_S
             )
-            result = enter(
-                nr, fd, (tail - sq_head[0]) & U32_MASK, wait_count, flags_timed, argp, argsz
-            )
+            result = enter(nr, fd, count, wait_count, flags_timed, argp, argsz)
         if result >= 0:
             return done
         return settle_failure(get_errno())
@@ -159,15 +162,19 @@ def make_reap(ring: Ring, storage: list[Completion]) -> Reap:
             return
         start = head & mask
         end = start + ((tail - head) & U32_MASK)
-        # `+=` where `extend` would do: the interpreter runs signal handlers behind calls, but not
-        # behind an operator, and from the first completion moved to the head stored none may run.
+        wrapped: Iterable[Completion] = ()
         if end <= entries:
-            storage += unpack(cqes[start * size : end * size])
+            span = unpack(cqes[start * size : end * size])
         else:
             span = unpack(cqes[start * size :])
             wrapped = unpack(cqes[: (end - entries) * size])
-            storage += span
-            storage += wrapped
+        if cq_head[0] != head:
+            reap()  # a signal handler has taken some: see what is left
+            return
+        # `+=` where `extend` would do: the interpreter runs signal handlers behind calls, but not
+        # behind an operator, and from the first completion moved to the head stored none may run.
+        storage += span
+        storage += wrapped
         cq_head[0] = tail
 
     return reap

@@ -14,7 +14,7 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 from . import copying
@@ -22,6 +22,8 @@ from . import copying
 __all__ = ["Draft", "FolderPair", "Found", "Ways", "copy_small", "forget_cached", "same_content"]
 
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Which needs no permission to read; elsewhere than on Linux there is none such.
+_PATH_FLAGS: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 # Of a source that is not regular, opening must not wait for anybody.
 _SOURCE_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NEW_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,6 +40,13 @@ class Ways(Protocol):
     def clone_file(self, source_fd: int, target_fd: int, /) -> int: ...
     def copy_range(self, source_fd: int, target_fd: int, offset: int, len_bytes: int, /) -> int: ...
     def find_data(self, fd: int, size: int, /) -> list[tuple[int, int]]: ...
+
+
+class _Entries(Protocol):
+    """What `os.scandir` returns."""
+
+    def __iter__(self) -> Iterator["os.DirEntry[str]"]: ...
+    def close(self) -> None: ...
 
 
 class Found(NamedTuple):
@@ -125,15 +134,14 @@ class FolderPair:
 
     Attributes:
         status: Of the source, when it was opened.
-        made: Whether the target was made by us.
     """
 
-    __slots__ = ("made", "source_fd", "status", "target_fd")
+    __slots__ = ("_entries", "source_fd", "status", "target_fd")
 
-    def __init__(self, source_fd: int, target_fd: int, made: bool) -> None:
+    def __init__(self, source_fd: int, target_fd: int) -> None:
+        self._entries: _Entries | None = None
         self.source_fd = source_fd
         self.target_fd = target_fd
-        self.made = made
         self.status = os.fstat(source_fd)
 
     @classmethod
@@ -143,7 +151,7 @@ class FolderPair:
         source_fd = os.open(source, flags)
         try:
             try:
-                return cls(source_fd, os.open(target, flags), made=False)
+                return cls(source_fd, os.open(target, flags))
             except OSError as error:
                 error.filename2 = target
                 raise
@@ -166,13 +174,11 @@ class FolderPair:
         """
         flags = _FOLDER_FLAGS & ~os.O_NOFOLLOW if follow else _FOLDER_FLAGS
         source_fd = os.open(name, flags, dir_fd=self.source_fd)
-        made = False
         try:
             try:
                 if make:
                     try:
                         os.mkdir(target_name, 0o700, dir_fd=self.target_fd)
-                        made = True
                     except FileExistsError:
                         if not exist_ok:
                             raise
@@ -180,7 +186,7 @@ class FolderPair:
             except OSError as error:
                 error.filename2 = target_name
                 raise
-            return FolderPair(source_fd, target_fd, made)
+            return FolderPair(source_fd, target_fd)
         except BaseException:
             os.close(source_fd)
             raise
@@ -190,21 +196,25 @@ class FolderPair:
         status = os.fstat(self.target_fd)
         return status.st_dev, status.st_ino
 
-    def names(self) -> list[Found]:
-        """Return what the source holds; raises OSError."""
+    def names(self, count_max: int) -> list[Found]:
+        """
+        Return more of what the source holds, nothing once that was all; raises OSError.
+
+        A few at a time: a folder may hold millions.
+        """
+        if self._entries is None:
+            self._entries = os.scandir(self.source_fd)
         found: list[Found] = []
-        with os.scandir(self.source_fd) as entries:
-            for entry in entries:
-                name = os.fsencode(entry.name)
-                if entry.is_dir(follow_symlinks=False):
-                    kind = stat.S_IFDIR
-                elif entry.is_file(follow_symlinks=False):
-                    kind = stat.S_IFREG
-                elif entry.is_symlink():
-                    kind = stat.S_IFLNK
-                else:
-                    kind = 0
-                found.append(Found(name, kind))
+        for entry in itertools.islice(self._entries, count_max):
+            if entry.is_dir(follow_symlinks=False):
+                kind = stat.S_IFDIR
+            elif entry.is_file(follow_symlinks=False):
+                kind = stat.S_IFREG
+            elif entry.is_symlink():
+                kind = stat.S_IFLNK
+            else:
+                kind = 0
+            found.append(Found(os.fsencode(entry.name), kind))
         return found
 
     def require_apart(self, status: os.stat_result, target_name: bytes) -> None:
@@ -217,7 +227,7 @@ class FolderPair:
         fd, identity = os.dup(self.target_fd), self.target_identity()
         try:
             while identity != source:
-                above = os.open(b"..", _FOLDER_FLAGS, dir_fd=fd)
+                above = os.open(b"..", _PATH_FLAGS, dir_fd=fd)
                 os.close(fd)
                 fd, here = above, os.fstat(above)
                 if (here.st_dev, here.st_ino) == identity:
@@ -393,6 +403,8 @@ class FolderPair:
 
     def close(self) -> None:
         """Close both; safe to call twice."""
+        if self._entries is not None:
+            self._entries.close()
         source_fd, target_fd = self.source_fd, self.target_fd
         self.source_fd = self.target_fd = -1
         for fd in (source_fd, target_fd):
@@ -476,5 +488,8 @@ def _copy_piece(source: int, target: int, offset: int, size: int) -> int:
     data = os.pread(source, size, offset)
     done = os.pwrite(target, data, offset) if data else 0
     while done < len(data):
-        done += os.pwrite(target, data[done:], offset + done)
+        count = os.pwrite(target, data[done:], offset + done)
+        if not count:  # a device that takes nothing: asking for ever would not help
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        done += count
     return done

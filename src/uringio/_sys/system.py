@@ -181,8 +181,13 @@ class System:
         return self._name(self._libc.getpeername, "getpeername", fd)
 
     def setsockopt(self, fd: int, level: int, option: int, value: int | bytes) -> None:
-        """Set a socket option; an `int` travels as a C int.  Raises `OpError`."""
-        raw = value if isinstance(value, bytes) else value.to_bytes(4, _BYTE_ORDER, signed=True)
+        """Set a socket option; an `int` travels as a C int.  Raises `OpError`, ValueError."""
+        if isinstance(value, bytes):
+            raw = value
+        elif -(1 << 31) <= value < 1 << 31:
+            raw = value.to_bytes(4, _BYTE_ORDER, signed=True)
+        else:
+            raise ValueError(f"{value} does not fit the C int of level {level}, option {option}")
         addr, len_bytes, _keep = pin(raw)
         _checked(
             self._libc.setsockopt(fd, level, option, addr, len_bytes),

@@ -12,8 +12,7 @@ import stat
 import sys
 from collections.abc import Callable
 from types import FrameType
-
-import attrs
+from typing import NamedTuple
 
 import uringio
 from uringio.errors import RingError
@@ -29,8 +28,7 @@ __all__ = ["Options", "cp"]
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
-@attrs.frozen
-class Options:
+class Options(NamedTuple):
     """What the command was asked for; see its help."""
 
     sources: tuple[str, ...]
@@ -51,7 +49,9 @@ def cp(options: Options) -> int:
         received.append(number)
         os.kill(os.getpid(), signal.SIGINT)
 
-    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    # What is ignored, as by nohup, stays ignored.
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    before = {number: signal.signal(number, interrupt) for number in wanted}
     try:
         uringio.run(run.run, backend=options.backend)
     except RingError as error:

@@ -19,7 +19,7 @@ from typing import Self
 import attrs
 
 import uringio
-from uringio.files import File, open_beneath, open_file
+from uringio.files import File, OpenFile, open_beneath, open_file
 from uringio.offloading import offload
 from uringio.proto.listing import Entry
 
@@ -56,7 +56,7 @@ class Found:
 class Tree:
     """A folder to be served; made by `open`, an async context manager."""
 
-    def __init__(self, root: File, path: str) -> None:
+    def __init__(self, root: OpenFile, path: str) -> None:
         self._root = root
         self.path = path
         """The absolute path that the folder had when it was opened."""

@@ -16,14 +16,20 @@ from ._beneath import open_beneath
 from ._file import File
 from ._flags import Resolve, RWFlags
 from ._iterators import Chunks, Lines
+from ._open_file import OpenFile
 from ._opening import open_file
+from ._reading import ReadFile
+from ._writing import WriteFile
 
 __all__ = [
     "Chunks",
     "File",
     "Lines",
+    "OpenFile",
     "RWFlags",
+    "ReadFile",
     "Resolve",
+    "WriteFile",
     "aligned_buffer",
     "open_beneath",
     "open_file",

@@ -16,6 +16,7 @@ from uringio.errors import OpError, op_error
 
 from ._file import File
 from ._flags import Resolve
+from ._open_file import OpenFile
 from ._opening import open_file
 
 __all__ = ["open_beneath"]
@@ -30,7 +31,7 @@ _O_HANDLE: Final = getattr(os, "O_PATH", os.O_RDONLY)
 
 
 async def open_beneath(
-    folder: File,
+    folder: OpenFile,
     path: AnyPath,
     mode: str = "rb",
     *,
@@ -79,7 +80,7 @@ async def open_beneath(
     )
 
 
-async def _is_missing(folder: File) -> bool:
+async def _is_missing(folder: OpenFile) -> bool:
     """Tell a refusal of the call as such from one of this path: the folder itself is no secret."""
     try:
         probe = await open_file(".", folder=folder, flags=_O_HANDLE, resolve=_RULES)
@@ -89,7 +90,7 @@ async def _is_missing(folder: File) -> bool:
     return False
 
 
-async def _walk(folder: File, path: bytes, mode: str, flags: int, permissions: int) -> File:
+async def _walk(folder: OpenFile, path: bytes, mode: str, flags: int, permissions: int) -> File:
     """Open one component after another, none of which may be a link."""
     names = [name for name in path.split(b"/") if name not in {b"", b"."}]
     if not path:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from ._file import File
+    from ._reading import ReadFile
 
 __all__ = ["Chunks", "Lines"]
 
@@ -13,7 +13,7 @@ class Lines:
 
     __slots__ = ("_file",)
 
-    def __init__(self, file: "File") -> None:
+    def __init__(self, file: "ReadFile") -> None:
         self._file = file
 
     def __aiter__(self) -> Self:
@@ -31,7 +31,7 @@ class Chunks:
 
     __slots__ = ("_file", "_max_bytes")
 
-    def __init__(self, file: "File", max_bytes: int) -> None:
+    def __init__(self, file: "ReadFile", max_bytes: int) -> None:
         if max_bytes < 1:
             raise ValueError(f"a chunk has from 1 byte up, not {max_bytes}")
         self._file = file

@@ -1,12 +1,14 @@
 """What a transfer may be asked for, checked before there is an operation."""
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from uringio._own.aligned import address_of, aligned_buffer
 
 from ._flags import RWFlags
 
-__all__ = ["Limits", "Readable", "Writable", "size_of"]
+__all__ = ["Limits", "Readable", "Writable", "check_size", "size_of"]
+
+_OFFSET_MAX: Final = (1 << 63) - 1
 
 Readable: TypeAlias = bytes | bytearray | memoryview
 Writable: TypeAlias = bytearray | memoryview
@@ -31,8 +33,7 @@ class Limits:
 
     def place(self, offset: int) -> int:
         """Return *offset* if a transfer may begin there; raises ValueError."""
-        if offset < 0:
-            raise ValueError(f"an offset is from 0 up, not {offset}")
+        check_size("an offset", offset)
         if self.direct and offset % self._step:
             raise _misaligned("the offset", offset, self._step)
         return offset
@@ -60,14 +61,28 @@ class Limits:
 
     def check_flags(self, flags: RWFlags, legal: RWFlags) -> None:
         """Raise ValueError for flags that this kind of transfer, or this file, has not."""
-        if flags & ~legal:
-            raise ValueError(f"{RWFlags(flags & ~legal)!r} is not for reading")
+        # As numbers: the complement of an IntFlag leaves out bits that have no name.
+        foreign = int(flags) & ~int(legal)
+        if foreign:
+            raise ValueError(f"{RWFlags(foreign)!r} is not for this kind of transfer")
         if flags & RWFlags.HIPRI and not self.direct:
             raise ValueError("HIPRI is for files opened with direct=True")
 
     def rounded(self, size: int) -> int:
         """Return *size*, made larger until a transfer may have it."""
         return -(-size // self._step) * self._step
+
+
+def check_size(what: str, value: int) -> int:
+    """
+    Return *value* if it is one that files may have.
+
+    Raises:
+        ValueError: It is negative, or of 63 bits or more, which would wrap around in an SQE.
+    """
+    if not 0 <= value <= _OFFSET_MAX:
+        raise ValueError(f"{what} is from 0 to 2**63 - 1, not {value}")
+    return value
 
 
 def size_of(data: Readable) -> int:

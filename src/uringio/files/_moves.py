@@ -12,7 +12,7 @@ from uringio._own.loans import Mover
 from ._flags import RWFlags
 from ._limits import Limits, Readable, Writable
 
-__all__ = ["Moves"]
+__all__ = ["ReadMoves", "WriteMoves"]
 
 T = TypeVar("T")
 Moved: TypeAlias = tuple[int, Buffer]
@@ -20,10 +20,10 @@ Moved: TypeAlias = tuple[int, Buffer]
 _NO_FLAGS = RWFlags(0)
 
 
-class Moves:
-    """The part of a file that takes buffers."""
+class ReadMoves:
+    """The part of a file that reads into buffers."""
 
-    __slots__ = ("_limits",)
+    __slots__ = ()
 
     _limits: Limits
 
@@ -60,10 +60,28 @@ class Moves:
 
         Source: preadv2(2).
         """
-        part = self._part_of(buffer, start, stop, "be moved into read_into")
+        part = _part_of(self._limits, buffer, start, stop, "be moved into read_into")
         finish = buffer.loan.take
         op = self._hand_out_read(self._limits.place(offset), part, flags, finish)
         return _moved(buffer, op, "read_into")
+
+    @abstractmethod
+    def _hand_out_read(
+        self,
+        offset: int,
+        buffer: Writable,
+        flags: RWFlags,
+        finish: Callable[[object], T] | None,
+    ) -> Op[T]:
+        """Make a read."""
+
+
+class WriteMoves:
+    """The part of a file that writes from buffers."""
+
+    __slots__ = ()
+
+    _limits: Limits
 
     def write_from(
         self,
@@ -92,30 +110,11 @@ class Moves:
 
         Source: pwritev2(2).
         """
-        part = self._part_of(buffer, start, stop, "be moved into write_from")
+        part = _part_of(self._limits, buffer, start, stop, "be moved into write_from")
         op: Op[Moved] = self._hand_out_write(
             self._limits.place(offset), part, flags, buffer.loan.take
         )
         return _moved(buffer, op, "write_from")
-
-    def _part_of(self, buffer: Buffer, start: int, stop: int | None, what: str) -> memoryview:
-        loan = buffer.loan
-        loan.require(buffer.key, what)
-        start, stop, _ = slice(start, stop).indices(loan.size)
-        begin = loan.addr - loan.memory.addr
-        part = loan.memory.view[begin + start : begin + max(start, stop)]
-        self._limits.check_memory(part)
-        return part
-
-    @abstractmethod
-    def _hand_out_read(
-        self,
-        offset: int,
-        buffer: Writable,
-        flags: RWFlags,
-        finish: Callable[[object], T] | None,
-    ) -> Op[T]:
-        """Make a read."""
 
     @abstractmethod
     def _hand_out_write(
@@ -126,6 +125,16 @@ class Moves:
         finish: Callable[[object], T] | None = None,
     ) -> Op[T]:
         """Make a write."""
+
+
+def _part_of(limits: Limits, buffer: Buffer, start: int, stop: int | None, what: str) -> memoryview:
+    loan = buffer.loan
+    loan.require(buffer.key, what)
+    start, stop, _ = slice(start, stop).indices(loan.size)
+    begin = loan.addr - loan.memory.addr
+    part = loan.memory.view[begin + start : begin + max(start, stop)]
+    limits.check_memory(part)
+    return part
 
 
 def _moved(buffer: Buffer, op: Op[Moved], went: str) -> Op[Moved]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, Literal, TypeAlias, cast, overload
 
 from uringio._driver import current
 from uringio._driver.op import Op
@@ -10,6 +10,9 @@ from uringio._driver.path_ops import AnyPath, open_op
 
 from ._file import File
 from ._flags import Resolve
+from ._open_file import OpenFile
+from ._reading import ReadFile
+from ._writing import WriteFile
 
 __all__ = ["open_file"]
 
@@ -22,21 +25,61 @@ _KINDS: Final = {
 }
 
 
+# As the builtin takes them: letters in any order.
+ReadMode: TypeAlias = Literal["r", "rb", "br"]
+WriteMode: TypeAlias = Literal["w", "wb", "bw", "a", "ab", "ba", "x", "xb", "bx"]
+
 _ANY_PATH: Final = Resolve(0)
 
 
-def open_file(
+@overload
+def open_file(  # type: ignore[overload-overlap]  # a mode in a str may be anything
     path: AnyPath,
-    mode: str = "rb",
+    mode: ReadMode = "rb",
     *,
-    folder: File | None = None,
+    folder: OpenFile | None = None,
     flags: int = 0,
     permissions: int = 0o666,
     direct: bool = False,
     resolve: Resolve = _ANY_PATH,
-) -> Op[File]:
+) -> Op[ReadFile]: ...
+@overload
+def open_file(  # type: ignore[overload-overlap]
+    path: AnyPath,
+    mode: WriteMode,
+    *,
+    folder: OpenFile | None = None,
+    flags: int = 0,
+    permissions: int = 0o666,
+    direct: bool = False,
+    resolve: Resolve = _ANY_PATH,
+) -> Op[WriteFile]: ...
+@overload
+def open_file(
+    path: AnyPath,
+    mode: str,
+    *,
+    folder: OpenFile | None = None,
+    flags: int = 0,
+    permissions: int = 0o666,
+    direct: bool = False,
+    resolve: Resolve = _ANY_PATH,
+) -> Op[File]: ...
+def open_file(
+    path: AnyPath,
+    mode: str = "rb",
+    *,
+    folder: OpenFile | None = None,
+    flags: int = 0,
+    permissions: int = 0o666,
+    direct: bool = False,
+    resolve: Resolve = _ANY_PATH,
+) -> Op[File] | Op[ReadFile] | Op[WriteFile]:
     """
     Open a file.
+
+    Returns:
+        What the mode allows: a `ReadFile`, a `WriteFile`, or with ``+`` a `File`, which is both.
 
     Args:
         path: Where; relative to *folder*, else to the working directory.

@@ -186,7 +186,10 @@ class Content:
             write: Op[int] = Op(
                 o.WRITE, self.target.fd, len_=len(rest), off=offset + done, memory=rest
             )
-            done += await write
+            written = await write
+            if not written:  # a device that takes nothing: asking for ever would not help
+                raise OSError(errno.EIO, os.strerror(errno.EIO), os.fsdecode(self.path))
+            done += written
         return count
 
     async def copy_stream(self) -> None:

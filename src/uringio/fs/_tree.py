@@ -33,6 +33,8 @@ __all__ = ["Folder", "Large", "Unit", "Walk"]
 
 _TASKS_COUNT: Final = 4
 _NAMES_COUNT: Final = 64  # in one unit
+_LISTED_COUNT: Final = 2048  # at one go
+_LISTING: Final = -1  # the kind of a unit that lists its folder further
 _AWAY_NS: Final = 50_000_000  # how long a thread works before it reports
 _IDLE_SECONDS: Final = 2.0
 _WAIT_SECONDS: Final = 0.05  # how long it waits for work: others may need the thread
@@ -351,6 +353,9 @@ class Walk(Ledger):
                 self.fail(named(error, path, place))
 
     def _do_one(self, folder: Folder, name: bytes, target_name: bytes, kind: int) -> None:
+        if kind == _LISTING:
+            self._list(folder)
+            return
         if (kind == stat.S_IFLNK and self.follow_symlinks) or not kind:
             kind = stat.S_IFMT(folder.pair.look(name, follow=self.follow_symlinks).st_mode)
         if kind == stat.S_IFREG:
@@ -398,17 +403,25 @@ class Walk(Ledger):
                 if identity in above.identities:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 folder.identities = above.identities | {identity}
-            kinds: dict[int, list[bytes]] = {}
-            for found in pair.names():
-                kinds.setdefault(found.kind, []).append(found.name)
-            # Folders first: what is on top is done first, and folders keep this one open.
-            folders = [Unit(folder, [one], stat.S_IFDIR) for one in kinds.pop(stat.S_IFDIR, [])]
-            self._put(folders)
-            for kind, names in kinds.items():
-                starts = range(0, len(names), _NAMES_COUNT)
-                self._put([Unit(folder, names[at : at + _NAMES_COUNT], kind) for at in starts])
+            self._put([Unit(folder, [b""], _LISTING)])
         finally:
             folder.release()
+
+    def _list(self, folder: Folder) -> None:
+        """Put up the next names in *folder*, so that what is large needs not be held in memory."""
+        found = folder.pair.names(_LISTED_COUNT)
+        if not found:
+            return
+        kinds: dict[int, list[bytes]] = {}
+        for one in found:
+            kinds.setdefault(one.kind, []).append(one.name)
+        # What is put up last is done first, and folders keep this one open.
+        units = [Unit(folder, [b""], _LISTING)]
+        units += [Unit(folder, [one], stat.S_IFDIR) for one in kinds.pop(stat.S_IFDIR, [])]
+        for kind, names in kinds.items():
+            starts = range(0, len(names), _NAMES_COUNT)
+            units += [Unit(folder, names[at : at + _NAMES_COUNT], kind) for at in starts]
+        self._put(units)
 
 
 def split_path(path: bytes) -> tuple[bytes, bytes]:

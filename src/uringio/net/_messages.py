@@ -71,7 +71,8 @@ class Message:
             of which the last may be shorter; 0 if it has not. [bytes]
         ancillary: Items that are none of the above.
         truncated: The payload was longer than the room for it; the rest is lost.
-        ancillary_truncated: The same of ancillary data.
+        ancillary_truncated: The same of ancillary data, also where this process had no number left
+            for a descriptor.
     """
 
     __slots__ = (

@@ -205,7 +205,9 @@ class Moves:
         if op is None or op is not self._last_send or op.state != SPENT:
             loan.require(key, "be moved into send_buffer")
             start, stop = _part(loan.size, start, stop)
-            op = Op(SEND_ALL, self._claim_writer(), flags=SEND_ALL_FLAGS, owner=self._owner())
+            fd = self._claim_writer()
+            fresh: Op[Moved] = Op(SEND_ALL, fd, flags=SEND_ALL_FLAGS, owner=self._owner())
+            op = fresh
             op.home = self._driver
             self._out_op = self._last_send = op
             self._out_ref = _ref(op)

@@ -19,10 +19,11 @@ from uringio._driver.uring_rows import CANCEL_HEAD, HEADS, WRITING_HEADS
 from uringio._ring.probe import probe_ring
 from uringio._ring.setup import FLAG_LADDER, LADDER_RELEASES, Ring
 from uringio._sys import constants as k
+from uringio._sys.system import System, real_system
 
 from ._refusals import Refusal, Surroundings, explain, look_around
 
-__all__ = ["Feature", "Limit", "Machine", "Operation", "Report", "RingReport", "probe"]
+__all__ = ["Feature", "Limit", "Machine", "Operation", "Report", "RingReport", "probe", "probe_on"]
 
 # A NOP completes within the very call that submits it; this is for a machine that is busy.
 _NOP_NS: Final = 5_000_000_000
@@ -171,9 +172,14 @@ def probe() -> Report:
     Makes one or two drivers in the calling thread, and lets go of them; takes milliseconds.  It may
     be called beside a running loop.
     """
+    return probe_on(real_system())
+
+
+def probe_on(system: System) -> Report:
+    """`probe` a system that may be a stand-in."""
     around = look_around()
-    chosen = _attempt(None)
-    asked = chosen if chosen.name == "uring" else _attempt("uring")
+    chosen = _attempt(system, None)
+    asked = chosen if chosen.name == "uring" else _attempt(system, "uring")
     return Report(
         machine=_machine(around),
         works=asked.works,
@@ -186,11 +192,11 @@ def probe() -> Report:
     )
 
 
-def _attempt(backend: str | None) -> _Attempt:
+def _attempt(system: System, backend: str | None) -> _Attempt:
     """Make a driver as a scheduler would, and have it carry out a NOP."""
     delivered: list[Op[object]] = []
     try:
-        driver = make_driver(delivered.append, _never_cancelled, backend=backend)
+        driver = make_driver(delivered.append, _never_cancelled, backend=backend, system=system)
     except OSError as error:
         return _Attempt(None, error, None)
     ring: RingReport | None = None

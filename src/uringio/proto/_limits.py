@@ -58,7 +58,7 @@ class Limits:
     body_bytes_max: int | None = 1024 * 1024
     requests_count_max: int = 1000
     discard_bytes_max: int = 64 * 1024
-    linger_bytes_max: int = 256 * 1024
+    linger_bytes_max: int = 16 * 1024 * 1024
     head_seconds: float = 10.0
     idle_seconds: float = 15.0
     drain_seconds: float = 0.5

@@ -43,6 +43,11 @@ _FIELD_LINE = re.compile(rb"[\x21-\x39\x3b-\x7e]" + _TEXT + rb"*\r\n")
 # every way to share out a long run of them.
 _TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):(" + _TEXT + rb"*)\r\n")
 
+# Behind a body these come too late to say where it ends, or whose it is.
+_NOT_TRAILERS = frozenset({
+    b"connection", b"content-length", b"host", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+})  # fmt: skip
+
 # 16 digits are 64 bits; no blank is allowed around the size, and an extension is kept to text.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;" + _TEXT + rb"*)?\r\n")
 _CHUNK_LINE_BYTES_MAX = 256
@@ -361,9 +366,12 @@ class ChunkedDecoder:
             match = _TRAILER.fullmatch(buffer, 0, end)
             if match is None:
                 raise ViolationError(400, "malformed trailer field")
+            name = bytes(match[1]).lower()
+            if name in _NOT_TRAILERS:
+                raise ViolationError(400, "a trailer that only a head may have")
             if len(self.trailers) == self._trailers_count_max:
                 raise ViolationError(431, "too many trailer fields", Limit.FIELDS_COUNT)
-            self.trailers.append((bytes(match[1]).lower(), bytes(match[2]).strip(b" \t")))
+            self.trailers.append((name, bytes(match[2]).strip(b" \t")))
         self._trailer_bytes += end
         del buffer[:end]
         return True

@@ -149,6 +149,8 @@ def response(
                 parts.append(b"Transfer-Encoding: chunked\r\n")
     else:
         is_chunked = False
+        if status == 204:
+            declared = None  # RFC 9110 section 8.6: it has no length at all
     if declared is not None:
         parts.append(b"Content-Length: %s\r\n" % declared)
     if closes:

@@ -69,6 +69,14 @@ Chunk = bytes | bytearray | memoryview
 _JOIN_BYTES_MAX = 32 * 1024
 
 
+def _flat(data: Chunk | AsyncIterable[Chunk]) -> Chunk:
+    """Return *data* as something whose length is that of its bytes."""
+    assert isinstance(data, Chunk)
+    if type(data) is memoryview and (data.ndim, data.itemsize, data.c_contiguous) != (1, 1, True):
+        return data.tobytes()
+    return data
+
+
 class Http1Server:
     r"""
     The server's side of one HTTP/1.1 connection.
@@ -338,8 +346,7 @@ class Http1Server:
         try:
             if self._end is not None:
                 return 0
-            content = b"" if body is None or iterator is not None else body
-            assert isinstance(content, Chunk)
+            content = b"" if body is None or iterator is not None else _flat(body)
             reply = replies.response(
                 request,
                 status,
@@ -402,7 +409,7 @@ class Http1Server:
             return 0
         if pieces is not None:
             async for piece in pieces:
-                if not piece:
+                if not (piece := _flat(piece)):
                     continue
                 try:
                     before, behind = reply.framed(len(piece))
