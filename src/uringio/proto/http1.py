@@ -45,7 +45,7 @@ from uringio.proto._octets import (
     ViolationError,
 )
 from uringio.proto._pace import BODY, HEAD, IDLE, OURS, SEND, Pace, end_of
-from uringio.proto._replies import LengthError, Reply
+from uringio.proto._replies import Chunk, LengthError, Reply
 from uringio.streams import Stream
 
 __all__ = [
@@ -63,18 +63,8 @@ __all__ = [
     "UpgradedStream",
 ]
 
-Chunk = bytes | bytearray | memoryview
-
 # Up to here a copy into one send costs less than a second operation.
 _JOIN_BYTES_MAX = 32 * 1024
-
-
-def _flat(data: Chunk | AsyncIterable[Chunk]) -> Chunk:
-    """Return *data* as something whose length is that of its bytes."""
-    assert isinstance(data, Chunk)
-    if type(data) is memoryview and (data.ndim, data.itemsize, data.c_contiguous) != (1, 1, True):
-        return data.tobytes()
-    return data
 
 
 class Http1Server:
@@ -346,7 +336,7 @@ class Http1Server:
         try:
             if self._end is not None:
                 return 0
-            content = b"" if body is None or iterator is not None else _flat(body)
+            content = replies.flat(body) if isinstance(body, Chunk) else b""
             reply = replies.response(
                 request,
                 status,
@@ -409,7 +399,7 @@ class Http1Server:
             return 0
         if pieces is not None:
             async for piece in pieces:
-                if not (piece := _flat(piece)):
+                if not (piece := replies.flat(piece) if isinstance(piece, Chunk) else piece):
                     continue
                 try:
                     before, behind = reply.framed(len(piece))
