@@ -15,8 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol
 
-from uringio._sys.memory import Memory
-from uringio._sys.system import System
+from uringio._driver.contract import System
 from uringio.errors import OpError, op_error
 
 __all__ = ["Outlet", "RelaySource", "relay", "relay_all"]
@@ -57,7 +56,11 @@ class Outlet(NamedTuple):
 
 
 class _Scratch(threading.local):
-    memory: Memory | None = None
+    """The memory of one thread; `keep` is what holds it at its address."""
+
+    view: memoryview | None = None
+    addr = 0
+    keep: object = None
 
 
 _scratch = _Scratch()
@@ -84,17 +87,18 @@ def relay(system: System, to_fd: int, from_fd: int, offset: int, count: int) -> 
 def _relay_by_memory(
     system: System, to_fd: int, from_fd: int, offset: int, count: int
 ) -> tuple[int, int]:
-    memory = _scratch.memory
-    if memory is None:
-        memory = _scratch.memory = system.allocate(_SCRATCH_BYTES)
-    view, addr = memory.view, memory.addr
+    scratch = _scratch
+    if (view := scratch.view) is None:
+        memory = scratch.keep = system.allocate(_SCRATCH_BYTES)
+        view, scratch.addr = memory.view, memory.addr
+        scratch.view = view
     done = 0
     while done < count:
         size = min(_SCRATCH_BYTES, count - done)
         got = system.read_cached(from_fd, view[:size], size, offset + done)
         if got <= 0:
             return done, errno.ENODATA
-        sent = system.send(to_fd, addr, got, _FLAGS)
+        sent = system.send(to_fd, scratch.addr, got, _FLAGS)
         if sent < 0:
             return done, -sent
         done += sent
