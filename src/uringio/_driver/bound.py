@@ -8,15 +8,24 @@ itself; schedulers bind them to locals anyway.
 from collections.abc import Callable
 
 from uringio._sys.system import System
+from uringio.errors import WrongThreadError
 
 from .contract import Statistics
 from .op import SPENT, Op
 
-__all__ = ["BoundDriver", "discard"]
+__all__ = ["BoundDriver", "discard", "wrong_thread_error"]
 
 
 def discard(op: Op[object]) -> None:
     """Deliver to nobody: the scheduler has gone."""
+
+
+def wrong_thread_error() -> Exception:
+    """Build the error for calling a driver from another thread than its own."""
+    return WrongThreadError(
+        "this driver belongs to the thread that made it; from other threads only wake() and the "
+        "loop's thread-safe calls may be used"
+    )
 
 
 class BoundDriver:

@@ -40,7 +40,7 @@ import errno
 from collections.abc import Callable, Iterator
 from itertools import chain
 from threading import RLock
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from uringio._ring.buffers import BufferRing
 from uringio._ring.queue import Completion, make_reap, make_submit_and_wait
@@ -51,10 +51,10 @@ from uringio._sys.errnos import Fate
 from uringio._sys.layouts import SQE_SHORT
 from uringio._sys.memory import BYTES_DATA_OFFSET, pin
 from uringio._sys.system import System
-from uringio.errors import ClosedError, OpError, RingForkedError, WrongThreadError
+from uringio.errors import ClosedError, OpError, RingForkedError
 
 from . import op as o
-from .bound import BoundDriver, discard
+from .bound import BoundDriver, discard, wrong_thread_error
 from .contract import Deliver, MakeCancelled, Statistics
 from .file_calls import read_inline
 from .leaks import keep_for_ever, leak
@@ -79,7 +79,7 @@ from .outcome import (
 )
 from .timers import Timers
 from .uring_files import SHAPED, ThreadCalls, shape
-from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, WRITING_HEADS
+from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, WRITING_HEADS, NoClass, PackInto
 from .uring_settles import SETTLES
 
 __all__ = ["UringDriver", "make_uring_driver"]
@@ -94,14 +94,6 @@ _CANCEL_BIT: Final = 1 << 62  # of the user_data of a cancel request; the rest i
 _CANCEL_TRIES_MAX: Final = 256
 _STALL_NS: Final = 1_000_000
 _SETTLED: Final[Op[object]] = Op(o.READY)
-
-
-class _PackInto(Protocol):
-    def __call__(self, buffer: memoryview, offset: int, /, *values: int) -> object: ...
-
-
-class _NoClass:
-    """No memory has this class: the switch that sends all of it through `pin`."""
 
 
 class UringDriver(BoundDriver):
@@ -166,7 +158,7 @@ def make_uring_driver(
     sqe_words = sqes.cast("Q")
     entries = ring.sq_entries
     sq_mask = entries - 1
-    pack: _PackInto = SQE_SHORT.pack_into
+    pack: PackInto = SQE_SHORT.pack_into
     tail = 0  # slots filled; never wraps
     limit = entries  # the tail at which the queue is full
 
@@ -185,12 +177,13 @@ def make_uring_driver(
     cancel_tries: dict[int, int] = {}
     timers = Timers()
     clock = system.monotonic_ns
+    wrong_thread: Callable[[], Exception] = wrong_thread_error
     get_ident = _thread.get_ident
     owner_thread = get_ident()
     heads, settles = HEADS, SETTLES
     # Where a bytes object's storage is an addition away, it needs no call; elsewhere no class
     # matches and every memory goes through `locate`.
-    inline_class: type = bytes if BYTES_DATA_OFFSET is not None else _NoClass
+    inline_class: type = bytes if BYTES_DATA_OFFSET is not None else NoClass
     inline_offset = BYTES_DATA_OFFSET or 0
 
     waits = turns = stray = hungry_count = starved_count = resubmitted_count = 0
@@ -232,7 +225,7 @@ def make_uring_driver(
             raise wrong_thread()
         turns += 1
         wait_count, timeout_ns = 1, None
-        if deadline_ns == 0 or storage or offloads.finished:
+        if deadline_ns == 0 or storage or again or offloads.finished:
             wait_count = 0
         else:
             timer_ns = timers.next_deadline_ns()
@@ -422,14 +415,13 @@ def make_uring_driver(
                 starved_count += 1
                 hungry_count += 1
             again[op.use] = op
-            if op.use in in_flight:
-                del in_flight[op.use]
-            return
         else:
             settle_failed(op, -res)
-        if op.use in in_flight:
-            del in_flight[op.use]
-        deliver(op)
+        held = in_flight if op.use in in_flight else threads.running
+        if op.use in held:
+            del held[op.use]
+        if op.state == DONE:
+            deliver(op)
 
     def ask_again() -> None:
         nonlocal hungry_count, resubmitted_count
@@ -437,9 +429,13 @@ def make_uring_driver(
             grow_buffers()
         hungry_count = 0
         for number, op in list(again.items()):
-            if op.state == CANCELLING:
-                request_cancel(op)
-            elif number in again:
+            if number not in again:
+                pass
+            elif op.use != number and op.use:  # another use: this one ended while it was cancelled
+                del again[number]
+            elif op.state != SUBMITTED:
+                request_cancel(op, number)
+            else:
                 resubmitted_count += 1
                 submit_by_driver(op)  # though it may have a short way: that is for new ones
 
@@ -474,10 +470,10 @@ def make_uring_driver(
             buffer_tail += 1
         if user_data == _USE_WAKE:
             woken = wake_armed = False
+            if threads.finished:
+                threads.settle_all(deliver, settle_slowly)
             if not closed:
                 arm_wake()
-            if threads.finished:
-                threads.settle_finished(deliver, settle_slowly)
         elif user_data & _CANCEL_BIT:
             cancel_answered(user_data, res)
         elif user_data != _USE_NOBODY:
@@ -537,9 +533,10 @@ def make_uring_driver(
         if get_ident() != owner_thread:
             raise wrong_thread()
         if op.state == SUBMITTED:
+            again[op.use] = op  # until it is through: a signal handler may raise in between
             op.state = CANCELLING
             op.error = reason
-            request_cancel(op)
+            request_cancel(op, op.use)
             return True
         if op.state == CANCELLING:
             if reason is None:
@@ -550,33 +547,42 @@ def make_uring_driver(
             return True
         return False
 
-    def request_cancel(op: Op[object]) -> None:
-        if op.code == o.CLOSE:
-            return  # a close that is withdrawn would leak the descriptor
-        if op.code == o.TIMEOUT:
-            timers.remove(op)
-        elif op.code == o.OFFLOAD:
+    def request_cancel(op: Op[object], number: int) -> None:
+        """Have the use *number* of *op* end, wherever it is; may be done again."""
+        code = op.code
+        if code == o.TIMEOUT:
+            if op.use:
+                op.use = 0
+                timers.dead_count += 1
+            timers.tidy()
+        elif code == o.OFFLOAD:
             offloads.abandon(op)
-        elif op.code == o.EVENT:
+        elif code == o.EVENT:
             events.discard(op)
-        elif op in threads:
-            return  # its thread is at work on its memory, or will find it cancelled
-        elif op.use in again:
-            del again[op.use]
-        elif not withdraw(op.use):
-            push(CANCEL_HEAD, -1, op.use, 0, 0, op.use | _CANCEL_BIT)
+        elif code == o.CLOSE or op in threads or (number in in_flight and not withdraw(number)):
+            # A close withdrawn would leak the descriptor; a thread at work on an op will end it.
+            if number in in_flight and code != o.CLOSE:
+                push(CANCEL_HEAD, -1, number, 0, 0, number | _CANCEL_BIT)
+            del again[number]
             return
+        if op.state == CANCELLING:
+            settle_cancelled(op, None, False, system, make_cancelled)
+            del again[number]
+            deliver(op)
         else:
-            del in_flight[op.use]
-        settle_cancelled(op, None, False, system, make_cancelled)
-        deliver(op)
+            del again[number]
 
-    def withdraw(op_use: int) -> bool:
+    def withdraw(number: int) -> bool:
         """Turn an SQE that the kernel has not seen into a NOP; False if it has."""
         pending = (tail - sq_head[0]) & _U32_MASK
         for index in range(tail - pending, tail):
             slot = index & sq_mask
-            if sqe_words[slot << 3 | 4] == op_use:
+            # Once more, in one go with what follows: a handler may have handed the queue over.
+            if (
+                sqe_words[slot << 3 | 4] == number
+                and tail - index <= (tail - sq_head[0]) & _U32_MASK
+            ):
+                del in_flight[number]
                 pack(sqes, slot << 6, HEADS[o.NOP], -1, 0, 0, 0, 0, _USE_NOBODY)
                 return True
         return False
@@ -595,12 +601,6 @@ def make_uring_driver(
         taken = use - _USE_FIRST - resubmitted_count
         return Statistics("uring", taken, taken - count, count, turns, waits, stray, starved_count)
 
-    def wrong_thread() -> Exception:
-        return WrongThreadError(
-            "this io_uring belongs to the thread that made it; from other threads only wake() and "
-            "the loop's thread-safe calls may be used"
-        )
-
     def retire(make_refusal: Callable[[], Exception]) -> None:
         """Let no closure reach the ring's memory again, whoever still calls one; then free it."""
         nonlocal submit_and_wait, pack, owner_thread, wrong_thread, closed
@@ -610,7 +610,7 @@ def make_uring_driver(
             raise make_refusal()
 
         submit_and_wait = refuse
-        pack = cast("_PackInto", refuse)
+        pack = cast("PackInto", refuse)
         owner_thread = -1  # no thread has this number
         wrong_thread = make_refusal
         ring.close()
