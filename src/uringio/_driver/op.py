@@ -41,8 +41,10 @@ READY                                                                           
 EVENT                                                                (until `Driver.fire`)   None
 =========  ==========  =========  ==================  =============  ======================  =======
 
-READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing
-needs waiting; otherwise it becomes a READ.  Only for descriptors without O_DIRECT.
+RECV_LEASE is RECV whose value may be a view of the buffer, which goes back when that has gone; what
+its ``hold`` is true for waits when there are no spares.  READ_CACHED is READ into memory as long as
+`len`, carried out while it is submitted where nothing needs waiting; otherwise it becomes a READ.
+Only for descriptors without O_DIRECT.
 
 Paths end in a NUL.  Where there are two, both lie in the memory and `off` says where the second
 begins: the new name of RENAME and LINK, the place of SYMLINK, whose first is what it points to;
@@ -135,12 +137,13 @@ MKDIR: Final = 28
 SYMLINK: Final = 29
 LINK: Final = 30
 READ_CACHED: Final = 31
+RECV_LEASE: Final = 32
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
     "event", "sendmsg", "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2",
-    "statx", "rename", "unlink", "mkdir", "symlink", "link", "read",
+    "statx", "rename", "unlink", "mkdir", "symlink", "link", "read", "recv",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.
