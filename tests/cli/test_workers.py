@@ -6,6 +6,9 @@ import os
 import select
 import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +19,8 @@ from typing import Self
 import pytest
 
 from tests.cli.site import Served, serving
+from tests.fresh import FreshPython
+from uringio.cli import workers
 from uringio.cli.workers import stop_listening, turn_away, waits_to_be_accepted
 
 pytestmark = pytest.mark.skipif(
@@ -249,6 +254,73 @@ def test_newcomers_are_turned_away_and_nobody_else(family: socket.AddressFamily)
             socket.create_connection(address[:2], timeout=PATIENCE_S)
 
 
+WORKER = """
+import os, signal, sys
+os.write(int(sys.argv[-1]), b"name")
+os.close(int(sys.argv[-1]))
+signal.pause()
+"""
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """When there is no room for another process, the parent and the other workers go on."""
+    monkeypatch.setattr(workers, "_BACKOFF_SECONDS_MAX", 0.01)
+    started: list[int] = []
+    popen = subprocess.Popen
+
+    def start_some(*args: object, **options: object) -> object:
+        started.append(0)
+        if len(started) in {3, 4}:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        process = popen(*args, **options)  # type: ignore[call-overload]
+        started[-1] = process.pid
+        return process
+
+    monkeypatch.setattr(workers.subprocess, "Popen", start_some)
+
+    def strike() -> None:
+        os.kill(started[0], signal.SIGKILL)
+        wait_until(lambda: len(started) == 5 and bool(started[4]))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=strike)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        supervisor = workers.Supervisor(
+            [sys.executable, "-S", "-c", WORKER], 2, listening,
+            grace_seconds=PATIENCE_S, started=lambda _: thread.start(),
+        )  # fmt: skip
+        assert supervisor.run() == 0
+    thread.join()
+    said = capfd.readouterr().err.splitlines()
+    line = "uringio serve: no worker could be started ({}); another try in 0.01 s"
+    assert said[1:] == [line.format(os.strerror(errno.EAGAIN))] * 2
+
+
+def test_first_workers_that_cannot_be_started_are_the_end(tmp_path: Path) -> None:
+    """One line says that the machine has no room for them."""
+    code = """
+    import sys
+    from unittest import mock
+    from uringio.cli import main
+
+    def refuse(*args, **options):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with mock.patch("uringio.cli.workers.subprocess.Popen", refuse):
+        sys.exit(main(["serve", sys.argv[1], "--port", "0", "--workers", "2"]))
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
+        capture_output=True, timeout=30, check=False, env=FreshPython.environment(),
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (2, b"")
+    assert run.stderr == (
+        b"uringio serve: cannot start 2 workers: Resource temporarily unavailable\n"
+    )
+
+
 @contextlib.contextmanager
 def stopped_then_killed(pid: int) -> Iterator[None]:
     """Stop a process for the time of the block, and then kill it."""
@@ -353,11 +425,6 @@ def is_refused(served: Served) -> bool:
 
 def test_workers_that_cannot_begin_are_the_end(tmp_path: Path) -> None:
     """What keeps a worker from beginning keeps the command from beginning."""
-    import subprocess
-    import sys
-
-    from tests.fresh import FreshPython
-
     run = subprocess.run(
         [sys.executable, "-m", "uringio", "serve", str(tmp_path / "missing"), "--workers", "2"],
         capture_output=True, timeout=30, check=False, env=FreshPython.environment(),

@@ -346,3 +346,35 @@ def test_sockets_survive_their_driver(make_rig: RigMaker, kind: str) -> None:
         second.finish(second.send_all(ours.fileno(), b"y"))
         assert theirs.recv(1) == b"y"
         assert empty(theirs) == 0
+
+
+@pytest.mark.parametrize("kind", ["uring", "epoll"])
+def test_closing_waits_for_whoever_wakes(make_rig: RigMaker, kind: str) -> None:
+    """A wake from another thread that has begun ends before the pipe's number can be given away."""
+    poking, closed = threading.Event(), threading.Event()
+    closed_too_early: list[bool] = []
+
+    class Slow(System):
+        def poke(self, fd: int) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                poking.set()
+                closed_too_early.append(closed.wait(0.1))  # it must not be; what comes is the wait
+            super().poke(fd)
+
+    system = Slow()
+    close = system.close
+
+    def note_closing(fd: int) -> None:
+        close(fd)
+        if fd == rig.driver.wake_fd:
+            closed.set()
+
+    system.close = note_closing  # type: ignore[method-assign]
+    rig = make_rig(kind, system=system)
+    waker = in_thread(rig.driver.wake)
+    assert poking.wait(PATIENCE_S)
+    rig.driver.close()
+    waker.join()
+    assert closed_too_early == [False]
+    assert closed.is_set()
+    rig.driver.wake()  # touches nothing any more

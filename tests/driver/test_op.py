@@ -22,7 +22,10 @@ from tests.driver.rig import (
     connected,
     fill,
     is_open,
+    pair,
 )
+from tests.fresh import FreshPython
+from tests.surface.pairs import occupied
 from uringio._driver import current
 from uringio._driver import op as o
 from uringio._driver.op import (
@@ -301,6 +304,50 @@ def test_a_close_that_is_never_awaited_closes_all_the_same(rig: Rig) -> None:
         del op
     assert not is_open(read_end)
     os.close(write_end)
+
+
+def test_a_close_that_is_never_awaited_is_told_to_the_driver(rig: Rig) -> None:
+    """What gets the number of the closed descriptor next is nothing that the driver has seen."""
+    ours, theirs = pair(rig)
+    with theirs:
+        theirs.sendall(b"old")
+        assert rig.finish(rig.recv(ours.fileno())) == b"old"
+        waiting = rig.recv(ours.fileno())  # now it knows that nothing more is there
+        rig.settle_down()
+        rig.driver.cancel(waiting)
+        rig.wait(waiting)
+        fd = ours.detach()
+        op: Op[None] = Op(o.CLOSE, fd)
+        op.home = rig.driver
+        with pytest.warns(RuntimeWarning, match=f"close fd={fd} new> was never awaited"):
+            del op
+    with occupied(fd) as witness:
+        witness.sendall(b"new")
+        assert rig.finish(rig.recv(fd)) == b"new"
+        rig.driver.unregister(fd)
+
+
+def test_forgetting_an_op_at_the_interpreters_end_is_quiet(fresh_python: FreshPython) -> None:
+    """Where nothing can be imported any more a finalizer says nothing; a CLOSE still closes."""
+    run = fresh_python(
+        """
+        import builtins, os, threading
+        from uringio._driver.contract import make_driver
+        from uringio._driver.op import CLOSE, NOP, Op
+
+        driver = make_driver(lambda op: None, lambda op: KeyError(), backend="epoll")
+        read_end, write_end = os.pipe()
+        close = driver.system.close
+        driver.system.close = lambda fd, write=os.write: (close(fd), write(1, b"closed %d\\n" % fd))
+        builtins.kept = [Op(NOP), Op(CLOSE, read_end)]
+        builtins.kept[1].home = driver
+        os.write(1, b"opened %d\\n" % read_end)
+        """,
+        options=("-W", "default"),
+    ).check()
+    assert run.stderr == ""
+    opened, closed = run.stdout.splitlines()
+    assert closed == opened.replace("opened", "closed")
 
 
 # --- the future protocol -------------------------------------------------------------------------

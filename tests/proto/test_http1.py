@@ -12,6 +12,7 @@ from tests.proto.memory import MemoryStream, step
 from uringio.errors import ClosedError, RingError, UsageError
 from uringio.proto._octets import ChunkedDecoder, ViolationError
 from uringio.proto.http1 import BodyAbortedError, Chunk, EndReason, Http1Server, Limits
+from uringio.streams import Stream
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -305,7 +306,7 @@ def answer(
     wire: bytes,
     status: int,
     headers: list[tuple[bytes, bytes]],
-    body: Chunk | AsyncIterator[bytes] | Callable[[], AsyncIterator[bytes]] | None,
+    body: Chunk | AsyncIterator[bytes] | Callable[[], AsyncIterator[object]] | None,
     count: int = 1,
     **stream_options: int,
 ) -> tuple[MemoryStream, Http1Server, list[object]]:
@@ -433,6 +434,49 @@ def test_short_bodies_end_the_connection() -> None:
     assert results == [2]
     assert stream.output.endswith(b"\r\n\r\nab")
     assert stream.closed_count == 1
+    assert server.end is not None
+    assert server.end.reason is EndReason.CUT
+
+
+class Piecewise:
+    """A part of a body that sends itself, all of it or less."""
+
+    def __init__(self, content: bytes, announced: int) -> None:
+        self.content = content
+        self.announced = announced
+
+    def __len__(self) -> int:
+        return self.announced
+
+    async def send_to(self, stream: Stream) -> int:
+        await stream.send_all(self.content)
+        return len(self.content)
+
+
+async def parts_of(*parts: bytes | Piecewise) -> AsyncIterator[bytes | Piecewise]:
+    for part in parts:
+        yield part
+
+
+@pytest.mark.parametrize("headers", [[(b"Content-Length", b"7")], []])
+def test_parts_send_themselves(headers: list[tuple[bytes, bytes]]) -> None:
+    """Parts and bytes take turns, with a declared length and chunked alike."""
+    stream, server, results = answer(
+        GET + GET, 200, headers, lambda: parts_of(b"ab", Piecewise(b"cde", 3), b"fg"), count=2
+    )
+    assert results == [7, 7]
+    assert [body for _, body, _ in responses(stream.output, ["GET"] * 2)] == [b"abcdefg"] * 2
+    assert server.end is not None
+    assert server.end.reason is EndReason.FINISHED
+
+
+@pytest.mark.parametrize("headers", [[(b"Content-Length", b"5")], []])
+def test_parts_that_fall_short_cut_the_response(headers: list[tuple[bytes, bytes]]) -> None:
+    """A part that is shorter than it said ends the connection: the peer can tell."""
+    stream, server, _ = answer(
+        GET + GET, 200, headers, lambda: parts_of(b"ab", Piecewise(b"c", 3)), count=2
+    )
+    assert stream.output.endswith(b"c")
     assert server.end is not None
     assert server.end.reason is EndReason.CUT
 

@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator
+from contextlib import closing
 
 import pytest
 
@@ -199,6 +200,30 @@ def test_refuses_to_nest_in_our_asyncio_loop(backend: str) -> None:
 
     with asyncio.Runner(loop_factory=lambda: aio.new_event_loop(backend=backend)) as runner:
         runner.run(main())
+
+
+def test_our_asyncio_loop_refuses_to_nest_in_it(backend: str) -> None:
+    """The other way round as well, and the driver stays the thread's own."""
+    from uringio import aio
+
+    async def main() -> None:
+        driver = current.driver()
+        loop = aio.new_event_loop(backend=backend)
+        with closing(loop), pytest.raises(UsageError, match="already runs in this thread"):
+            loop.run_forever()
+        assert current.driver() is driver
+        await uringio.sleep(0)
+
+    uringio.run(main, backend=backend)
+
+
+def test_in_another_loops_task_it_runs_and_blocks_that_loop(backend: str) -> None:
+    """A loop that is not ours does not keep it from running: it is a blocking call there."""
+
+    async def main() -> int:
+        return uringio.run(add, 1, 2, backend=backend)
+
+    assert asyncio.run(main()) == 3
 
 
 def test_a_refused_nested_run_makes_no_loop(run: Run) -> None:

@@ -171,6 +171,33 @@ def test_it_outranks_cancellation(backend: str, order: str, wait: str) -> None:
         uringio.run(main, backend=backend)
 
 
+def test_the_cancellation_that_it_outranks_is_not_lost(backend: str) -> None:
+    """Ctrl-C while a receive is being cancelled comes first, and the cancellation next."""
+    heard: list[str] = []
+
+    async def both(scope: CancelScope) -> None:
+        await uringio.checkpoint()
+        scope.cancel()
+        strike_core()
+
+    async def main() -> None:
+        async with connected() as (near, _), TaskGroup() as group:
+            with CancelScope() as scope:
+                group.start_soon(both, scope)
+                with pytest.raises(KeyboardInterrupt):
+                    await near.recv()
+                heard.append("interrupt")
+                try:
+                    await uringio.checkpoint()
+                except Cancelled:
+                    heard.append("cancellation")
+                    raise
+            await uringio.checkpoint()
+
+    uringio.run(main, backend=backend)
+    assert heard == ["interrupt", "cancellation"]
+
+
 def test_it_does_not_wait_for_a_shielded_child(backend: str) -> None:
     """Main in the end of a group whose child is shielded: main is told when the child has ended."""
     seen: list[str] = []

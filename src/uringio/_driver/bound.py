@@ -12,7 +12,11 @@ from uringio._sys.system import System
 from .contract import Statistics
 from .op import SPENT, Op
 
-__all__ = ["BoundDriver"]
+__all__ = ["BoundDriver", "discard"]
+
+
+def discard(op: Op[object]) -> None:
+    """Deliver to nobody: the scheduler has gone."""
 
 
 class BoundDriver:

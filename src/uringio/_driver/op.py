@@ -78,6 +78,7 @@ from uringio._sys.memory import Pinned, ReadableBuffer, pin
 from uringio.errors import BusyError, UsageError
 
 from . import current
+from .forgotten import close_unclaimed, warn_never_awaited
 
 if TYPE_CHECKING:
     from .contract import Driver
@@ -277,9 +278,9 @@ class Op(Generic[T_co]):
     def __del__(self) -> None:
         if self.state == NEW:
             if self.code != READY:
-                _warn_never_awaited(self)
-        elif self.value is not None and self.finish is not None:
-            _close_unclaimed(self)
+                warn_never_awaited(self, self.code == CLOSE)
+        elif self.value is not None and self.finish is not None and self.code in MAKES_DESCRIPTOR:
+            close_unclaimed(self)
 
     def _not_new(self) -> Exception:
         if self.state == STALE:
@@ -584,17 +585,3 @@ def renew(op: Op[T]) -> Op[T]:
 def _is_cancellation(error: BaseException | None) -> bool:
     # Both schedulers' cancelled exceptions stand outside Exception; nothing else of ours does.
     return error is not None and not isinstance(error, Exception)
-
-
-def _warn_never_awaited(op: Op[object]) -> None:
-    import warnings
-
-    if op.code == CLOSE and op.home is not None:
-        op.home.system.close(op.fd)  # nobody else knows the descriptor any more
-    warnings.warn(f"{op!r} was never awaited", RuntimeWarning, stacklevel=3, source=op)
-
-
-def _close_unclaimed(op: Op[object]) -> None:
-    """Close a descriptor that nobody took, its awaiter having left before `finish` was called."""
-    if op.code in MAKES_DESCRIPTOR and isinstance(op.value, int) and op.home is not None:
-        op.home.system.close(op.value)

@@ -15,6 +15,7 @@ timers nor other descriptors waiting.
 import _thread
 from collections import deque
 from collections.abc import Callable
+from threading import RLock
 from typing import Final
 
 from uringio._sys.system import System
@@ -22,7 +23,7 @@ from uringio.errors import ClosedError, RingForkedError, WrongThreadError
 
 from . import op as o
 from .attempts import RECV_BYTES_MAX, SEND_BYTES_MAX, locate
-from .bound import BoundDriver
+from .bound import BoundDriver, discard
 from .contract import Deliver, MakeCancelled, Statistics
 from .descriptors import Descriptor, Descriptors, Poller
 from .file_calls import FILE_OPERATIONS, FileCalls, read_inline
@@ -46,10 +47,6 @@ _CONGESTED_SECONDS: Final = 0.005
 _CLOSE_NS: Final = 1_000_000_000
 
 _leaked: list[object] = []  # the calls of drivers whose closing ran out of time
-
-
-def _discard(op: Op[object]) -> None:
-    """Deliver to nobody: the scheduler has gone."""
 
 
 def _warn_leak(count: int) -> None:
@@ -98,6 +95,8 @@ def make_readiness_driver(
     use = waits = turns = stray = 0
     suspect = False  # edges may have been lost to an exception
     woken = closed = False
+    # Who wakes must not find the pipe's number given to something else.  Reentrant: for handlers.
+    wake_lock = RLock()
 
     def submit(op: Op[object]) -> None:
         nonlocal use
@@ -302,8 +301,10 @@ def make_readiness_driver(
             op.error = reason
             if op not in files:
                 withdraw(op)
-                settle_cancelled(op, None, False, system, make_cancelled)
-                deliver(op)
+            elif not files.leave(op):
+                return True
+            settle_cancelled(op, None, False, system, make_cancelled)
+            deliver(op)
             return True
         if op.state == CANCELLING:
             if reason is None:
@@ -329,8 +330,10 @@ def make_readiness_driver(
     def wake() -> None:
         nonlocal woken
         if not woken and not closed:
-            woken = True
-            system.poke(wake_write_fd)
+            with wake_lock:
+                if not closed:
+                    woken = True
+                    system.poke(wake_write_fd)
 
     def statistics() -> Statistics:
         count = len(descriptors) + len(timers) + len(events) + len(nops) + len(offloads)
@@ -377,12 +380,12 @@ def make_readiness_driver(
             close(0)
 
     def close(deadline_ns: int | None) -> None:
-        nonlocal deliver
+        nonlocal deliver, closed
         if closed:
             return
         if get_ident() != owner_thread:
             raise wrong_thread()
-        deliver = descriptors.deliver = _discard
+        deliver = descriptors.deliver = discard
         for op in [
             *timers.take_all(),
             *offloads.take_all(),
@@ -404,6 +407,8 @@ def make_readiness_driver(
         if stranded_count:
             _leaked.append(files)
             _warn_leak(stranded_count)
+        with wake_lock:
+            closed = True
         retire(lambda: ClosedError("this driver is closed"))
 
     starts += [descriptors.start_at_once] * len(o.OPERATION_NAMES)

@@ -18,11 +18,10 @@ pipe.
 Receiving.  RECV lets the kernel pick one of a small ring of provided buffers when data is there, so
 an idle connection holds none.  The bytes are copied out and the buffer goes back within the same
 turn.  ENOBUFS (more receives completed in one enter than there are buffers) queues the op until the
-turn's end, when all buffers are back; and then the ring of buffers is doubled, up to
-`buffer_count_max`:
-with 500 busy connections and 64 buffers, three receives in four were refused and made again, 9.9 us
-of CPU per message against 6.7.  It does not begin large, because the kernel walks through all of
-it, and 512 buffers at 50 connections cost 5 % in cache misses.
+turn's end, when all buffers are back; and then their ring doubles, up to `buffer_count_max`: with
+500 busy connections and 64 buffers, three receives in four were refused and made again, 9.9 us of
+CPU per message against 6.7.  It does not begin large, because the kernel walks through all of it,
+and 512 buffers at 50 connections cost 5 % in cache misses.
 
 Sending.  SEND_ALL carries MSG_WAITALL, with which the kernel itself goes on after a short send;
 what is cut short all the same is resubmitted from where it stopped.
@@ -40,6 +39,7 @@ import _thread
 import errno
 from collections.abc import Callable, Iterator
 from itertools import chain
+from threading import RLock
 from typing import Final, cast
 
 from uringio._ring.buffers import BufferRing
@@ -54,7 +54,7 @@ from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError, RingForkedError, WrongThreadError
 
 from . import op as o
-from .bound import BoundDriver
+from .bound import BoundDriver, discard
 from .contract import Deliver, MakeCancelled, Statistics
 from .file_calls import read_inline
 from .leaks import keep_for_ever, leak
@@ -93,10 +93,6 @@ _CANCEL_BIT: Final = 1 << 62  # of the user_data of a cancel request; the rest i
 _CANCEL_TRIES_MAX: Final = 256
 _STALL_NS: Final = 1_000_000
 _SETTLED: Final[Op[object]] = Op(o.READY)
-
-
-def _discard(op: Op[object]) -> None:
-    """Deliver to nobody: the scheduler has gone."""
 
 
 class UringDriver(BoundDriver):
@@ -192,8 +188,9 @@ def make_uring_driver(
     inline_offset = BYTES_DATA_OFFSET or 0
 
     waits = turns = stray = hungry_count = starved_count = resubmitted_count = 0
-    woken = wake_armed = False
-    closed = False
+    woken = wake_armed = closed = False
+    # Who wakes must not find the pipe's number given to something else.  Reentrant: for handlers.
+    wake_lock = RLock()
 
     def submit(op: Op[object]) -> None:
         nonlocal tail, use, resubmitted_count
@@ -577,24 +574,19 @@ def make_uring_driver(
     def wake() -> None:
         nonlocal woken
         if not woken and not closed:
-            woken = True
-            system.poke(wake_write_fd)
+            with wake_lock:
+                if not closed:
+                    woken = True
+                    system.poke(wake_write_fd)
 
     def statistics() -> Statistics:
         count = len(in_flight) + len(timers) + len(again) + len(offloads)
         count += len(events) + len(threads)
-        submitted = use - _USE_FIRST - resubmitted_count
+        taken = use - _USE_FIRST - resubmitted_count
         return Statistics(
-            "uring",
-            submitted,
-            submitted - count,
-            count,
-            turns,
-            waits,
-            stray,
-            starved_count,
+            "uring", taken, taken - count, count, turns, waits, stray, starved_count,
             *leases.counts(),
-        )
+        )  # fmt: skip
 
     def wrong_thread() -> Exception:
         return WrongThreadError(
@@ -628,10 +620,12 @@ def make_uring_driver(
             )
 
     def leave() -> None:
-        nonlocal deliver
+        nonlocal deliver, closed
         if closed:
             return
-        deliver = _discard
+        with wake_lock:
+            closed = True
+        deliver = discard
         timers.take_all()
         offloads.take_all()
         # The armed read of the wake pipe ends some time after the ring.
@@ -648,9 +642,10 @@ def make_uring_driver(
         if get_ident() != owner_thread:
             raise wrong_thread()
         deadline = deadline_ns if deadline_ns is not None else clock() + 1_000_000_000
-        deliver = _discard
+        deliver = discard
         stranded_count = threads.drain(turn, deadline)  # while the wake pipe is still read
-        closed = True
+        with wake_lock:
+            closed = True
         for op in [*timers.take_all(), *again.values(), *in_flight.values(), *offloads.take_all()]:
             if op.state == SUBMITTED:
                 op.state = CANCELLING

@@ -71,6 +71,7 @@ def abandon_awaited(task: Task[object], driver: Driver) -> None:
 def abandon(op: Op[object], driver: Driver) -> None:
     """Let go of an operation that will not be made; one that was to close a descriptor does it."""
     if op.code == CLOSE:
+        driver.unregister(op.fd)
         driver.system.close(op.fd)  # nobody else knows it any more
     driver.abandon(op)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, AnyStr, Final, cast
 
 from uringio.errors import op_error
 
-from . import copying, pairs
+from . import caching, copying, pairs
 from .constants import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -360,6 +360,12 @@ class System:
             # Whatever it is, the operation itself will say it better.
             return -(getattr(error, "errno", 0) or errno.EINVAL)
         return count
+
+    def holds_all(self, fd: int, offset: int, len_bytes: int) -> bool:
+        """Tell whether the page cache surely holds all of these bytes of a file."""
+        return caching.holds_all(self._libc.syscall, fd, offset, len_bytes)
+
+    send_cached = staticmethod(caching.send_cached)
 
     def direct_alignment(self, fd: int) -> tuple[int, int]:
         """

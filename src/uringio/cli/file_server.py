@@ -1,9 +1,10 @@
 """
 Requests in, files out.
 
-One task per connection.  A request's name is resolved by `Tree`, a file's bytes are read over the
-ring into a pooled buffer and sent from it; a small file leaves in one send together with its head.
-What a connection may hold is bounded: the limits of `Http1Server`, and one piece of a file.
+One task per connection.  A request's name is resolved by `Tree`; a small file leaves in one send
+together with its head, the bytes of a large one go from the page cache to the socket by
+`SocketStream.send_file`.  What a connection may hold is bounded: the limits of `Http1Server`, and
+one piece of a file, while it is read from the device.
 """
 
 import errno
@@ -28,6 +29,7 @@ from uringio.proto.listing import Order, listing_page
 from uringio.proto.ranges import closing_line, content_range, parse_ranges, part_head
 from uringio.proto.static import Target, TargetError, content_type, http_date, parse_target
 from uringio.proto.validators import entity_tag, range_holds, verdict
+from uringio.streams import Stream
 
 from .access_log import AccessLog, Answered
 from .tree import Found, Tree
@@ -36,8 +38,7 @@ __all__ = ["FileServer", "Manners"]
 
 # A file up to here is read at once and sent with its head.
 _WHOLE_BYTES_MAX = 32 * 1024
-_PIECE_BYTES = 128 * 1024
-_SPARE_PIECES_MAX = 64
+_PART_BYTES = 512 * 1024
 
 # The page of a larger folder is made by a worker thread, for it takes milliseconds.
 _ENTRIES_AT_ONCE_MAX = 200
@@ -116,7 +117,6 @@ class FileServer:
         self._manners = manners = manners if manners is not None else Manners()
         self._log = log
         self._connections: set[_Connection] = set()
-        self._spare_pieces: list[bytearray] = []
         self._is_draining = False
         self._standing = manners.headers
         if manners.cors:
@@ -336,7 +336,7 @@ class FileServer:
             content = await file.read_at(0, size) if size else b""
             return 200, await server.respond(200, fields, content)
         fields.append((b"Content-Length", b"%d" % size))
-        return 200, await server.respond(200, fields, self._pieces(file, 0, size))
+        return 200, await server.respond(200, fields, _parts(file, 0, size))
 
     async def _send_ranges(
         self,
@@ -356,7 +356,7 @@ class FileServer:
                 (b"Content-Range", content_range(start, stop, size)),
                 (b"Content-Length", b"%d" % (stop - start)),
             ]
-            return 206, await server.respond(206, fields, self._pieces(file, start, stop))
+            return 206, await server.respond(206, fields, _parts(file, start, stop))
         boundary = secrets.token_hex(16).encode("ascii")
         heads = [part_head(boundary, kind, start, stop, size) for start, stop in ranges]
         length = sum(len(head) for head in heads) + len(closing_line(boundary))
@@ -366,35 +366,39 @@ class FileServer:
             (b"Content-Length", b"%d" % length),
         ]
 
-        async def parts() -> AsyncIterator[bytes | memoryview]:
+        async def parts() -> AsyncIterator[bytes | _FilePart]:
             for head, (start, stop) in zip(heads, ranges, strict=True):
                 yield head
-                pieces = self._pieces(file, start, stop)
-                try:
-                    async for piece in pieces:
-                        yield piece
-                finally:
-                    await pieces.aclose()
+                for offset in range(start, stop, _PART_BYTES):
+                    yield _FilePart(file, offset, min(_PART_BYTES, stop - offset))
             yield closing_line(boundary)
 
         return 206, await server.respond(206, fields, parts())
 
-    async def _pieces(self, file: File, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
-        """Read *file* piece by piece, all into one buffer: each must be sent before the next."""
-        spare = self._spare_pieces
-        buffer = spare.pop() if spare else bytearray(_PIECE_BYTES)
-        try:
-            with memoryview(buffer) as view:
-                offset = start
-                while offset < stop:
-                    count = await file.read_into_at(offset, view[: stop - offset])
-                    if not count:
-                        return  # it has shrunk, and the response will be cut short
-                    yield view[:count]
-                    offset += count
-        finally:
-            if len(spare) < _SPARE_PIECES_MAX:
-                spare.append(buffer)
+
+class _FilePart:
+    """A part of a file, to be sent by `SocketStream.send_file`."""
+
+    __slots__ = ("_file", "_length", "_offset")
+
+    def __init__(self, file: File, offset: int, length: int) -> None:
+        self._file = file
+        self._offset = offset
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    async def send_to(self, stream: Stream) -> int:
+        """Send it; fewer bytes if the file has shrunk."""
+        assert isinstance(stream, SocketStream)
+        return await stream.send_file(self._file, self._offset, self._length)
+
+
+async def _parts(file: File, start: int, stop: int) -> AsyncGenerator[_FilePart, None]:
+    """Take a file apart: the log and the limit of sending count whole parts."""
+    for offset in range(start, stop, _PART_BYTES):
+        yield _FilePart(file, offset, min(_PART_BYTES, stop - offset))
 
 
 def _wanted(

@@ -112,7 +112,12 @@ class Supervisor:
         self._kill_at: float | None = None
 
     def run(self) -> int:
-        """Keep the workers running until a signal ends them; return the exit status."""
+        """
+        Keep the workers running until a signal ends them; return the exit status.
+
+        Raises:
+            OSError: The first workers could not be started.
+        """
         with self._signals() as wake_fd:
             try:
                 for _ in range(self._count):
@@ -173,7 +178,17 @@ class Supervisor:
                     self._greet(name.strip())
         if self._restarts and self._kill_at is None and min(self._restarts) <= time.monotonic():
             self._restarts.remove(min(self._restarts))
-            self._workers.append(_Worker(self._command, self._listening))
+            try:
+                self._workers.append(_Worker(self._command, self._listening))
+            except OSError as error:
+                # No room for a process now: the others go on, and it is tried again.
+                print(
+                    f"uringio serve: no worker could be started ({error.strerror}); "
+                    f"another try in {_BACKOFF_SECONDS_MAX:g} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                self._restarts.append(time.monotonic() + _BACKOFF_SECONDS_MAX)
 
     def _greet(self, backend: str) -> None:
         if not self._has_started and all(worker.is_ready for worker in self._workers):

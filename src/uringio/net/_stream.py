@@ -10,6 +10,7 @@ from uringio._driver.contract import Driver
 from uringio._driver.messages import Ancillary, Credentials, Incoming, Received
 from uringio._driver.op import (
     NEW,
+    POLL,
     READY,
     RECV,
     RECV_INTO,
@@ -41,6 +42,7 @@ from ._messages import (
 )
 from ._moves import Moves, arrived
 from ._polling import KeepsUnread
+from ._relaying import Outlet, RelaySource, relay_all
 
 __all__ = ["SocketStream"]
 
@@ -48,6 +50,7 @@ T = TypeVar("T")
 
 _RECEIVES: Final = frozenset({RECV, RECV_INTO, RECV_LEASE, RECVMSG})
 _SHUT_WR: Final = 1
+_POLLOUT: Final = 0x04
 # What one operation is asked for at most; drivers have buffers of this size.
 _RECV_BYTES_MAX: Final = 65536
 # What one operation is given; the kernel takes a little below 2 GiB at a time anyway.
@@ -272,6 +275,49 @@ class SocketStream(Moves):
         op.memory = data
         op.len = len(data)
         op.done_bytes = 0
+        return op
+
+    def send_file(self, file: RelaySource, offset: int, count: int, /) -> Awaitable[int]:
+        """
+        Send a part of a file, waiting where the peer is slow.
+
+        What the page cache holds goes straight on; only the rest is waited for.  Who waits for a
+        peer holds no memory.  Bytes that are changed in the file before the peer has them may
+        arrive as either.
+
+        Args:
+            file: Open for reading; it must stay so until the call has ended.
+            offset: Where to begin. [bytes]
+            count: How much to send. [bytes]
+
+        Returns:
+            How many bytes were sent, fewer than *count* where the file ended before. [bytes]
+
+        Raises:
+            ClosedError: The stream was closed, before the call or during it.
+            BusyError: Another task is sending.
+            OpError: The connection broke, or the file cannot be read; ``done`` counts what had
+                left.
+            ValueError: *offset* or *count* is negative.
+
+        Cancellation: some of the bytes may have been sent; the exception's ``done`` counts them.
+
+        Kernel: 6.5 (cachestat), and a file that is one's own or writable, for sendfile; else
+        preadv2 and send.  Source: sendfile(2), cachestat(2), preadv2(2), poll(2).
+        """
+        return relay_all(
+            self._driver.system,
+            Outlet(self._claim_writer, self._wait_for_room, self.send_all),
+            file,
+            offset,
+            count,
+        )
+
+    def _wait_for_room(self) -> Op[int]:
+        """Wait until something can be sent; stands in for a send, so that none gets in between."""
+        op: Op[int] = Op(POLL, self._claim_writer(), flags=_POLLOUT, owner=self._hull)
+        op.home = self._driver
+        self._last_send = op
         return op
 
     def send_eof(self) -> Op[None]:

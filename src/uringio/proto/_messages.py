@@ -6,7 +6,7 @@ Public names of `uringio.proto.http1`; apart from it because none of this touche
 
 import enum
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Self
+from typing import Protocol, Self
 
 import attrs
 
@@ -19,6 +19,7 @@ __all__ = [
     "End",
     "EndReason",
     "Field",
+    "Part",
     "Request",
     "RequestBody",
     "UpgradedStream",
@@ -61,6 +62,26 @@ class End:
     status: int = 0
     detail: str = ""
     limit: Limit | None = None
+
+
+class Part(Protocol):
+    """A part of a response's body that goes into the stream in a way of its own, such as a file."""
+
+    def __len__(self) -> int:
+        """How many bytes it is."""
+        ...
+
+    async def send_to(self, stream: Stream, /) -> int:
+        """
+        Send it.
+
+        Returns:
+            How many bytes were sent; fewer than were announced cut the response. [bytes]
+
+        Raises:
+            OSError, ClosedError: The stream broke.
+        """
+        ...
 
 
 class BodyAbortedError(ConnectionAbortedError):

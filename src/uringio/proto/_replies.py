@@ -15,7 +15,7 @@ from uringio.errors import UsageError
 from uringio.proto._messages import Field, Request, asks_to_close, tokens
 from uringio.proto._octets import ViolationError
 
-__all__ = ["GO_ON", "LengthError", "Reply", "refusal", "response", "switch"]
+__all__ = ["GO_ON", "Chunk", "LengthError", "Reply", "flat", "refusal", "response", "switch"]
 
 Chunk = bytes | bytearray | memoryview
 
@@ -32,6 +32,13 @@ _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NO_VALUE: Final = re.compile(rb"[^\t\x20-\x7e\x80-\xff]|^[ \t]|[ \t]\Z")
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}")
 _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+
+
+def flat(data: Chunk) -> Chunk:
+    """Return *data* as something whose length is that of its bytes."""
+    if type(data) is memoryview and (data.ndim, data.itemsize, data.c_contiguous) != (1, 1, True):
+        return data.tobytes()
+    return data
 
 
 class LengthError(Exception):

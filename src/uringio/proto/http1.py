@@ -30,6 +30,7 @@ from uringio.proto._messages import (
     End,
     EndReason,
     Field,
+    Part,
     Request,
     RequestBody,
     UpgradedStream,
@@ -44,7 +45,7 @@ from uringio.proto._octets import (
     ViolationError,
 )
 from uringio.proto._pace import BODY, HEAD, IDLE, OURS, SEND, Pace, end_of
-from uringio.proto._replies import LengthError, Reply
+from uringio.proto._replies import Chunk, LengthError, Reply
 from uringio.streams import Stream
 
 __all__ = [
@@ -56,23 +57,14 @@ __all__ = [
     "Http1Server",
     "Limit",
     "Limits",
+    "Part",
     "Request",
     "RequestBody",
     "UpgradedStream",
 ]
 
-Chunk = bytes | bytearray | memoryview
-
 # Up to here a copy into one send costs less than a second operation.
 _JOIN_BYTES_MAX = 32 * 1024
-
-
-def _flat(data: Chunk | AsyncIterable[Chunk]) -> Chunk:
-    """Return *data* as something whose length is that of its bytes."""
-    assert isinstance(data, Chunk)
-    if type(data) is memoryview and (data.ndim, data.itemsize, data.c_contiguous) != (1, 1, True):
-        return data.tobytes()
-    return data
 
 
 class Http1Server:
@@ -313,7 +305,7 @@ class Http1Server:
         self,
         status: int,
         headers: Iterable[Field] = (),
-        body: Chunk | AsyncIterable[Chunk] | None = None,
+        body: Chunk | AsyncIterable[Chunk | Part] | None = None,
     ) -> int:
         """
         Send the response to the current request.
@@ -325,7 +317,7 @@ class Http1Server:
         Args:
             status: 200 or more.
             headers: Fields to send, beside those that the connection adds.
-            body: The content: bytes, or an asynchronous iterable of them.
+            body: The content: bytes, or an asynchronous iterable of them and of `Part`s.
 
         Returns:
             How many bytes of the body were handed to the stream. [bytes]
@@ -344,7 +336,7 @@ class Http1Server:
         try:
             if self._end is not None:
                 return 0
-            content = b"" if body is None or iterator is not None else _flat(body)
+            content = replies.flat(body) if isinstance(body, Chunk) else b""
             reply = replies.response(
                 request,
                 status,
@@ -401,22 +393,26 @@ class Http1Server:
         self._response_done = True
         return len(content)
 
-    async def _send_pieces(self, reply: Reply, pieces: AsyncIterable[Chunk] | None) -> int:
+    async def _send_pieces(self, reply: Reply, pieces: AsyncIterable[Chunk | Part] | None) -> int:
         sent = 0
-        if not await self._send(reply.head):
+        if await self._send(reply.head) < 0:
             return 0
         if pieces is not None:
             async for piece in pieces:
-                if not (piece := _flat(piece)):
+                if not (piece := replies.flat(piece) if isinstance(piece, Chunk) else piece):
                     continue
                 try:
                     before, behind = reply.framed(len(piece))
                 except LengthError:
                     self._cut("a response was longer than declared")
                     raise UsageError("the body is longer than its Content-Length") from None
-                data = b"".join((before, piece, behind)) if before else piece
-                if not await self._send(data):
-                    return sent
+                parts: tuple[Chunk | Part, ...] = (before, piece, behind)
+                if before and isinstance(piece, Chunk):
+                    parts = (b"".join((before, piece, behind)),)
+                for part in parts:
+                    if part and await self._send(part) < len(part):
+                        self._cut("a response was shorter than announced")
+                        return sent
                 sent += len(piece)
         try:
             tail = reply.ended()
@@ -424,27 +420,31 @@ class Http1Server:
             # A file that shrank while it was sent, for one.  Closing is how the peer learns.
             self._cut("a response was shorter than declared")
             return sent
-        if not tail or await self._send(tail):
+        if not tail or await self._send(tail) >= 0:
             self._response_done = True
         return sent
 
-    async def _send(self, data: Chunk) -> bool:
+    async def _send(self, data: Chunk | Part) -> int:
+        """Send *data*; return how much of it was sent, -1 when the peer is gone."""
         try:
-            await self._send_paced(data)
+            return await self._send_paced(data)
         except (OSError, ClosedError) as error:
             self._lose(error)
-            return False
-        return True
+            return -1
 
-    async def _send_paced(self, data: Chunk) -> None:
+    async def _send_paced(self, data: Chunk | Part) -> int:
         pace = self._pace
-        pace.sending_bytes = len(data)
+        sent = pace.sending_bytes = len(data)
         pace.phase = SEND
         try:
-            await self._stream.send_all(data)
+            if isinstance(data, Chunk):
+                await self._stream.send_all(data)
+            else:
+                sent = await data.send_to(self._stream)
         finally:
             pace.phase = OURS
-        pace.sent_bytes += len(data)
+        pace.sent_bytes += sent
+        return sent
 
     async def upgrade(
         self, protocol: bytes, headers: Iterable[Field] = ()
@@ -477,7 +477,7 @@ class Http1Server:
             raise UsageError("read the request's body before leaving HTTP")
         data = replies.switch(protocol, headers, self._standing_fields())
         self._response_started = True
-        if not await self._send(data):
+        if await self._send(data) < 0:
             return None
         self._response_done = self._handed_over = True
         self._request = None
