@@ -58,7 +58,6 @@ from .bound import BoundDriver, discard
 from .contract import Deliver, MakeCancelled, Statistics
 from .file_calls import read_inline
 from .leaks import keep_for_ever, leak
-from .leases import Leases, grown
 from .offloads import Offloads
 from .op import CANCELLING, DONE, RECV, RECV_LEASE, SEND_ALL, SUBMITTED, Op
 from .outcome import (
@@ -70,6 +69,7 @@ from .outcome import (
 )
 from .timers import Timers
 from .uring_files import SHAPED, ThreadCalls, shape
+from .uring_leases import Leases, grown
 from .uring_rows import (
     CANCEL_EVERYTHING,
     CANCEL_HEAD,

@@ -15,16 +15,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from uringio._ring.buffers import BufferRing
 from uringio._ring.setup import Ring
 from uringio._sys import constants as k
 
 from .op import Op
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 __all__ = ["Leases", "grown"]
 
@@ -43,7 +39,7 @@ class Leases:
         self._wake = wake
         self._spares = list(range(buffers.count, buffers.count + buffers.spare_count))
         # Buffer -> what tells that nobody sees it any more.
-        self._out: dict[int, weakref.ref[Buffer]] = {}
+        self._out: dict[int, object] = {}
         # A view may end in any thread, and in the middle of any line here: it only queues.
         self._back: deque[int] = deque()
         # The last lease, and the spare for it: a signal handler may keep it from being used, and
@@ -67,8 +63,7 @@ class Leases:
             return bid, buffers.memory.slices[start : start + size]
         # Of the whole buffer, for a view's type is made once for each size.
         view = buffers.memory.part(start, buffers.buffer_bytes)
-        bottom: Buffer = view.obj
-        gone = weakref.ref(bottom, partial(self._came_back, bid))
+        gone = weakref.ref(view.obj, partial(self._came_back, bid))
         data = view[:size].toreadonly()
         spare = self._spares[-1]
         self._last = bid, spare
@@ -95,7 +90,7 @@ class Leases:
         self._take_in()
         return self._buffers.count, len(self._spares), len(self._out)
 
-    def _came_back(self, bid: int, _: "weakref.ref[Buffer]") -> None:
+    def _came_back(self, bid: int, _: object) -> None:
         self._back.append(bid)
         if self.is_awaited:
             self._wake()
