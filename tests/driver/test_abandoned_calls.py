@@ -30,7 +30,7 @@ def test_an_abandoned_call_wakes_nobody(monkeypatch: pytest.MonkeyPatch, how: st
     calls.clear()
     delivered: list[Op[object]] = []
     woken: list[bool] = []
-    these = Offloads(System(), delivered.append, lambda: woken.append(True))
+    these = Offloads(System(), lambda: woken.append(True))
     op: Offload[object] = Offload(lambda: "value")
     op.use = 1
     these.start(op)
@@ -40,7 +40,7 @@ def test_an_abandoned_call_wakes_nobody(monkeypatch: pytest.MonkeyPatch, how: st
         assert these.take_all() == [op]
     [call] = calls
     call()
-    these.settle_finished()
+    these.settle_finished(delivered.append)
     op.state = DONE
     if how == "neither":
         assert (woken, delivered, op.value) == ([True], [op], "value")

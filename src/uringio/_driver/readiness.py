@@ -303,8 +303,10 @@ def make_readiness_driver(
             op.error = reason
             if op not in files:
                 withdraw(op)
-                settle_cancelled(op, None, False, system, make_cancelled)
-                deliver(op)
+            elif not files.leave(op):
+                return True
+            settle_cancelled(op, None, False, system, make_cancelled)
+            deliver(op)
             return True
         if op.state == CANCELLING:
             if reason is None:
