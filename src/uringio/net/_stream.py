@@ -89,7 +89,7 @@ class _Hull(KeepsUnread):
         Its error too: a reset is reported once, and after it comes what looks like an orderly end.
         """
         if op.code in _RECEIVES and value and isinstance(value, bytes | memoryview | OSError):
-            self.unread.append(bytes(value) if isinstance(value, memoryview) else value)
+            self.unread.append(value if isinstance(value, bytes | OSError) else bytes(value))
         elif op.code == RECV_INTO and value and isinstance(value, int):
             # Not out of `hold` or `memory`: an op that was done has let go of them.
             self.unread.append(arrived(op, value))
