@@ -255,16 +255,20 @@ def turn_away(listening: socket.socket) -> None:
 
     The kernel resets what waits on a socket that stops to listen, and something always might.  So
     first a packet filter drops what opens a connection (SYN without ACK), and nothing else: the
-    client's kernel tries again after a second, and is then refused.  A kernel without filters, or
-    another family of sockets, just leaves that gap.
+    client's kernel tries again after a second, and is then refused.  Some kernels keep filters to
+    administrators (6.18 does, earlier ones did not); there the backlog shrinks to one, and one
+    connection may come between the last look at it and the end.
 
-    Source: socket(7), SO_ATTACH_FILTER; bpf(4) of the BSDs for the program.
+    Source: socket(7), SO_ATTACH_FILTER; listen(2).
     """
     program, length, _pinned = pin(_DROP_SYN)
-    with contextlib.suppress(OSError):
+    try:
         listening.setsockopt(
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", length // 8, program)
         )
+    except OSError:
+        with contextlib.suppress(OSError):
+            listening.listen(0)
 
 
 def waits_to_be_accepted(listening: socket.socket) -> bool:
