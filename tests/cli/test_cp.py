@@ -95,6 +95,7 @@ def test_trees_arrive_with_all_that_they_are(cp: Cp, tree: Path) -> None:
     before = looks(tree)
     assert cp("tree", "copy") == (0, [])
     assert looks(Path("copy")) == before == looks(tree)
+    Path("copy/sub").chmod(0o755)  # or only root could replace what is in it
     assert cp("--verify", "tree/.", "copy") == (0, [])  # once more, over what is there
     assert looks(Path("copy")) == before
 
@@ -234,6 +235,12 @@ def test_verifying_finds_every_difference(
         "uringio cp: 'tree/sub/file-1': the copy differs: bytes",
         "uringio cp: 'tree/sub/file-4': the copy differs: bytes",
     ]
+
+
+def test_files_of_unknown_size_are_verified(cp: Cp) -> None:
+    """What says that it is empty, as files in /proc do, is compared to its end."""
+    assert cp("--verify", "/proc/version", "version") == (0, [])
+    assert Path("version").read_bytes() == Path("/proc/version").read_bytes()
 
 
 def test_privileges_are_not_given_to_somebody_else(cp: Cp) -> None:

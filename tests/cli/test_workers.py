@@ -1,11 +1,16 @@
 """Several processes on one port, and the end of one or many under load."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import select
 import signal
 import socket
+import struct
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +21,8 @@ from typing import Self
 import pytest
 
 from tests.cli.site import Served, serving
+from tests.fresh import FreshPython
+from uringio.cli import workers
 from uringio.cli.workers import stop_listening, turn_away, waits_to_be_accepted
 
 pytestmark = pytest.mark.skipif(
@@ -218,9 +225,30 @@ def test_what_waits_to_be_accepted_outlives_a_worker(backend: str, tmp_path: Pat
         assert served.stop(signal.SIGTERM)[:2] == (0, b"")
 
 
+def may_filter() -> bool:
+    """Whether a packet filter can be put on a socket: one that takes everything."""
+    everything = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0xFFFFFFFF), 8)
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(
+                socket.SOL_SOCKET, workers._SO_ATTACH_FILTER,
+                struct.pack("@HP", 1, ctypes.addressof(everything)),
+            )  # fmt: skip
+        except PermissionError:
+            return False
+    return True
+
+
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["v4", "v6"])
-def test_newcomers_are_turned_away_and_nobody_else(family: socket.AddressFamily) -> None:
+@pytest.mark.parametrize("way", ["filter", "backlog"])
+def test_newcomers_are_turned_away_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily, way: str
+) -> None:
     """What was connected is accepted and goes on; what comes then never is; the end refuses it."""
+    if way == "backlog":
+        monkeypatch.setattr(workers, "_SO_ATTACH_FILTER", 0xFFFF)
+    elif not may_filter():
+        pytest.skip("the kernel keeps packet filters to administrators")
     with ExitStack() as stack:
         listening = stack.enter_context(socket.socket(family))
         try:
@@ -235,6 +263,7 @@ def test_newcomers_are_turned_away_and_nobody_else(family: socket.AddressFamily)
         late = stack.enter_context(socket.socket(family))
         late.setblocking(False)
         assert late.connect_ex(address) == errno.EINPROGRESS
+        assert select.select([], [late], [], 0)[1] == []
         accepted, _ = listening.accept()
         stack.enter_context(accepted)
         before.sendall(b" and second")
@@ -242,11 +271,79 @@ def test_newcomers_are_turned_away_and_nobody_else(family: socket.AddressFamily)
         assert accepted.recv(16, socket.MSG_WAITALL) == b"first and second"
         accepted.sendall(b"answer")
         assert before.recv(6, socket.MSG_WAITALL) == b"answer"
-        assert not waits_to_be_accepted(listening)
-        assert select.select([], [late], [], 0)[1] == []
+        if way == "filter":  # else the second try, after a second, finds room
+            assert not waits_to_be_accepted(listening)
+            assert select.select([], [late], [], 0)[1] == []
         stop_listening(listening)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address[:2], timeout=PATIENCE_S)
+
+
+WORKER = """
+import os, signal, sys
+os.write(int(sys.argv[-1]), b"name")
+os.close(int(sys.argv[-1]))
+signal.pause()
+"""
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """When there is no room for another process, the parent and the other workers go on."""
+    monkeypatch.setattr(workers, "_BACKOFF_SECONDS_MAX", 0.01)
+    started: list[int] = []
+    popen = subprocess.Popen
+
+    def start_some(*args: object, **options: object) -> object:
+        started.append(0)
+        if len(started) in {3, 4}:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        process = popen(*args, **options)  # type: ignore[call-overload]
+        started[-1] = process.pid
+        return process
+
+    monkeypatch.setattr(workers.subprocess, "Popen", start_some)
+
+    def strike() -> None:
+        os.kill(started[0], signal.SIGKILL)
+        wait_until(lambda: len(started) == 5 and bool(started[4]))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=strike)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        supervisor = workers.Supervisor(
+            [sys.executable, "-S", "-c", WORKER], 2, listening,
+            grace_seconds=PATIENCE_S, started=lambda _: thread.start(),
+        )  # fmt: skip
+        assert supervisor.run() == 0
+    thread.join()
+    said = capfd.readouterr().err.splitlines()
+    line = "uringio serve: no worker could be started ({}); another try in 0.01 s"
+    assert said[1:] == [line.format(os.strerror(errno.EAGAIN))] * 2
+
+
+def test_first_workers_that_cannot_be_started_are_the_end(tmp_path: Path) -> None:
+    """One line says that the machine has no room for them."""
+    code = """
+    import sys
+    from unittest import mock
+    from uringio.cli import main
+
+    def refuse(*args, **options):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with mock.patch("uringio.cli.workers.subprocess.Popen", refuse):
+        sys.exit(main(["serve", sys.argv[1], "--port", "0", "--workers", "2"]))
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
+        capture_output=True, timeout=30, check=False, env=FreshPython.environment(),
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (2, b"")
+    assert run.stderr == (
+        b"uringio serve: cannot start 2 workers: Resource temporarily unavailable\n"
+    )
 
 
 @contextlib.contextmanager
@@ -353,11 +450,6 @@ def is_refused(served: Served) -> bool:
 
 def test_workers_that_cannot_begin_are_the_end(tmp_path: Path) -> None:
     """What keeps a worker from beginning keeps the command from beginning."""
-    import subprocess
-    import sys
-
-    from tests.fresh import FreshPython
-
     run = subprocess.run(
         [sys.executable, "-m", "uringio", "serve", str(tmp_path / "missing"), "--workers", "2"],
         capture_output=True, timeout=30, check=False, env=FreshPython.environment(),

@@ -210,7 +210,7 @@ def sending(acknowledged: Callable[[], int] | None) -> tuple[SlowStream, Http1Se
 @pytest.mark.parametrize(("rate", "ends_at"), [(0, 10.0), (499, 10.0), (500, None)])
 def test_readers_have_a_minimum_rate(rate: int, ends_at: float | None) -> None:
     """A peer that takes less than 500 bytes a second is dropped; at 500 it is kept."""
-    taken = 0
+    taken = 1
 
     def acknowledged() -> int:
         return taken
@@ -232,9 +232,12 @@ def test_readers_have_a_minimum_rate(rate: int, ends_at: float | None) -> None:
     assert stream.closed_count == 1
 
 
-def test_where_progress_is_unseen_a_send_gets_the_time_of_its_size() -> None:
+@pytest.mark.parametrize("acknowledged", [None, lambda: 0], ids=["stream", "kernel"])
+def test_where_progress_is_unseen_a_send_gets_the_time_of_its_size(
+    acknowledged: Callable[[], int] | None,
+) -> None:
     """Without word of what the peer took, a piece has the grace and what 500 B/s would need."""
-    _, server, _running = sending(None)
+    _, server, _running = sending(acknowledged)
     # The head, of some eighty bytes, is what waits.
     assert overdue_at(server, 0.0, 500.0) == 11.0
 

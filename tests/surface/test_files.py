@@ -1,12 +1,15 @@
 """Files: opened, read at offsets, closed; the same on every driver."""
 
+import contextlib
 import os
+import threading
 import warnings
 from pathlib import Path
 
 import pytest
 
 from tests.surface.schedulers import Scheduler
+from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError, UsageError
 from uringio.files import File, open_file
 
@@ -265,3 +268,47 @@ def test_files_belong_to_a_loop(path: Path) -> None:
     with pytest.raises(UsageError):
         File(0)
     assert path.exists()
+
+
+def test_opens_that_would_wait_for_ever_can_be_cancelled(
+    scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A FIFO that nobody writes to: its open ends when cancelled, and what comes late is closed."""
+    if scheduler.backend != "epoll":
+        pytest.skip("io_uring opens a FIFO without waiting for its other end")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    begun, ended = threading.Event(), threading.Event()
+    real = System.open_at
+
+    def open_at(self: System, dir_fd: int, path: bytes, flags: int, mode: int) -> int:
+        begun.set()
+        res = real(self, dir_fd, path, flags, mode)
+        ended.set()
+        return res
+
+    monkeypatch.setattr(System, "open_at", open_at)
+
+    def fds() -> int:
+        found = 0
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                found += os.readlink(f"/proc/self/fd/{name}") == str(fifo)
+        return found
+
+    async def open_it() -> None:
+        await open_file(fifo, "rb")
+
+    async def main() -> None:
+        task = scheduler.spawn(open_it)
+        await scheduler.until(begun.is_set)
+        task.cancel()
+        await task.wait()
+        assert task.cancelled
+        writing = os.open(fifo, os.O_RDWR)
+        await scheduler.until(ended.is_set)
+        await scheduler.until(lambda: fds() == 1)
+        os.close(writing)
+
+    scheduler.run(main)
+    assert fds() == 0

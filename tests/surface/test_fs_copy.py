@@ -158,6 +158,9 @@ def test_what_cannot_be_copied_is_refused(scheduler: Scheduler, tmp_path: Path) 
                 await fs.copy(tmp_path / path, tmp_path / target)
             assert caught.value.errno == errno.EINVAL
             assert caught.value.filename == str(tmp_path / path)
+        with pytest.raises(OSError, match="No such device") as caught:
+            await fs.copy(tmp_path / "source", tmp_path / "fifo")  # nobody reads it
+        assert caught.value.errno == errno.ENXIO
 
     scheduler.run(main)
     assert source.read_bytes() == b"precious"

@@ -10,26 +10,39 @@ CLOSE waits for the calls that are in flight on its descriptor.
 """
 
 import errno
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
-from uringio._sys.constants import SIZEOF_STATX
+from uringio._sys.constants import RESOLVE_CACHED, SIZEOF_STATX
 from uringio._sys.layouts import IOVEC, OPEN_HOW
-from uringio._sys.memory import ReadableBuffer, memory_at
+from uringio._sys.memory import ReadableBuffer, memory_at, pin
 from uringio._sys.system import System
 
 from . import op as o
-from .op import CANCELLING, DONE, FSYNC, MAKES_DESCRIPTOR, OPEN, READ, READV, WRITE, WRITEV, Op
+from .op import (
+    CANCELLING,
+    DONE,
+    FSYNC,
+    MAKES_DESCRIPTOR,
+    OPEN,
+    READ,
+    READV,
+    WRITE,
+    WRITEV,
+    Op,
+)
 from .workers import Workers
 
-__all__ = ["FILE_OPERATIONS", "FileCalls", "read_inline"]
+__all__ = ["FILE_OPERATIONS", "FileCalls", "open_inline", "read_inline"]
 
 FILE_OPERATIONS: Final = frozenset({
     o.OPEN, o.READ, o.WRITE, o.FSYNC, o.READV, o.WRITEV, o.FALLOCATE, o.FTRUNCATE, o.OPENAT2,
     o.STATX, o.RENAME, o.UNLINK, o.MKDIR, o.SYMLINK, o.LINK,
 })  # fmt: skip
 
+_OPENS: Final = frozenset({OPEN, o.OPENAT2})
 _DATA_ONLY: Final = 1  # IORING_FSYNC_DATASYNC
 _PATH_BYTES_MAX: Final = 4096
 _AT_CURRENT_POSITION: Final = (1 << 64) - 1  # as in an SQE
@@ -53,9 +66,11 @@ class FileCalls:
         self._wake = wake
         self._workers = Workers(system)
         self._running: dict[int, Op[object]] = {}
+        self._left: dict[int, int] = {}  # use of an open that nobody waits for -> its folder
         self._duplicates: dict[int, int] = {}  # use -> a descriptor of the call's own
         self._closes: list[Op[object]] = []
         self._deserted = False
+        self._lock = threading.Lock()  # of who says that nothing is taken any more, and who brings
         self.finished: deque[tuple[int, int]] = deque()
 
     def __len__(self) -> int:
@@ -67,7 +82,9 @@ class FileCalls:
     def start(self, op: Op[object]) -> None:
         """Have a worker carry *op* out; its memory stands at ``op.addr``."""
         self._running[op.use] = op
-        self._workers.start(lambda use=op.use: self._work(op, use))  # type: ignore[misc]
+        # The thread's own: an open may end before its call does.
+        kept = (op.memory, op.hold) if op.code in _OPENS else None
+        self._workers.start(lambda use=op.use: self._work(op, use, kept))  # type: ignore[misc]
 
     def start_on_duplicate(self, op: Op[object]) -> None:
         """
@@ -89,12 +106,29 @@ class FileCalls:
             return True
         return False
 
+    def leave(self, op: Op[object]) -> bool:
+        """
+        Wait no longer for an open, whose descriptor is closed when it comes; False for other ops.
+
+        Opening a FIFO, or a file on a device that hangs, may take for ever, and writes to no memory
+        of ours.
+        """
+        if op.code not in _OPENS or op.use not in self._running:
+            return False
+        del self._running[op.use]
+        self._left[op.use] = op.fd
+        return True
+
     def take_finished(self) -> list[tuple[Op[object], int]]:
         """Return the ops whose calls have ended, with their results, oldest first."""
         taken: list[tuple[Op[object], int]] = []
         while self.finished:
             use, res = self.finished.popleft()
-            taken.append((self._running.pop(use), res))
+            op = self._running.pop(use, None)
+            if op is not None:
+                taken.append((op, res))
+            elif self._left.pop(use, None) is not None and res >= 0:
+                self._system.close(res)
         return taken
 
     def take_closes(self) -> list[Op[object]]:
@@ -116,16 +150,21 @@ class FileCalls:
 
         Their threads keep the memory alive, and close what they open.
         """
-        self._deserted = True
+        with self._lock:
+            self._deserted = True
+        for use, res in self.finished:
+            if use in self._left and res >= 0:
+                self._system.close(res)
         return len(self)
 
     def _busy(self) -> set[int]:
         busy = {running.fd for running in self._running.values()}
+        busy.update(self._left.values())
         return busy.union(op.len for op in self._running.values() if op.code in _TWO_FOLDERS)
 
-    def _work(self, op: Op[object], use: int) -> None:
+    def _work(self, op: Op[object], use: int, _kept: object) -> None:
         duplicate = self._duplicates.pop(use, -1)
-        if op.state == CANCELLING:
+        if op.state == CANCELLING or use in self._left:
             res = -errno.ECANCELED
         else:
             try:
@@ -134,10 +173,13 @@ class FileCalls:
                 res = -errno.EINVAL
         if duplicate >= 0:
             self._system.close(duplicate)
-        if self._deserted and op.code in MAKES_DESCRIPTOR and res >= 0:
+        with self._lock:
+            deserted = self._deserted
+            if not deserted:
+                self.finished.append((use, res))
+                self._wake()
+        if deserted and op.code in MAKES_DESCRIPTOR and res >= 0:
             self._system.close(res)
-        self.finished.append((use, res))
-        self._wake()
 
     def _call(self, op: Op[object], fd: int) -> int:
         system, code = self._system, op.code
@@ -147,7 +189,8 @@ class FileCalls:
                 res = self._transfer(op, fd)
             return res
         if code == OPEN:
-            path = bytes(op.memory) if op.memory is not None else _path_at(op.addr)
+            memory = op.memory  # which goes if the op is left meanwhile
+            path = bytes(memory) if memory is not None else _path_at(op.addr)
             return system.open_at(fd, path.split(b"\0")[0], op.flags, op.len)
         if code == FSYNC:
             return system.fsync(fd, bool(op.flags & _DATA_ONLY))
@@ -227,6 +270,22 @@ def read_inline(op: Op[object], system: System) -> bool:
     if res < 0:
         op.code = READ
         return False
+    op.value = res
+    op.memory = None
+    op.state = DONE
+    return True
+
+
+def open_inline(op: Op[object], system: System) -> bool:
+    """End a new OPENAT2 that may be tried, if the names in memory are enough for it."""
+    memory = cast("bytes", op.memory)
+    flags, permissions, resolve = OPEN_HOW.unpack_from(memory)
+    how = OPEN_HOW.pack(flags, permissions, resolve | RESOLVE_CACHED)
+    addr, _, hold = pin(how + memory[OPEN_HOW.size :])
+    res = system.openat2(op.fd, addr + OPEN_HOW.size, addr, OPEN_HOW.size)
+    del hold
+    if res < 0:
+        return False  # whatever it is: the operation itself will say it, if it must not only wait
     op.value = res
     op.memory = None
     op.state = DONE

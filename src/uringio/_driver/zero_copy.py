@@ -21,26 +21,22 @@ import errno
 from collections.abc import Callable
 from typing import Final
 
-from uringio._ring.prep import sqe_head
-from uringio._ring.probe import probe_ring
-from uringio._ring.setup import Ring
 from uringio._sys import constants as k
 from uringio._sys.memory import pin
-from uringio.errors import OpError
+from uringio._sys.system import System
 
 from .contract import Deliver
 from .op import DONE, SEND_ALL, SEND_ZC, SUBMITTED, Op
-from .uring_rows import HEADS
 from .uring_settles import SETTLES
 
-__all__ = ["ZERO_COPY_BIT", "ZERO_COPY_HEAD", "ZeroCopySends", "number_of"]
+__all__ = ["ZERO_COPY_BIT", "ZeroCopySends", "number_of"]
 
 ZERO_COPY_BIT: Final = 1 << 61  # of the user_data of such sends
-ZERO_COPY_HEAD: Final = sqe_head(k.IORING_OP_SEND_ZC)
 
-# It can be sent all the same: by a socket that has no way without a copy (EOPNOTSUPP), or when the
-# user's memory may not be locked (ENOMEM) or the socket's notes of it are too many (ENOBUFS).
-_COPY_INSTEAD: Final = frozenset({errno.EOPNOTSUPP, errno.ENOMEM, errno.ENOBUFS})
+# It can be sent all the same: by a kernel that knows no such send (EINVAL), a socket that has no
+# way without a copy (EOPNOTSUPP), or when the user may not lock so much memory (ENOMEM) or the
+# socket's notes of it are too many (ENOBUFS).
+_COPY_INSTEAD: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOMEM, errno.ENOBUFS})
 _NOWHERE: Final = bytes(16)  # a sockaddr of the family AF_UNSPEC
 
 _settle = SETTLES[SEND_ALL]
@@ -57,42 +53,26 @@ class ZeroCopySends:
     The sends without a copy of one ring; they stand in the driver's own tables.
 
     Args:
-        ring: The ring whose kernel is asked, by the first such send, whether it knows them.
+        system: The ring's.
         in_flight: The driver's ops by their `use`.
         again: Those to be asked for once more.
         settle_slowly: Ends an op that failed or was cancelled.
-        deliver: Delivers an op.
     """
 
     def __init__(
         self,
-        ring: Ring,
+        system: System,
         in_flight: dict[int, Op[object]],
         again: dict[int, Op[object]],
         settle_slowly: Callable[[Op[object], int, bytes | None], None],
-        deliver: Deliver,
     ) -> None:
-        self._ring = ring
+        self._system = system
         self._in_flight = in_flight
         self._again = again
         self._settle_slowly = settle_slowly
-        self._deliver = deliver
-        self._known: bool | None = None
         self._answers: dict[int, int] = {}  # use -> first result, while the notification is due
 
-    def head(self, op: Op[object]) -> int:
-        """Return the head of the SQE for *op*, which becomes a plain send if there is no other."""
-        if self._known is None:
-            try:
-                self._known = k.IORING_OP_SEND_ZC in probe_ring(self._ring).opcodes
-            except OpError:
-                self._known = False
-        if self._known:
-            return ZERO_COPY_HEAD
-        op.code = SEND_ALL
-        return HEADS[SEND_ALL]
-
-    def take_in(self, user_data: int, res: int, flags: int) -> bool:
+    def take_in(self, user_data: int, res: int, flags: int, deliver: Deliver) -> bool:
         """
         Take a completion of such a send; False if there is none for it.
 
@@ -110,7 +90,7 @@ class ZeroCopySends:
             self._answers[number] = res
             return True
         if op.state == SUBMITTED and res >= 0:
-            self._succeeded(op, number, res)
+            self._succeeded(op, number, res, deliver)
         elif op.state == SUBMITTED and -res in _COPY_INSTEAD:
             op.code = SEND_ALL
             self._again[number] = op
@@ -121,13 +101,13 @@ class ZeroCopySends:
         self._answers.pop(number, None)
         return True
 
-    def _succeeded(self, op: Op[object], number: int, res: int) -> None:
+    def _succeeded(self, op: Op[object], number: int, res: int, deliver: Deliver) -> None:
         assert _settle is not None
         if _settle(op, res):
             op.code = SEND_ALL
             op.state = DONE
             del self._in_flight[number]
-            self._deliver(op)
+            deliver(op)
         else:
             self._again[number] = op
             del self._in_flight[number]
@@ -135,4 +115,4 @@ class ZeroCopySends:
     def abort(self, op: Op[object]) -> None:
         """Have the kernel let go of the memory of *op*, whose descriptor is still open."""
         addr, len_bytes, _keep = pin(_NOWHERE)
-        self._ring.system.connect(op.fd, addr, len_bytes)
+        self._system.connect(op.fd, addr, len_bytes)

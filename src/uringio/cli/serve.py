@@ -213,7 +213,10 @@ def _supervise(options: Options, listening: socket.socket) -> int:
         grace_seconds=options.grace_seconds,
         started=lambda name: _say_where(folder, listening, f"{name}, {options.workers} workers"),
     )
-    return supervisor.run()
+    try:
+        return supervisor.run()
+    except OSError as error:
+        raise StartError(f"cannot start {options.workers} workers: {_reason(error)}") from None
 
 
 # --- serving -------------------------------------------------------------------------------------

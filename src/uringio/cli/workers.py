@@ -112,7 +112,12 @@ class Supervisor:
         self._kill_at: float | None = None
 
     def run(self) -> int:
-        """Keep the workers running until a signal ends them; return the exit status."""
+        """
+        Keep the workers running until a signal ends them; return the exit status.
+
+        Raises:
+            OSError: The first workers could not be started.
+        """
         with self._signals() as wake_fd:
             try:
                 for _ in range(self._count):
@@ -173,7 +178,17 @@ class Supervisor:
                     self._greet(name.strip())
         if self._restarts and self._kill_at is None and min(self._restarts) <= time.monotonic():
             self._restarts.remove(min(self._restarts))
-            self._workers.append(_Worker(self._command, self._listening))
+            try:
+                self._workers.append(_Worker(self._command, self._listening))
+            except OSError as error:
+                # No room for a process now: the others go on, and it is tried again.
+                print(
+                    f"uringio serve: no worker could be started ({error.strerror}); "
+                    f"another try in {_BACKOFF_SECONDS_MAX:g} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                self._restarts.append(time.monotonic() + _BACKOFF_SECONDS_MAX)
 
     def _greet(self, backend: str) -> None:
         if not self._has_started and all(worker.is_ready for worker in self._workers):
@@ -240,16 +255,20 @@ def turn_away(listening: socket.socket) -> None:
 
     The kernel resets what waits on a socket that stops to listen, and something always might.  So
     first a packet filter drops what opens a connection (SYN without ACK), and nothing else: the
-    client's kernel tries again after a second, and is then refused.  A kernel without filters, or
-    another family of sockets, just leaves that gap.
+    client's kernel tries again after a second, and is then refused.  Some kernels keep filters to
+    administrators (6.18 does, earlier ones did not); there the backlog shrinks to one, and one
+    connection may come between the last look at it and the end.
 
-    Source: socket(7), SO_ATTACH_FILTER; bpf(4) of the BSDs for the program.
+    Source: socket(7), SO_ATTACH_FILTER; listen(2).
     """
     program, length, _pinned = pin(_DROP_SYN)
-    with contextlib.suppress(OSError):
+    try:
         listening.setsockopt(
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", length // 8, program)
         )
+    except OSError:
+        with contextlib.suppress(OSError):
+            listening.listen(0)
 
 
 def waits_to_be_accepted(listening: socket.socket) -> bool:

@@ -39,7 +39,8 @@ async def copy(
         follow_symlinks: Copy what a link leads to, rather than make the same link.
 
     Raises:
-        OSError: As `os` raises them; EINVAL when the source is no regular file, or is the target.
+        OSError: As `os` raises them; EINVAL when the source is no regular file, or is the target,
+            ENXIO when the target is a FIFO that nobody reads.
         ValueError: A path holds a NUL.
 
     Cancellation, and any failure, removes a *target* that was not there before; one that was is
@@ -69,8 +70,11 @@ async def _copy_file(job: Ledger, path: AnyPath, target_path: AnyPath, follow: b
         except FileExistsError:
             # Cut later: until then it might be the source by another name.
             made = False
-            target = await open_descriptor(target_path, os.O_CREAT | os.O_WRONLY, 0o600)
+            flags = os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK  # nor does a FIFO wait for a reader
+            target = await open_descriptor(target_path, flags, 0o600)
         with target:
+            if not made:
+                job.system.set_blocking(target.fd, True)
             there = job.system.fstat(target.fd)
             if (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino):
                 raise OSError(errno.EINVAL, "source and target are one file", os.fsdecode(path))

@@ -33,8 +33,9 @@ class Pace:
     Args:
         limits: How long it may.
         acknowledged: Returns how many bytes the peer has taken since the connection began; None
-            where the stream cannot tell.  Then a send counts when it is done, and gets the time
-            that its size needs at the lowest rate.
+            where the stream cannot tell, or 0 where the kernel cannot, which looks the same as
+            nothing yet.  Then a send counts when it is done, and gets the time that its size needs
+            at the lowest rate.
 
     Attributes:
         phase: What is waited for.
@@ -106,7 +107,7 @@ class Pace:
             return None
         if (
             phase == SEND
-            and self._acknowledged is None
+            and not self._taken()
             and elapsed * rate < grace * rate + self.sending_bytes
         ):
             return None
@@ -123,7 +124,10 @@ class Pace:
             return self.received_bytes
         if self.phase != SEND:
             return 0
-        return self.sent_bytes if self._acknowledged is None else self._acknowledged()
+        return self._taken() or self.sent_bytes
+
+    def _taken(self) -> int:
+        return 0 if self._acknowledged is None else self._acknowledged()
 
 
 def end_of(limit: Limit, *, is_draining: bool) -> tuple[End, ViolationError | None]:
