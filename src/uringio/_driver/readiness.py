@@ -16,7 +16,7 @@ import _thread
 from collections import deque
 from collections.abc import Callable
 from threading import RLock
-from typing import Final
+from typing import Final, cast
 
 from uringio._sys.system import System
 from uringio.errors import ClosedError, RingForkedError, WrongThreadError
@@ -26,9 +26,9 @@ from .attempts import RECV_BYTES_MAX, SEND_BYTES_MAX, locate
 from .bound import BoundDriver, discard
 from .contract import Deliver, MakeCancelled, Statistics
 from .descriptors import Descriptor, Descriptors, Poller
-from .file_calls import FILE_OPERATIONS, FileCalls, read_inline
+from .file_calls import FILE_OPERATIONS, FileCalls, open_inline, read_inline
 from .offloads import Offloads
-from .op import CANCELLING, DONE, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
+from .op import CANCELLING, DONE, OPENAT2, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
 from .outcome import orphan_failure, settle_cancelled, settle_done_as_cancelled
 from .timers import Timers
 
@@ -133,6 +133,12 @@ def make_readiness_driver(
                 deliver(op)
                 return
             start = start_file
+        elif code == OPENAT2 and op.len and open_inline(op, system):
+            descriptors.forget(cast("int", op.value))  # whatever had this number before
+            use += 1
+            op.use = use
+            deliver(op)
+            return
         locate(op)
         use += 1
         op.use = use
@@ -239,6 +245,10 @@ def make_readiness_driver(
     def start_ready(op: Op[object]) -> None:
         op.state = DONE
         deliver(op)
+
+    def start_lease(op: Op[object]) -> None:
+        op.code = RECV  # the bytes are its value's own, so there is nothing to lease
+        descriptors.start_reader(op)
 
     # --- ending ----------------------------------------------------------------------------------
 
@@ -414,6 +424,7 @@ def make_readiness_driver(
         starts[code] = descriptors.start_writer
     for code in FILE_OPERATIONS:
         starts[code] = start_file
+    starts[o.RECV_LEASE] = start_lease
     starts[o.NOP] = nops.append
     starts[o.CONNECT] = descriptors.start_connect
     starts[o.CLOSE] = start_close

@@ -14,6 +14,9 @@ NR_IO_URING_ENTER: Final = 426
 NR_IO_URING_REGISTER: Final = 427
 NR_OPENAT2: Final = 437
 
+# --- open_how ------------------------------------------------------------------------------------
+RESOLVE_CACHED: Final = 0x20
+
 # --- opcodes -------------------------------------------------------------------------------------
 IORING_OP_NOP: Final = 0
 IORING_OP_READV: Final = 1
