@@ -41,6 +41,9 @@ READY                                                                           
 EVENT                                                                (until `Driver.fire`)   None
 =========  ==========  =========  ==================  =============  ======================  =======
 
+RECV_LEASE is RECV whose value may be a view of the buffer, which goes back when that has gone; what
+its ``hold`` is true for waits when there are no spares.
+
 READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing
 needs waiting; otherwise it becomes a READ.  Only for descriptors without O_DIRECT.  An OPENAT2
 with 1 as `len` may be tried with RESOLVE_CACHED first, by drivers that would need a thread for it:
@@ -138,12 +141,13 @@ MKDIR: Final = 28
 SYMLINK: Final = 29
 LINK: Final = 30
 READ_CACHED: Final = 31
+RECV_LEASE: Final = 32
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
     "event", "sendmsg", "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2",
-    "statx", "rename", "unlink", "mkdir", "symlink", "link", "read",
+    "statx", "rename", "unlink", "mkdir", "symlink", "link", "read", "recv",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.

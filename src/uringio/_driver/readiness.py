@@ -246,6 +246,10 @@ def make_readiness_driver(
         op.state = DONE
         deliver(op)
 
+    def start_lease(op: Op[object]) -> None:
+        op.code = RECV  # the bytes are its value's own, so there is nothing to lease
+        descriptors.start_reader(op)
+
     # --- ending ----------------------------------------------------------------------------------
 
     def finish(op: Op[object], res: int) -> None:
@@ -420,6 +424,7 @@ def make_readiness_driver(
         starts[code] = descriptors.start_writer
     for code in FILE_OPERATIONS:
         starts[code] = start_file
+    starts[o.RECV_LEASE] = start_lease
     starts[o.NOP] = nops.append
     starts[o.CONNECT] = descriptors.start_connect
     starts[o.CLOSE] = start_close

@@ -40,7 +40,7 @@ import errno
 from collections.abc import Callable, Iterator
 from itertools import chain
 from threading import RLock
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from uringio._ring.buffers import BufferRing
 from uringio._ring.queue import Completion, make_reap, make_submit_and_wait
@@ -59,17 +59,7 @@ from .contract import Deliver, MakeCancelled, Statistics
 from .file_calls import read_inline
 from .leaks import keep_for_ever, leak
 from .offloads import Offloads
-from .op import (
-    CANCELLING,
-    DONE,
-    READ_CACHED,
-    RECV,
-    SEND_ALL,
-    SENDMSG,
-    SUBMITTED,
-    Offload,
-    Op,
-)
+from .op import CANCELLING, DONE, RECV, RECV_LEASE, SEND_ALL, SUBMITTED, Op
 from .outcome import (
     finish_cancelled,
     orphan_failure,
@@ -79,7 +69,16 @@ from .outcome import (
 )
 from .timers import Timers
 from .uring_files import SHAPED, ThreadCalls, shape
-from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, WRITING_HEADS
+from .uring_leases import Leases, grown
+from .uring_rows import (
+    CANCEL_EVERYTHING,
+    CANCEL_HEAD,
+    HEADS,
+    SLOW_HEADS,
+    WRITING_HEADS,
+    NoClass,
+    PackInto,
+)
 from .uring_settles import SETTLES
 
 __all__ = ["UringDriver", "make_uring_driver"]
@@ -94,14 +93,6 @@ _CANCEL_BIT: Final = 1 << 62  # of the user_data of a cancel request; the rest i
 _CANCEL_TRIES_MAX: Final = 256
 _STALL_NS: Final = 1_000_000
 _SETTLED: Final[Op[object]] = Op(o.READY)
-
-
-class _PackInto(Protocol):
-    def __call__(self, buffer: memoryview, offset: int, /, *values: int) -> object: ...
-
-
-class _NoClass:
-    """No memory has this class: the switch that sends all of it through `pin`."""
 
 
 class UringDriver(BoundDriver):
@@ -124,6 +115,7 @@ def make_uring_driver(
     buffer_count: int = 64,
     buffer_count_max: int = 1024,
     buffer_bytes: int = 65536,
+    spare_count: int = 64,
     ladder: tuple[int, ...] = FLAG_LADDER,
 ) -> UringDriver:
     """
@@ -135,6 +127,7 @@ def make_uring_driver(
         buffer_count_max: How many there may become; with *buffer_bytes*, the bound on what the
             driver spends on received data not yet copied out. [count]
         buffer_bytes: The size of each, and so the most that one RECV returns. [bytes]
+        spare_count: Buffers beyond those, which take the places of leased ones. [count]
         ladder: Set-up flags to try.
 
     Raises:
@@ -146,7 +139,7 @@ def make_uring_driver(
             register_ring_fd(ring)
         except OpError:
             pass  # an optimisation only
-        buffers = BufferRing(ring, 0, buffer_count, buffer_bytes)
+        buffers = BufferRing(ring, 0, buffer_count, buffer_bytes, spare_count)
         wake_read_fd, wake_write_fd = system.pipe()
     except BaseException:
         unregister_ring_fd(ring)
@@ -161,18 +154,19 @@ def make_uring_driver(
     reap = make_reap(ring, storage)
     completions: Iterator[Completion] = iter(storage)
     drained = True
-    kept_data: bytes | None = None  # of a receive whose settling goes the slow way
+    kept_data: bytes | memoryview | None = None  # of a receive whose settling goes the slow way
     sqes, sq_head, sq_flags = ring.sqes, ring.sq_head, ring.sq_flags
     sqe_words = sqes.cast("Q")
     entries = ring.sq_entries
     sq_mask = entries - 1
-    pack: _PackInto = SQE_SHORT.pack_into
+    pack: PackInto = SQE_SHORT.pack_into
     tail = 0  # slots filled; never wraps
     limit = entries  # the tail at which the queue is full
 
     # --- provided buffers ------------------------------------------------------------------------
     pool = buffers.memory.slices
     held_at, put_buffer, publish_buffers = buffers.held_at, buffers.put, buffers.publish
+    leases: Leases
     buffer_tail = buffer_count
     buffer_mask = buffer_count - 1
 
@@ -190,7 +184,7 @@ def make_uring_driver(
     heads, settles = HEADS, SETTLES
     # Where a bytes object's storage is an addition away, it needs no call; elsewhere no class
     # matches and every memory goes through `locate`.
-    inline_class: type = bytes if BYTES_DATA_OFFSET is not None else _NoClass
+    inline_class: type = bytes if BYTES_DATA_OFFSET is not None else NoClass
     inline_offset = BYTES_DATA_OFFSET or 0
 
     waits = turns = stray = hungry_count = starved_count = resubmitted_count = 0
@@ -259,6 +253,7 @@ def make_uring_driver(
         drained = False
         op: Op[object] | None = _SETTLED
         user_data = res = flags = 0
+        data: bytes | memoryview
         try:
             for user_data, res, flags in completions:
                 try:
@@ -271,7 +266,10 @@ def make_uring_driver(
                 if flags & 1:  # IORING_CQE_F_BUFFER: a receive, and bid is the buffer it filled
                     bid = flags >> 16
                     start = bid * buffer_bytes
-                    data = pool[start : start + res] if res > 0 else b""
+                    if op.hold is None or res <= 0 or op.state != SUBMITTED:
+                        data = pool[start : start + res] if res > 0 else b""
+                    else:
+                        bid, data = leases.take(bid, res)
                     slot = buffer_tail & buffer_mask
                     if held_at[slot] != bid:
                         put_buffer(slot, bid)
@@ -332,14 +330,14 @@ def make_uring_driver(
 
     def submit_by_driver(op: Op[object]) -> None:
         nonlocal use
-        if op.code == READ_CACHED and read_inline(op, system):
+        if op.code == o.READ_CACHED and read_inline(op, system):
             use += 1
             op.use = use
             deliver(op)
             return
         code = op.code
-        head = WRITING_HEADS.get(code, heads[code])
-        if head >= 0:
+        head = SLOW_HEADS.get(code, heads[code])
+        if head >= 0 and (code != RECV_LEASE or not leases.must_wait(op)):
             addr = op.addr if op.memory is None else locate(op)
             enqueue(op, head, op.fd, op.off, addr, op.len, op.flags)
             return
@@ -354,10 +352,12 @@ def make_uring_driver(
         if op.code == o.TIMEOUT:
             timers.add(op)
         elif op.code == o.OFFLOAD:
-            assert isinstance(op, Offload)
+            assert isinstance(op, o.Offload)
             offloads.start(op)
         elif op.code == o.EVENT:
             events.add(op)
+        elif code == RECV_LEASE:
+            again[use] = op
         elif code not in SHAPED:
             op.state = DONE
             deliver(op)
@@ -399,25 +399,25 @@ def make_uring_driver(
             op.state = DONE
             deliver(op)
 
-    def settle_slowly(op: Op[object], res: int, data: bytes | None) -> None:
+    def settle_slowly(op: Op[object], res: int, data: bytes | memoryview | None) -> None:
         """End an op that failed or was cancelled, or give it another try."""
         nonlocal hungry_count, starved_count
         code = op.code
         if op.state == DONE:  # but for the end of it: a signal handler raised meanwhile
             finish_cancelled(op, make_cancelled)
         elif op.state == CANCELLING:
-            if res > 0 and code in (SEND_ALL, SENDMSG) and not (op.memory is op.hold is None):
+            if res > 0 and code in (SEND_ALL, o.SENDMSG) and not (op.memory is op.hold is None):
                 op.done_bytes += res
                 op.memory = op.hold = None  # and so it is counted once
             value: object = res
-            if code == RECV:
+            if code in (RECV, RECV_LEASE):
                 value = data
             if res < 0:
                 orphan_failure(op, -res)
             settle_cancelled(op, value, res >= 0 and value is not None, system, make_cancelled)
         elif res == -errno.EINTR and code == o.CLOSE:
             op.state = DONE  # close(2): the descriptor is gone all the same
-        elif res == -errno.EINTR or (res == -errno.ENOBUFS and code == RECV):
+        elif res == -errno.EINTR or (res == -errno.ENOBUFS and code in (RECV, RECV_LEASE)):
             if res == -errno.ENOBUFS:
                 starved_count += 1
                 hungry_count += 1
@@ -444,23 +444,13 @@ def make_uring_driver(
                 submit_by_driver(op)  # though it may have a short way: that is for new ones
 
     def grow_buffers() -> None:
-        """Replace the ring of buffers by a larger one, while no buffer is in use."""
-        nonlocal buffers, buffer_count, buffer_tail, buffer_mask
+        nonlocal buffers, buffer_count, buffer_tail, buffer_mask, leases
         nonlocal pool, held_at, put_buffer, publish_buffers
-        if (
-            not ring.deferred
-            or sq_flags[0] & k.IORING_SQ_CQ_OVERFLOW
-            or ring.cq_head[0] != ring.cq_tail[0]
-        ):
-            return  # a completion that names an old buffer may be on its way
-        count = buffer_count
-        while count < buffer_count + hungry_count and count < buffer_count_max:
-            count *= 2
-        buffers.unregister()
-        try:
-            buffers = BufferRing(ring, 0, count, buffer_bytes)
-        except OSError:  # no memory for more: go on with as many as before
-            buffers = BufferRing(ring, 0, buffer_count, buffer_bytes)
+        before = buffers
+        buffers = grown(ring, buffers, min(buffer_count + hungry_count, buffer_count_max))
+        if buffers is before:
+            return
+        leases = Leases(buffers, wake)  # views of the old ones keep their memory
         buffer_count = buffer_tail = buffers.count
         buffer_mask = buffer_count - 1
         pool = buffers.memory.slices
@@ -593,7 +583,10 @@ def make_uring_driver(
         count = len(in_flight) + len(timers) + len(again) + len(offloads)
         count += len(events) + len(threads)
         taken = use - _USE_FIRST - resubmitted_count
-        return Statistics("uring", taken, taken - count, count, turns, waits, stray, starved_count)
+        return Statistics(
+            "uring", taken, taken - count, count, turns, waits, stray, starved_count,
+            *leases.counts(),
+        )  # fmt: skip
 
     def wrong_thread() -> Exception:
         return WrongThreadError(
@@ -610,7 +603,7 @@ def make_uring_driver(
             raise make_refusal()
 
         submit_and_wait = refuse
-        pack = cast("_PackInto", refuse)
+        pack = cast("PackInto", refuse)
         owner_thread = -1  # no thread has this number
         wrong_thread = make_refusal
         ring.close()
@@ -676,6 +669,7 @@ def make_uring_driver(
     def unregister(_fd: int) -> None:
         """Io_uring keeps nothing per descriptor."""
 
+    leases = Leases(buffers, wake)
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
     arm_wake()

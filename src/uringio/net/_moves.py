@@ -9,13 +9,14 @@ received.  One op object serves all such receives of a stream, and one all such 
 import weakref
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
 from typing import Final, TypeAlias, TypeVar, cast, overload
 
 from uringio._driver.contract import Driver
-from uringio._driver.op import NEW, RECV_INTO, SEND_ALL, SPENT, Op, Owner
+from uringio._driver.op import NEW, READY, RECV_INTO, RECV_LEASE, SEND_ALL, SPENT, Op, Owner
 from uringio._driver.sockets import SEND_ALL_FLAGS
 from uringio._own.buffer import Buffer, BufferLoan
+from uringio._own.lease import Lease, LeaseCount
 from uringio._own.loans import Mover, State
 
 __all__ = ["Moves", "arrived"]
@@ -26,6 +27,7 @@ Moved: TypeAlias = tuple[int, Buffer]
 Writable: TypeAlias = bytearray | memoryview
 
 _LENT: Final = State.LENT
+_LEASE_BYTES: Final = 65536  # drivers have buffers of this size
 _TRANSFER_BYTES_MAX: Final = 0x7FFFF000  # what the kernel moves at most in one call
 
 
@@ -39,6 +41,8 @@ class Moves:
         "_into_ref",
         "_last_recv",
         "_last_send",
+        "_lease_op",
+        "_leases",
         "_out_op",
         "_out_ref",
         "_unread",
@@ -53,6 +57,8 @@ class Moves:
     _out_op: Op[Moved] | None
     _into_ref: weakref.ref[Mover]
     _foreign: weakref.ref[Op[int]] | None
+    _lease_op: Op[Lease] | None
+    _leases: LeaseCount
     _out_ref: weakref.ref[Mover]
 
     @overload
@@ -154,7 +160,7 @@ class Moves:
         fd = self._claim_reader()
         if self._unread:
             return self._copy_unread(part)
-        op: Op[int] = Op(RECV_INTO, fd, len_=part.nbytes, memory=part, owner=self._owner())
+        op = _Lending(RECV_INTO, fd, len_=part.nbytes, memory=part, owner=self._owner())
         op.finish = _Lent(part).take
         op.home = self._driver
         self._last_recv = None
@@ -177,6 +183,45 @@ class Moves:
         data = self._take_unread(part.nbytes)
         part[: len(data)] = data
         return len(data)
+
+    def recv_lease(self) -> Op[Lease]:
+        """
+        Wait for bytes, and get them where the kernel put them, without a copy.
+
+        Returns:
+            A lease of at most 64 KiB, empty once the peer has sent its last.  It is an ordinary
+            copy where there is nothing to lease: on other backends than io_uring, of bytes that a
+            cancelled receive had got, and when the driver's spare buffers are all leased.
+
+        While this stream has leases out and the driver has no spare buffer left, the operation
+        waits until one comes back.
+
+        Raises:
+            ClosedError, BusyError, OpError: As `recv`.
+
+        Cancellation: bytes that had arrived are kept for the next call, as a copy.
+
+        Lifetime: the bytes are there until the lease ends, and whatever was sliced from its view.
+        """
+        op = self._lease_op
+        if op is None or op is not self._last_recv or op.state != SPENT or self._unread:
+            fd = self._claim_reader()
+            if self._unread:
+                kept: Op[Lease] = Op(READY, finish=self._lease_unread)
+                kept.home = self._driver
+                return kept
+            op = Op(RECV_LEASE, fd, len_=_LEASE_BYTES, owner=self._owner())
+            op.home = self._driver
+            op.finish = self._leases.lease
+            self._lease_op = self._last_recv = op
+        op.code = RECV_LEASE
+        op.state = NEW
+        op.error = None
+        op.hold = self._leases
+        return op
+
+    def _lease_unread(self, _: object) -> Lease:
+        return self._leases.lease(self._take_unread(_LEASE_BYTES))
 
     def send_buffer(
         self, buffer: Buffer, /, start: int = 0, stop: int | None = None
@@ -250,6 +295,20 @@ class Moves:
     @abstractmethod
     def _owner(self) -> Owner:
         """Return what hears of operations that were cancelled."""
+
+
+class _Lending(Op[int]):
+    """A receive into foreign memory."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Op[int], None, int]:
+        try:
+            return (yield from super().__await__())
+        except BaseException:
+            # The traceback refers to this op, which must not keep its caller's memory pinned.
+            self.finish = None
+            raise
 
 
 class _Lent:
