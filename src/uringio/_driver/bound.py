@@ -85,6 +85,7 @@ class BoundDriver:
     def abandon(self, op: Op[object], /) -> None:
         """See the contract."""
         op.memory = None
+        op.value = None  # of a send too, whose value is there before it starts
         op.state = SPENT
 
     def register(self, fd: int, /) -> None:

@@ -9,7 +9,7 @@ received.  One op object serves all such receives of a stream, and one all such 
 import weakref
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
 from typing import Final, TypeAlias, TypeVar, cast, overload
 
 from uringio._driver.contract import Driver
@@ -170,7 +170,7 @@ class Moves:
         fd = self._claim_reader()
         if self._unread:
             return self._copy_unread(part)
-        op: Op[int] = Op(RECV_INTO, fd, len_=part.nbytes, memory=part, owner=self._owner())
+        op = _Lending(RECV_INTO, fd, len_=part.nbytes, memory=part, owner=self._owner())
         op.finish = _Lent(part).take
         op.home = self._driver
         self._last_recv = None
@@ -367,6 +367,20 @@ class Moves:
     @abstractmethod
     def _owner(self) -> Owner:
         """Return what hears of operations that were cancelled."""
+
+
+class _Lending(Op[int]):
+    """A receive into foreign memory."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Op[int], None, int]:
+        try:
+            return (yield from super().__await__())
+        except BaseException:
+            # The traceback refers to this op, which must not keep its caller's memory pinned.
+            self.finish = None
+            raise
 
 
 class _Lent:
