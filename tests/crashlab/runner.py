@@ -135,8 +135,9 @@ class _Run:
     def __init__(self, module: str, program: str, seed: int) -> None:
         self.program = program
         self.seed = seed
-        self._out = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed when judged
-        self._err = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - likewise
+        # Closed when judged.
+        self._out = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        self._err = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         allocator = random.Random(seed).choice(_ALLOCATORS)
         self._began = time.monotonic()
         self._process = subprocess.Popen(
