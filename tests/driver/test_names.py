@@ -226,8 +226,9 @@ def test_statx_fills_its_memory(rig: Rig, tmp_path: Path) -> None:
         room.extend(b"free again")
 
 
-def test_openat2_resolves_as_told(rig: Rig, tmp_path: Path) -> None:
-    """OPENAT2 takes flags, mode and the rules of resolution from the front of its memory."""
+@pytest.mark.parametrize("tries", [0, 1])
+def test_openat2_resolves_as_told(rig: Rig, tmp_path: Path, tries: int) -> None:
+    """OPENAT2 takes flags, mode and rules from the front of its memory, tried at once or not."""
     inside = tmp_path / "in"
     inside.mkdir()
     (tmp_path / "secret").write_bytes(b"s")
@@ -237,7 +238,7 @@ def test_openat2_resolves_as_told(rig: Rig, tmp_path: Path) -> None:
 
     def opening(path: bytes, flags: int = os.O_RDONLY, mode: int = 0) -> Op[int]:
         how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, k.RESOLVE_BENEATH)
-        return Op(o.OPENAT2, folder, memory=how + path + b"\0")
+        return Op(o.OPENAT2, folder, len_=tries, memory=how + path + b"\0")
 
     fd = rig.do(opening(b"file"))
     assert os.read(fd, 10) == b"f"
@@ -252,14 +253,17 @@ def test_openat2_resolves_as_told(rig: Rig, tmp_path: Path) -> None:
         rig.do(Op(o.CLOSE, one))
 
 
+@pytest.mark.parametrize("tries", [0, 1])
 @pytest.mark.parametrize("moment", ["at once", "in the kernel", "after"])
-def test_cancelled_opens_close_what_they_opened(rig: Rig, tmp_path: Path, moment: str) -> None:
+def test_cancelled_opens_close_what_they_opened(
+    rig: Rig, tmp_path: Path, moment: str, tries: int
+) -> None:
     """However far an OPENAT2 had got when it was cancelled, its descriptor is not lost."""
     (tmp_path / "file").write_bytes(b"")
     how = struct.pack("=QQQ", os.O_RDONLY, 0, 0)
     before = os.listdir("/proc/self/fd")
     memory = how + os.fsencode(tmp_path / "file") + b"\0"
-    op = rig.submit(Op(o.OPENAT2, k.AT_FDCWD, memory=memory))
+    op = rig.submit(Op(o.OPENAT2, k.AT_FDCWD, len_=tries, memory=memory))
     if moment != "at once":
         rig.settle_down()
     if moment == "after":

@@ -32,6 +32,8 @@ def test_option_is_the_kernels(name: str, in_headers: dict[str, int | None]) -> 
     """Level and number are what the installed headers say, and the name is the option's own."""
     option = OPTIONS[name]
     assert repr(option) == name
+    if in_headers[name] is None:
+        pytest.skip(f"the installed headers are older than {name}")
     assert (option.level, option.number) == (in_headers[level_of(name)], in_headers[name])
 
 

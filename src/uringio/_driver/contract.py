@@ -59,6 +59,9 @@ class Statistics(NamedTuple):
         waits: System calls that waited or polled for completions (enter, epoll_wait).
         stray: Completions that belonged to no op: late, duplicate or unknown.
         starved: Receives that found every provided buffer taken, and were queued.
+        provided: Buffers that the kernel may receive into; this and the next are 0 on epoll.
+        spare: Buffers that can take the places of leased ones.
+        leased: Buffers that receivers keep.
     """
 
     backend: str
@@ -69,6 +72,9 @@ class Statistics(NamedTuple):
     waits: int
     stray: int
     starved: int
+    provided: int = 0
+    spare: int = 0
+    leased: int = 0
 
 
 class Driver(Protocol):

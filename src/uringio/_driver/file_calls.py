@@ -15,16 +15,27 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
-from uringio._sys.constants import SIZEOF_STATX
+from uringio._sys.constants import RESOLVE_CACHED, SIZEOF_STATX
 from uringio._sys.layouts import IOVEC, OPEN_HOW
-from uringio._sys.memory import ReadableBuffer, memory_at
+from uringio._sys.memory import ReadableBuffer, memory_at, pin
 from uringio._sys.system import System
 
 from . import op as o
-from .op import CANCELLING, DONE, FSYNC, MAKES_DESCRIPTOR, OPEN, READ, READV, WRITE, WRITEV, Op
+from .op import (
+    CANCELLING,
+    DONE,
+    FSYNC,
+    MAKES_DESCRIPTOR,
+    OPEN,
+    READ,
+    READV,
+    WRITE,
+    WRITEV,
+    Op,
+)
 from .workers import Workers
 
-__all__ = ["FILE_OPERATIONS", "FileCalls", "read_inline"]
+__all__ = ["FILE_OPERATIONS", "FileCalls", "open_inline", "read_inline"]
 
 FILE_OPERATIONS: Final = frozenset({
     o.OPEN, o.READ, o.WRITE, o.FSYNC, o.READV, o.WRITEV, o.FALLOCATE, o.FTRUNCATE, o.OPENAT2,
@@ -269,6 +280,22 @@ def read_inline(op: Op[object], system: System) -> bool:
     if res < 0:
         op.code = READ
         return False
+    op.value = res
+    op.memory = None
+    op.state = DONE
+    return True
+
+
+def open_inline(op: Op[object], system: System) -> bool:
+    """End a new OPENAT2 that may be tried, if the names in memory are enough for it."""
+    memory = cast("bytes", op.memory)
+    flags, permissions, resolve = OPEN_HOW.unpack_from(memory)
+    how = OPEN_HOW.pack(flags, permissions, resolve | RESOLVE_CACHED)
+    addr, _, hold = pin(how + memory[OPEN_HOW.size :])
+    res = system.openat2(op.fd, addr + OPEN_HOW.size, addr, OPEN_HOW.size)
+    del hold
+    if res < 0:
+        return False  # whatever it is: the operation itself will say it, if it must not only wait
     op.value = res
     op.memory = None
     op.state = DONE

@@ -35,6 +35,9 @@ _FLAGS_MAX: Final = (1 << 31) - 1
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_REMOVEDIR: Final = 0x200
 _AT_SYMLINK_FOLLOW: Final = 0x400
+# What the names in memory cannot settle, and what keeps an open of a FIFO or device from waiting.
+_O_CHANGES: Final = os.O_CREAT | os.O_TRUNC | (getattr(os, "O_TMPFILE", 0) & ~os.O_DIRECTORY)
+_O_RETURNS: Final = os.O_NONBLOCK | os.O_DIRECTORY | getattr(os, "O_PATH", 0)
 _O_CREATES: Final = os.O_CREAT | (getattr(os, "O_TMPFILE", 0) & ~os.O_DIRECTORY)
 
 
@@ -67,7 +70,12 @@ def open_op(
     folder_fd: int = AT_FDCWD,
     resolve: int = 0,
 ) -> Op[T]:
-    """Build an OPEN, or with rules of resolution an OPENAT2; closed on exec."""
+    """
+    Build an OPEN, or with rules of resolution an OPENAT2; closed on exec.
+
+    An OPENAT2 that surely returns (of a folder, or with O_NONBLOCK) may be tried before it is given
+    to a thread: see `uringio._driver.op`.
+    """
     raw = encode_path(path)
     if not 0 <= flags <= _FLAGS_MAX:
         raise ValueError(f"flags are made of os.O_*, not {flags:#x}")
@@ -76,8 +84,9 @@ def open_op(
     if not resolve:
         return Op(o.OPEN, folder_fd, len_=permissions, flags=flags, memory=raw, finish=finish)
     # openat2 refuses permissions for what it does not create.
+    tries = int(not flags & _O_CHANGES and bool(flags & _O_RETURNS))
     how = OPEN_HOW.pack(flags, permissions if flags & _O_CREATES else 0, resolve)
-    return Op(o.OPENAT2, folder_fd, memory=how + raw, finish=finish)
+    return Op(o.OPENAT2, folder_fd, len_=tries, memory=how + raw, finish=finish)
 
 
 def stat_op(path: AnyPath, *, follow: bool = True, folder_fd: int = AT_FDCWD) -> Op[os.stat_result]:

@@ -21,19 +21,19 @@ import _thread
 from collections import deque
 from collections.abc import Callable
 from threading import RLock
-from typing import Final
+from typing import Final, cast
 
 from uringio._sys.system import System
-from uringio.errors import ClosedError, RingForkedError
+from uringio.errors import ClosedError, RingForkedError, WrongThreadError
 
 from . import op as o
 from .attempts import RECV_BYTES_MAX, SEND_BYTES_MAX, locate
-from .bound import BoundDriver, discard, wrong_thread_error
+from .bound import BoundDriver, discard
 from .contract import Deliver, MakeCancelled, Statistics
 from .descriptors import Descriptor, Descriptors, Poller
-from .file_calls import FILE_OPERATIONS, FileCalls, read_inline
+from .file_calls import FILE_OPERATIONS, FileCalls, open_inline, read_inline
 from .offloads import Offloads
-from .op import CANCELLING, DONE, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
+from .op import CANCELLING, DONE, OPENAT2, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
 from .outcome import (
     finish_cancelled,
     orphan_failure,
@@ -91,7 +91,6 @@ def make_readiness_driver(
     wait = poller.wait
     read, send, get_errno = system.read_bytes, system.bare_send, system.get_errno
     clock = system.monotonic_ns
-    wrong_thread: Callable[[], Exception] = wrong_thread_error
     get_ident = _thread.get_ident
     owner_thread = get_ident()
 
@@ -148,6 +147,12 @@ def make_readiness_driver(
                 deliver(op)
                 return
             start = start_file
+        elif code == OPENAT2 and op.len and open_inline(op, system):
+            descriptors.forget(cast("int", op.value))  # whatever had this number before
+            use += 1
+            op.use = use
+            deliver(op)
+            return
         locate(op)
         use += 1
         op.use = use
@@ -253,6 +258,10 @@ def make_readiness_driver(
         else:
             files.start(op)
 
+    def start_copied_send(op: Op[object]) -> None:
+        op.code = SEND_ALL
+        descriptors.start_writer(op)
+
     def start_offload(op: Op[object]) -> None:
         assert isinstance(op, Offload)
         offloads.start(op)
@@ -260,6 +269,11 @@ def make_readiness_driver(
     def start_ready(op: Op[object]) -> None:
         op.state = DONE
         deliver(op)
+
+    def start_lease(op: Op[object]) -> None:
+        op.value = None
+        op.code = RECV  # the bytes are its value's own, so there is nothing to lease
+        descriptors.start_reader(op)
 
     # --- ending ----------------------------------------------------------------------------------
 
@@ -380,10 +394,10 @@ def make_readiness_driver(
             # A handler that raised behind a read has left there what was read.
             data = op.value if op.code == RECV else None
             settle_cancelled(op, data, data is not None, system, make_cancelled)
-            del cancelling[number]
-            deliver(op)
-        else:
-            del cancelling[number]
+        else:  # but for the end of it
+            finish_cancelled(op, make_cancelled)
+        del cancelling[number]
+        deliver(op)
 
     def wake() -> None:
         nonlocal woken
@@ -397,6 +411,12 @@ def make_readiness_driver(
         count = len(descriptors) + len(timers) + len(events) + len(nops) + len(offloads)
         count += len(files)
         return Statistics(poller.name, use, use - count, count, turns, waits, stray, 0)
+
+    def wrong_thread() -> Exception:
+        return WrongThreadError(
+            "this driver belongs to the thread that made it; from other threads only wake() and "
+            "the loop's thread-safe calls may be used"
+        )
 
     def retire(make_refusal: Callable[[], Exception]) -> None:
         """Let no closure reach the poller again, whoever still calls one; then close it."""
@@ -468,8 +488,10 @@ def make_readiness_driver(
         starts[code] = descriptors.start_reader
     for code in (o.SEND, o.SEND_ALL, o.SENDMSG):
         starts[code] = descriptors.start_writer
+    starts[o.SEND_ZC] = start_copied_send
     for code in FILE_OPERATIONS:
         starts[code] = start_file
+    starts[o.RECV_LEASE] = start_lease
     starts[o.NOP] = nops.append
     starts[o.CONNECT] = descriptors.start_connect
     starts[o.CLOSE] = start_close

@@ -51,25 +51,15 @@ from uringio._sys.errnos import Fate
 from uringio._sys.layouts import SQE_SHORT
 from uringio._sys.memory import BYTES_DATA_OFFSET, pin
 from uringio._sys.system import System
-from uringio.errors import ClosedError, OpError, RingForkedError
+from uringio.errors import ClosedError, OpError
 
 from . import op as o
-from .bound import BoundDriver, discard, wrong_thread_error
+from .bound import BoundDriver, discard, ring_of_another_thread, ring_of_the_parent
 from .contract import Deliver, MakeCancelled, Statistics
 from .file_calls import read_inline
 from .leaks import keep_for_ever, leak
 from .offloads import Offloads
-from .op import (
-    CANCELLING,
-    DONE,
-    READ_CACHED,
-    RECV,
-    SEND_ALL,
-    SENDMSG,
-    SUBMITTED,
-    Offload,
-    Op,
-)
+from .op import CANCELLING, DONE, RECV, RECV_LEASE, SEND_ALL, SEND_ZC, SUBMITTED, Op
 from .outcome import (
     finish_cancelled,
     orphan_failure,
@@ -79,8 +69,18 @@ from .outcome import (
 )
 from .timers import Timers
 from .uring_files import SHAPED, ThreadCalls, shape
-from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, WRITING_HEADS, NoClass, PackInto
+from .uring_leases import Leases, grown
+from .uring_rows import (
+    CANCEL_EVERYTHING,
+    CANCEL_HEAD,
+    HEADS,
+    SLOW_HEADS,
+    WRITING_HEADS,
+    NoClass,
+    PackInto,
+)
 from .uring_settles import SETTLES
+from .zero_copy import ZERO_COPY_BIT, ZeroCopySends, number_of
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -116,6 +116,7 @@ def make_uring_driver(
     buffer_count: int = 64,
     buffer_count_max: int = 1024,
     buffer_bytes: int = 65536,
+    spare_count: int = 64,
     ladder: tuple[int, ...] = FLAG_LADDER,
 ) -> UringDriver:
     """
@@ -127,6 +128,7 @@ def make_uring_driver(
         buffer_count_max: How many there may become; with *buffer_bytes*, the bound on what the
             driver spends on received data not yet copied out. [count]
         buffer_bytes: The size of each, and so the most that one RECV returns. [bytes]
+        spare_count: Buffers beyond those, which take the places of leased ones. [count]
         ladder: Set-up flags to try.
 
     Raises:
@@ -138,7 +140,7 @@ def make_uring_driver(
             register_ring_fd(ring)
         except OpError:
             pass  # an optimisation only
-        buffers = BufferRing(ring, 0, buffer_count, buffer_bytes)
+        buffers = BufferRing(ring, 0, buffer_count, buffer_bytes, spare_count)
         wake_read_fd, wake_write_fd = system.pipe()
     except BaseException:
         unregister_ring_fd(ring)
@@ -153,7 +155,7 @@ def make_uring_driver(
     reap = make_reap(ring, storage)
     completions: Iterator[Completion] = iter(storage)
     drained = True
-    kept_data: bytes | None = None  # of a receive whose settling goes the slow way
+    kept_data: bytes | memoryview | None = None  # of a receive whose settling goes the slow way
     sqes, sq_head, sq_flags = ring.sqes, ring.sq_head, ring.sq_flags
     sqe_words = sqes.cast("Q")
     entries = ring.sq_entries
@@ -165,6 +167,7 @@ def make_uring_driver(
     # --- provided buffers ------------------------------------------------------------------------
     pool = buffers.memory.slices
     held_at, put_buffer, publish_buffers = buffers.held_at, buffers.put, buffers.publish
+    leases: Leases
     buffer_tail = buffer_count
     buffer_mask = buffer_count - 1
 
@@ -173,13 +176,16 @@ def make_uring_driver(
     use = _USE_FIRST
     # Taken out of `in_flight` to be asked for anew: cut short, interrupted, or without a buffer.
     again: dict[int, Op[object]] = {}
+    # Being cancelled, until that is through: a signal handler may break it off.
+    ending: dict[int, Op[object]] = {}
+    asking = False
     events: set[Op[object]] = set()
     cancel_tries: dict[int, int] = {}
     timers = Timers()
     clock = system.monotonic_ns
-    wrong_thread: Callable[[], Exception] = wrong_thread_error
     get_ident = _thread.get_ident
     owner_thread = get_ident()
+    wrong_thread: Callable[[], Exception] = ring_of_another_thread
     heads, settles = HEADS, SETTLES
     # Where a bytes object's storage is an addition away, it needs no call; elsewhere no class
     # matches and every memory goes through `locate`.
@@ -225,7 +231,7 @@ def make_uring_driver(
             raise wrong_thread()
         turns += 1
         wait_count, timeout_ns = 1, None
-        if deadline_ns == 0 or storage or again or offloads.finished:
+        if deadline_ns == 0 or storage or ending or asking or offloads.finished:
             wait_count = 0
         else:
             timer_ns = timers.next_deadline_ns()
@@ -252,6 +258,7 @@ def make_uring_driver(
         drained = False
         op: Op[object] | None = _SETTLED
         user_data = res = flags = 0
+        data: bytes | memoryview
         try:
             for user_data, res, flags in completions:
                 try:
@@ -264,7 +271,10 @@ def make_uring_driver(
                 if flags & 1:  # IORING_CQE_F_BUFFER: a receive, and bid is the buffer it filled
                     bid = flags >> 16
                     start = bid * buffer_bytes
-                    data = pool[start : start + res] if res > 0 else b""
+                    if op.hold is None or res <= 0 or op.state != SUBMITTED:
+                        data = pool[start : start + res] if res > 0 else b""
+                    else:
+                        bid, data = leases.take(bid, res)
                     slot = buffer_tail & buffer_mask
                     if held_at[slot] != bid:
                         put_buffer(slot, bid)
@@ -308,7 +318,7 @@ def make_uring_driver(
         storage.clear()
 
         publish_buffers(buffer_tail)
-        if again:
+        if again or ending:
             ask_again()
         if timers:
             timers.expire(clock(), deliver)
@@ -325,14 +335,14 @@ def make_uring_driver(
 
     def submit_by_driver(op: Op[object]) -> None:
         nonlocal use
-        if op.code == READ_CACHED and read_inline(op, system):
+        if op.code == o.READ_CACHED and read_inline(op, system):
             use += 1
             op.use = use
             deliver(op)
             return
         code = op.code
-        head = WRITING_HEADS.get(code, heads[code])
-        if head >= 0:
+        head = SLOW_HEADS.get(code, heads[code])
+        if head >= 0 and (code != RECV_LEASE or not leases.must_wait(op)):
             addr = op.addr if op.memory is None else locate(op)
             enqueue(op, head, op.fd, op.off, addr, op.len, op.flags)
             return
@@ -347,10 +357,12 @@ def make_uring_driver(
         if op.code == o.TIMEOUT:
             timers.add(op)
         elif op.code == o.OFFLOAD:
-            assert isinstance(op, Offload)
+            assert isinstance(op, o.Offload)
             offloads.start(op)
         elif op.code == o.EVENT:
             events.add(op)
+        elif code == RECV_LEASE:
+            again[use] = op
         elif code not in SHAPED:
             op.state = DONE
             deliver(op)
@@ -373,7 +385,8 @@ def make_uring_driver(
                     return
             slot = tail
             use = number = use + 1
-            pack(sqes, (slot & sq_mask) << 6, head, fd, off, addr, len_, flags, number)
+            data = number | ZERO_COPY_BIT if op.code == SEND_ZC else number
+            pack(sqes, (slot & sq_mask) << 6, head, fd, off, addr, len_, flags, data)
             if op.state > SUBMITTED:
                 return  # it was to be asked for again, and was cancelled meanwhile
             if tail == slot:
@@ -392,25 +405,25 @@ def make_uring_driver(
             op.state = DONE
             deliver(op)
 
-    def settle_slowly(op: Op[object], res: int, data: bytes | None) -> None:
+    def settle_slowly(op: Op[object], res: int, data: bytes | memoryview | None) -> None:
         """End an op that failed or was cancelled, or give it another try."""
         nonlocal hungry_count, starved_count
         code = op.code
         if op.state == DONE:  # but for the end of it: a signal handler raised meanwhile
             finish_cancelled(op, make_cancelled)
         elif op.state == CANCELLING:
-            if res > 0 and code in (SEND_ALL, SENDMSG) and not (op.memory is op.hold is None):
+            if res > 0 and code in (SEND_ALL, o.SENDMSG) and not (op.memory is op.hold is None):
                 op.done_bytes += res
                 op.memory = op.hold = None  # and so it is counted once
             value: object = res
-            if code == RECV:
+            if code in (RECV, RECV_LEASE):
                 value = data
             if res < 0:
                 orphan_failure(op, -res)
             settle_cancelled(op, value, res >= 0 and value is not None, system, make_cancelled)
         elif res == -errno.EINTR and code == o.CLOSE:
             op.state = DONE  # close(2): the descriptor is gone all the same
-        elif res == -errno.EINTR or (res == -errno.ENOBUFS and code == RECV):
+        elif res == -errno.EINTR or (res == -errno.ENOBUFS and code in (RECV, RECV_LEASE)):
             if res == -errno.ENOBUFS:
                 starved_count += 1
                 hungry_count += 1
@@ -424,39 +437,33 @@ def make_uring_driver(
             deliver(op)
 
     def ask_again() -> None:
-        nonlocal hungry_count, resubmitted_count
+        nonlocal hungry_count, resubmitted_count, asking
+        asking = True  # until it is through: see `ending`
+        for number, op in list(ending.items()):
+            if op.use != number and op.use:  # the use was over, and this is another
+                del ending[number]
+            elif number in ending:
+                request_cancel(op, number)
         if hungry_count and buffer_count < buffer_count_max:
             grow_buffers()
         hungry_count = 0
         for number, op in list(again.items()):
-            if number not in again:
-                pass
-            elif op.use != number and op.use:  # another use: this one ended while it was cancelled
-                del again[number]
-            elif op.state != SUBMITTED:
+            if op.state == CANCELLING:  # since a completion that says to ask again
+                ending[number] = op
                 request_cancel(op, number)
-            else:
+            elif number in again:
                 resubmitted_count += 1
                 submit_by_driver(op)  # though it may have a short way: that is for new ones
+        asking = False
 
     def grow_buffers() -> None:
-        """Replace the ring of buffers by a larger one, while no buffer is in use."""
-        nonlocal buffers, buffer_count, buffer_tail, buffer_mask
+        nonlocal buffers, buffer_count, buffer_tail, buffer_mask, leases
         nonlocal pool, held_at, put_buffer, publish_buffers
-        if (
-            not ring.deferred
-            or sq_flags[0] & k.IORING_SQ_CQ_OVERFLOW
-            or ring.cq_head[0] != ring.cq_tail[0]
-        ):
-            return  # a completion that names an old buffer may be on its way
-        count = buffer_count
-        while count < buffer_count + hungry_count and count < buffer_count_max:
-            count *= 2
-        buffers.unregister()
-        try:
-            buffers = BufferRing(ring, 0, count, buffer_bytes)
-        except OSError:  # no memory for more: go on with as many as before
-            buffers = BufferRing(ring, 0, buffer_count, buffer_bytes)
+        before = buffers
+        buffers = grown(ring, buffers, min(buffer_count + hungry_count, buffer_count_max))
+        if buffers is before:
+            return
+        leases = Leases(buffers, wake)  # views of the old ones keep their memory
         buffer_count = buffer_tail = buffers.count
         buffer_mask = buffer_count - 1
         pool = buffers.memory.slices
@@ -476,6 +483,8 @@ def make_uring_driver(
                 arm_wake()
         elif user_data & _CANCEL_BIT:
             cancel_answered(user_data, res)
+        elif user_data & ZERO_COPY_BIT:
+            stray += not sends.take_in(user_data, res, flags, deliver)
         elif user_data != _USE_NOBODY:
             stray += 1
 
@@ -533,7 +542,7 @@ def make_uring_driver(
         if get_ident() != owner_thread:
             raise wrong_thread()
         if op.state == SUBMITTED:
-            again[op.use] = op  # until it is through: a signal handler may raise in between
+            ending[op.use] = op
             op.state = CANCELLING
             op.error = reason
             request_cancel(op, op.use)
@@ -559,29 +568,32 @@ def make_uring_driver(
             offloads.abandon(op)
         elif code == o.EVENT:
             events.discard(op)
-        elif code == o.CLOSE or op in threads or (number in in_flight and not withdraw(number)):
+        elif number in again:
+            del again[number]
+        elif code == o.CLOSE or op in threads or (number in in_flight and not withdraw(op, number)):
             # A close withdrawn would leak the descriptor; a thread at work on an op will end it.
             if number in in_flight and code != o.CLOSE:
-                push(CANCEL_HEAD, -1, number, 0, 0, number | _CANCEL_BIT)
-            del again[number]
+                data = number_of(op)
+                push(CANCEL_HEAD, -1, data, 0, 0, data | _CANCEL_BIT)
+                if code == SEND_ZC:
+                    sends.abort(op)
+            del ending[number]
             return
         if op.state == CANCELLING:
             settle_cancelled(op, None, False, system, make_cancelled)
-            del again[number]
+            del ending[number]
             deliver(op)
-        else:
-            del again[number]
+        else:  # a completion ended it meanwhile
+            del ending[number]
 
-    def withdraw(number: int) -> bool:
+    def withdraw(op: Op[object], number: int) -> bool:
         """Turn an SQE that the kernel has not seen into a NOP; False if it has."""
+        data = number_of(op)
         pending = (tail - sq_head[0]) & _U32_MASK
         for index in range(tail - pending, tail):
             slot = index & sq_mask
-            # Once more, in one go with what follows: a handler may have handed the queue over.
-            if (
-                sqe_words[slot << 3 | 4] == number
-                and tail - index <= (tail - sq_head[0]) & _U32_MASK
-            ):
+            # Pending still, in one go with what follows: a handler may have handed it over.
+            if sqe_words[slot << 3 | 4] == data and tail - index <= (tail - sq_head[0]) & _U32_MASK:
                 del in_flight[number]
                 pack(sqes, slot << 6, HEADS[o.NOP], -1, 0, 0, 0, 0, _USE_NOBODY)
                 return True
@@ -599,7 +611,10 @@ def make_uring_driver(
         count = len(in_flight) + len(timers) + len(again) + len(offloads)
         count += len(events) + len(threads)
         taken = use - _USE_FIRST - resubmitted_count
-        return Statistics("uring", taken, taken - count, count, turns, waits, stray, starved_count)
+        return Statistics(
+            "uring", taken, taken - count, count, turns, waits, stray, starved_count,
+            *leases.counts(),
+        )  # fmt: skip
 
     def retire(make_refusal: Callable[[], Exception]) -> None:
         """Let no closure reach the ring's memory again, whoever still calls one; then free it."""
@@ -619,12 +634,7 @@ def make_uring_driver(
 
     def poison() -> None:
         if not closed:
-            retire(
-                lambda: RingForkedError(
-                    "this process was forked while the ring was in use: the ring belongs to the "
-                    "parent. Start a new loop in the child"
-                )
-            )
+            retire(ring_of_the_parent)
 
     def leave() -> None:
         nonlocal deliver, closed
@@ -676,25 +686,15 @@ def make_uring_driver(
     def unregister(_fd: int) -> None:
         """Io_uring keeps nothing per descriptor."""
 
+    leases = Leases(buffers, wake)
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
+    sends = ZeroCopySends(system, in_flight, again, settle_slowly)
     arm_wake()
     driver = UringDriver(
-        system,
-        "uring",
-        submit=submit,
-        turn=turn,
-        cancel=cancel,
-        fire=fire,
-        flush=flush,
-        wake=wake,
-        wake_fd=wake_write_fd,
-        register=register,
-        unregister=unregister,
-        statistics=statistics,
-        poison=poison,
-        leave=leave,
-        close=close,
-    )
+        system, "uring", submit=submit, turn=turn, cancel=cancel, fire=fire, flush=flush, wake=wake,
+        wake_fd=wake_write_fd, register=register, unregister=unregister, statistics=statistics,
+        poison=poison, leave=leave, close=close,
+    )  # fmt: skip
     driver.ring = ring
     return driver

@@ -17,6 +17,7 @@ __all__ = [
     "CANCEL_EVERYTHING",
     "CANCEL_HEAD",
     "HEADS",
+    "SLOW_HEADS",
     "WRITING_HEADS",
     "NoClass",
     "PackInto",
@@ -45,14 +46,18 @@ WRITING_HEADS: Final = {
     o.RECV_INTO: sqe_head(k.IORING_OP_RECV),
     o.READ: sqe_head(k.IORING_OP_READ),
 }
-
+# All that keep off that path.
+SLOW_HEADS: Final = WRITING_HEADS | {
+    o.RECV_LEASE: sqe_head(k.IORING_OP_RECV, k.IOSQE_BUFFER_SELECT),
+    o.SEND_ZC: sqe_head(k.IORING_OP_SEND_ZC),
+}
 
 CANCEL_HEAD: Final = sqe_head(k.IORING_OP_ASYNC_CANCEL)
 CANCEL_EVERYTHING: Final = k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY
 
 
 class PackInto(Protocol):
-    """`struct.Struct.pack_into`."""
+    """A bound `Struct.pack_into`."""
 
     def __call__(self, buffer: memoryview, offset: int, /, *values: int) -> object: ...
 

@@ -62,7 +62,7 @@ def _settle_recvmsg(op: Op[object], res: int) -> bool:
 
 
 SETTLES: Final[list[Callable[[Op[object], int], bool] | None]] = [None] * len(o.OPERATION_NAMES)
-SETTLES[RECV] = _settle_recv
+SETTLES[RECV] = SETTLES[o.RECV_LEASE] = _settle_recv
 SETTLES[SEND_ALL] = _settle_send_all
 SETTLES[RECVMSG] = _settle_recvmsg
 for _code in (*SHAPED, o.CONNECT, o.SHUTDOWN, o.CLOSE, o.FSYNC):

@@ -43,9 +43,12 @@ class BufferRing:
         buffer_bytes: The size of each. [bytes]
         memory: All of them in a row: buffer *b* starts at ``b * buffer_bytes``.
         held_at: Which buffer each entry holds.
+        spare_count: Buffers beyond *count*, which stand in no entry to begin with.
     """
 
-    def __init__(self, ring: Ring, group: int, count: int, buffer_bytes: int) -> None:
+    def __init__(
+        self, ring: Ring, group: int, count: int, buffer_bytes: int, spare_count: int = 0
+    ) -> None:
         if count < 1 or count & (count - 1) or count > 32768:
             raise ValueError(f"the number of buffers must be a power of two up to 32768: {count}")
         if not 0 < buffer_bytes < 1 << 32:
@@ -55,8 +58,9 @@ class BufferRing:
         self._ring = ring
         self.group = group
         self.count = count
+        self.spare_count = spare_count
         self.buffer_bytes = buffer_bytes
-        self.memory = ring.system.allocate(count * buffer_bytes)
+        self.memory = ring.system.allocate((count + spare_count) * buffer_bytes)
         self._entries = ring.system.allocate(count * BUF_SIZE)
         register_buf_ring(ring, self._entries.addr, count, group)
         ring.buffer_rings[group] = self

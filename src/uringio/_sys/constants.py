@@ -14,6 +14,9 @@ NR_IO_URING_ENTER: Final = 426
 NR_IO_URING_REGISTER: Final = 427
 NR_OPENAT2: Final = 437
 
+# --- open_how ------------------------------------------------------------------------------------
+RESOLVE_CACHED: Final = 0x20
+
 # --- opcodes -------------------------------------------------------------------------------------
 IORING_OP_NOP: Final = 0
 IORING_OP_READV: Final = 1
@@ -42,6 +45,7 @@ IORING_OP_MKDIRAT: Final = 37
 IORING_OP_SYMLINKAT: Final = 38
 IORING_OP_LINKAT: Final = 39
 IORING_OP_SOCKET: Final = 45
+IORING_OP_SEND_ZC: Final = 47
 IORING_OP_FTRUNCATE: Final = 55
 
 # --- io_uring_params.flags -----------------------------------------------------------------------

@@ -241,7 +241,7 @@ class FileServer:
             return await _say(server, 501)
         try:
             target = parse_target(request.target)
-            async with self._tree.find(target.path) as found:
+            async with await self._tree.find(target.path) as found:
                 return await self._send(server, request, target, found)
         except TargetError as error:
             return await _say(server, error.status)
@@ -272,7 +272,7 @@ class FileServer:
         if self._manners.index:
             path = target.path + b"/" + self._manners.index
             try:
-                async with self._tree.find(path) as index:
+                async with await self._tree.find(path) as index:
                     if not index.is_folder:
                         return await self._send_best(server, request, path, index)
             except FileNotFoundError:
@@ -294,7 +294,7 @@ class FileServer:
         if accept is not None and is_compressible(kind):
             for coding in acceptable_codings(accept):
                 try:
-                    async with self._tree.find(path + SUFFIXES[coding]) as sibling:
+                    async with await self._tree.find(path + SUFFIXES[coding]) as sibling:
                         # One that is older holds what the file was, not what it is.
                         if (
                             not sibling.is_folder

@@ -12,8 +12,6 @@ Opening waits neither for a FIFO nor for a device (O_NONBLOCK), but it does open
 import errno
 import os
 import stat
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Self
 
 import attrs
@@ -38,7 +36,7 @@ _HANDLE = getattr(os, "O_PATH", _LOOKING)
 @attrs.frozen
 class Found:
     """
-    What a name leads to.
+    What a name leads to; open until the end of an ``async with``.
 
     Attributes:
         file: The regular file, open for reading; or the folder, open for nothing.
@@ -51,6 +49,12 @@ class Found:
     is_folder: bool
     status: os.stat_result
     path: bytes
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.file.aclose()
 
 
 class Tree:
@@ -78,10 +82,9 @@ class Tree:
     async def __aexit__(self, *_: object) -> None:
         await self._root.aclose()
 
-    @asynccontextmanager
-    async def find(self, path: bytes) -> AsyncGenerator[Found, None]:
+    async def find(self, path: bytes) -> Found:
         """
-        Find what *path*, relative and without ``..``, leads to; it is open inside the block.
+        Open what *path*, relative and without ``..``, leads to.
 
         Raises:
             FileNotFoundError: Nothing that may be served: no such name, a link that leads outside,
@@ -92,12 +95,12 @@ class Tree:
             file = await self._open(path, _LOOKING)
         except PermissionError:
             file = await self._open_to_pass(path)
-        async with file:
-            status = await file.stat()
-            is_folder = stat.S_ISDIR(status.st_mode)
-            if not is_folder and not stat.S_ISREG(status.st_mode):
-                raise FileNotFoundError(errno.ENOENT, "neither a file nor a folder")
-            yield Found(file, is_folder, status, path)
+        status = os.fstat(file.fileno())
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if is_folder or stat.S_ISREG(status.st_mode):
+            return Found(file, is_folder, status, path)
+        await file.aclose()
+        raise FileNotFoundError(errno.ENOENT, "neither a file nor a folder")
 
     async def _open_to_pass(self, path: bytes) -> File:
         """Open a folder that may not be read: an index in it may still be."""

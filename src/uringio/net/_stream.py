@@ -14,6 +14,7 @@ from uringio._driver.op import (
     READY,
     RECV,
     RECV_INTO,
+    RECV_LEASE,
     RECVMSG,
     SEND_ALL,
     SHUTDOWN,
@@ -23,6 +24,7 @@ from uringio._driver.op import (
 )
 from uringio._driver.sockets import SEND_ALL_FLAGS, HasFileno, SocketAddress
 from uringio._own.fd import OwnedFd
+from uringio._own.lease import LeaseCount
 from uringio.errors import BusyError, EndOfStreamError, OpError
 
 from ._closing import close_op, in_flight
@@ -46,7 +48,7 @@ __all__ = ["SocketStream"]
 
 T = TypeVar("T")
 
-_RECEIVES: Final = frozenset({RECV, RECV_INTO, RECVMSG})
+_RECEIVES: Final = frozenset({RECV, RECV_INTO, RECV_LEASE, RECVMSG})
 _SHUT_WR: Final = 1
 _POLLOUT: Final = 0x04
 # What one operation is asked for at most; drivers have buffers of this size.
@@ -86,8 +88,8 @@ class _Hull(KeepsUnread):
 
         Its error too: a reset is reported once, and after it comes what looks like an orderly end.
         """
-        if op.code in _RECEIVES and value and isinstance(value, bytes | OSError):
-            self.unread.append(value)
+        if op.code in _RECEIVES and value and isinstance(value, bytes | memoryview | OSError):
+            self.unread.append(value if isinstance(value, bytes | OSError) else bytes(value))
         elif op.code == RECV_INTO and value and isinstance(value, int):
             # Not out of `hold` or `memory`: an op that was done has let go of them.
             self.unread.append(arrived(op, value))
@@ -132,7 +134,8 @@ class SocketStream(Moves):
         # The last that were not plain; after one, a closed op stands in for the plain one of its
         # direction, until that is wanted again.
         self._last_recv = self._last_send = None
-        self._into_op = self._out_op = self._foreign = None
+        self._into_op = self._out_op = self._foreign = self._lease_op = None
+        self._leases = LeaseCount()
 
     def __repr__(self) -> str:
         return f"<SocketStream {self._fd!r}>"

@@ -70,6 +70,8 @@ class Target:
 
 
 _SCHEME = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
+# What makes a path take the long way: characters that mean something, empty names, dots in front.
+_ODD = re.compile(r"[^A-Za-z0-9._~/-]|//|/\.")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
@@ -82,6 +84,10 @@ def parse_target(target: str) -> Target:
     Raises:
         TargetError: It is malformed, or names what no folder holds.
     """
+    if target.startswith("/") and _ODD.search(target) is None:
+        names = target.encode("ascii").split(b"/")
+        is_folder = not names[-1]
+        return Target(tuple(names[1:-1] if is_folder else names[1:]), is_folder, "")
     if (scheme := _SCHEME.match(target)) is not None:
         if not is_host(authority := scheme[1].encode("latin-1")) or authority[:1] in {b"", b":"}:
             raise TargetError(400, "the target names no host")

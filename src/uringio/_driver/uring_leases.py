@@ -1,0 +1,127 @@
+"""
+Provided buffers that a receiver keeps for a while.
+
+A receive usually copies its bytes out and puts the buffer back within the turn.  A leased one hands
+out a view of the buffer instead, and a spare goes into the ring in its place; the buffer becomes a
+spare when the last view made from that one has gone, wherever that happens.  At every moment the
+buffers in the ring, the spares and those leased are all there are (`counts`).
+
+Where no spare is left, data is copied, so a receive never fails for it; and whoever holds leases
+already waits with the next receive until one comes back (`must_wait`).  So a slow reader slows
+itself, and nobody else.
+"""
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from uringio._ring.buffers import BufferRing
+from uringio._ring.setup import Ring
+from uringio._sys import constants as k
+
+from .op import Op
+
+__all__ = ["Leases", "grown"]
+
+
+class Leases:
+    """
+    The spares of one ring of buffers, and what is leased of it.
+
+    Args:
+        buffers: The ring; numbers from its ``count`` up are spares.
+        wake: Wakes the driver; called from wherever a view ends.
+    """
+
+    def __init__(self, buffers: BufferRing, wake: Callable[[], None]) -> None:
+        self._buffers = buffers
+        self._wake = wake
+        self._spares = list(range(buffers.count, buffers.count + buffers.spare_count))
+        # Buffer -> what tells that nobody sees it any more.
+        self._out: dict[int, object] = {}
+        # A view may end in any thread, and in the middle of any line here: it only queues.
+        self._back: deque[int] = deque()
+        # The last lease, and the spare for it: a signal handler may keep it from being used, and
+        # then it is asked for again before any other.
+        self._last = -1, -1
+        self.is_awaited = False
+
+    def take(self, bid: int, size: int) -> tuple[int, bytes | memoryview]:
+        """
+        Lease buffer *bid*, which holds *size* bytes.
+
+        Returns:
+            The buffer that goes into the ring, and what the receiver gets.
+        """
+        self._take_in()
+        buffers = self._buffers
+        if self._last[0] == bid:
+            self._undo(*self._last)
+        start = bid * buffers.buffer_bytes
+        if not self._spares:
+            return bid, buffers.memory.slices[start : start + size]
+        # Of the whole buffer, for a view's type is made once for each size.
+        view = buffers.memory.part(start, buffers.buffer_bytes)
+        gone = weakref.ref(view.obj, partial(self._came_back, bid))
+        data = view[:size].toreadonly()
+        spare = self._spares[-1]
+        self._last = bid, spare
+        self._out[bid] = gone
+        del self._spares[-1]
+        return spare, data
+
+    def _undo(self, bid: int, spare: int) -> None:
+        """Take back a lease whose view nobody got."""
+        if self._out.pop(bid, None) is None and bid in self._spares:
+            self._spares.remove(bid)
+        if spare not in self._spares:
+            self._spares.append(spare)
+        self._last = -1, -1
+
+    def must_wait(self, op: Op[object]) -> bool:
+        """Whether *op*, whose ``hold`` counts its handle's leases, may not receive yet."""
+        self._take_in()
+        self.is_awaited = not self._spares and bool(op.hold)
+        return self.is_awaited
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return how many buffers are in the ring, spare, and leased."""
+        self._take_in()
+        return self._buffers.count, len(self._spares), len(self._out)
+
+    def _came_back(self, bid: int, _: object) -> None:
+        self._back.append(bid)
+        if self.is_awaited:
+            self._wake()
+
+    def _take_in(self) -> None:
+        while self._back:
+            bid = self._back.popleft()
+            if self._out.pop(bid, None) is not None:
+                self._spares.append(bid)
+
+
+def grown(ring: Ring, buffers: BufferRing, count_min: int) -> BufferRing:
+    """
+    Replace *buffers* by a ring of at least *count_min*, while no buffer is on its way.
+
+    Returns:
+        The new ring, or *buffers* where it is large enough or cannot be replaced now.
+    """
+    if (
+        buffers.count >= count_min
+        or not ring.deferred
+        or ring.sq_flags[0] & k.IORING_SQ_CQ_OVERFLOW
+        or ring.cq_head[0] != ring.cq_tail[0]
+    ):
+        return buffers  # a completion that names an old buffer may be on its way
+    count = buffers.count
+    while count < count_min:
+        count *= 2
+    buffers.unregister()
+    size, spare_count = buffers.buffer_bytes, buffers.spare_count
+    try:
+        return BufferRing(ring, 0, count, size, spare_count)
+    except OSError:  # no memory for more: go on with as many as before
+        return BufferRing(ring, 0, buffers.count, size, spare_count)
