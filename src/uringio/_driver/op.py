@@ -266,7 +266,14 @@ class Op(Generic[T_co]):
     def __await__(self) -> "Generator[Op[T_co], None, T_co]":
         if self.state:
             raise self._not_new()
-        yield self
+        try:
+            yield self
+        except BaseException:
+            if self.value is not None and self.owner is not None:
+                # A signal handler raised where it was to be taken.
+                value, self.value = self.value, None
+                self.owner.orphan(self, value)
+            raise
         # The scheduler has thrown `error` already, if there is one.
         value = self.value
         self.value = None  # a reused op must not keep a payload alive until its next use
