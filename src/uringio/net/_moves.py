@@ -210,7 +210,8 @@ class Moves:
                 kept: Op[Lease] = Op(READY, finish=self._lease_unread)
                 kept.home = self._driver
                 return kept
-            op = Op(RECV_LEASE, fd, len_=_LEASE_BYTES, owner=self._owner())
+            fresh: Op[Lease] = Op(RECV_LEASE, fd, len_=_LEASE_BYTES, owner=self._owner())
+            op = fresh
             op.home = self._driver
             op.finish = self._leases.lease
             self._lease_op = self._last_recv = op
