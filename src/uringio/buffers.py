@@ -31,9 +31,15 @@ class BufferPool(Pool):
         size_classes: Ascending multiples of 4096. [bytes]
         huge_pages: Ask the system to back the pool with them; `has_huge_pages` says whether it
             agreed.  Source: madvise(2).
+        node: The NUMA node to take pages from while it has any, and then others; None: as the
+            system likes.  Source: mbind(2).
 
     Raises:
-        ValueError: The classes make no sense, or *max_bytes* has no room for one slab.
+        ValueError: The classes make no sense, *max_bytes* has no room for one slab, or *node* is
+            not from 0 to 1023.
+        OpError: The kernel refused *node*: there is none of that number (EINVAL), or a filter
+            forbids asking (EPERM).
+        UnsupportedError: This kernel knows nothing of nodes.
     """
 
     def __init__(
@@ -42,8 +48,9 @@ class BufferPool(Pool):
         size_classes: tuple[int, ...] = SIZE_CLASSES,
         *,
         huge_pages: bool = False,
+        node: int | None = None,
     ) -> None:
-        super().__init__(max_bytes, size_classes, huge_pages=huge_pages)
+        super().__init__(max_bytes, size_classes, huge_pages=huge_pages, node=node)
         self._waiting: deque[Awaited[None]] = deque()
 
     async def acquire(self, size: int) -> Buffer:

@@ -4,6 +4,7 @@ import gc
 import itertools
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,13 @@ from hypothesis import strategies as st
 
 from uringio._own.buffer import Buffer
 from uringio._own.pool import SIZE_CLASSES, Pool
-from uringio.errors import DoubleReleaseError, UsageError, UseAfterMoveError
+from uringio.errors import (
+    DoubleReleaseError,
+    OpError,
+    UnsupportedError,
+    UsageError,
+    UseAfterMoveError,
+)
 
 MIB = 1 << 20
 
@@ -216,3 +223,28 @@ def test_bytes_of_different_owners_never_meet(steps: list[tuple[int, int]]) -> N
         for one in out:
             one.release()
     assert pool.stats().out_count == 0
+
+
+def test_memory_of_a_node() -> None:
+    """Pages of a pool for node 0, which every machine has, are there; the kernel says so."""
+    try:
+        pool = Pool(MIB, node=0)
+    except UnsupportedError as error:
+        pytest.skip(str(error))
+    except PermissionError as error:
+        pytest.skip(f"a filter forbids mbind: {error}")
+    pool.preallocate(MIB, 1)
+    start = f"{pool.memory.addr:08x} "
+    lines = Path("/proc/self/numa_maps").read_text(encoding="ascii").splitlines()
+    (line,) = [line for line in lines if line.startswith(start.strip())]
+    assert "prefer:0" in line
+    assert "N0=256" in line
+
+
+def test_nodes_that_there_are_not() -> None:
+    """Numbers that no node can have are refused at once, others by the kernel, by name."""
+    for node in (-1, 1024):
+        with pytest.raises(ValueError, match="memory node is from 0 to 1023"):
+            Pool(MIB, node=node)
+    with pytest.raises((OpError, UnsupportedError), match=r"node 1023|NUMA node"):
+        Pool(MIB, node=1023)

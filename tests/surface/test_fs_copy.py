@@ -11,6 +11,7 @@ import pytest
 from tests.surface.schedulers import Scheduler
 from uringio import fs
 from uringio._sys.system import System
+from uringio.fs import _tree
 
 MIB = 1 << 20
 WAYS = ("any", "kernel", "ring")
@@ -18,6 +19,12 @@ WAYS = ("any", "kernel", "ring")
 
 def refuse(number: int) -> Callable[..., int]:
     return staticmethod(lambda *_: -number)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no cancelled copy leave its threads behind because the disk is slow today."""
+    monkeypatch.setattr(_tree, "_IDLE_SECONDS", 50.0)
 
 
 @pytest.fixture(params=WAYS)

@@ -17,6 +17,12 @@ from uringio.fs import _tree
 MIB = 1 << 20
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no cancelled copy leave its threads behind because the disk is slow today."""
+    monkeypatch.setattr(_tree, "_IDLE_SECONDS", 50.0)
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Make a small tree."""

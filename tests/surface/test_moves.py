@@ -2,7 +2,7 @@
 
 import array
 import gc
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -21,6 +21,8 @@ from uringio.errors import (
 )
 
 MIB = 1 << 20
+
+Moving = Callable[[Buffer], Awaitable[tuple[int, Buffer]]]
 
 
 async def _receive(stream: SocketStream, buffer: Buffer | None) -> tuple[bytes, Buffer]:
@@ -239,6 +241,56 @@ def test_foreign_memory_is_held_by_export(scheduler: Scheduler) -> None:
             await near.send_all(b"\1\0\0\0")
             assert await far.recv_into(memoryview(numbers)) == 4
             assert numbers[0] == 1
+
+    scheduler.run(main)
+
+
+def test_foreign_memory_is_free_in_the_hands_of_who_catches(scheduler: Scheduler) -> None:
+    """A failed or cancelled receive holds it no more, although the traceback has the operation."""
+
+    async def main() -> None:
+        async with connected() as (near, far):
+            memory = bytearray(16)
+
+            async def receive() -> None:
+                try:
+                    await far.recv_into(memory)
+                except BaseException:
+                    memory.extend(b"x")
+                    raise
+
+            task = scheduler.spawn(receive)
+            await scheduler.checkpoint()
+            task.cancel()
+            assert (await task.wait()).cancelled
+            task = scheduler.spawn(receive)
+            await scheduler.checkpoint()
+            await far.aclose()
+            assert isinstance((await task.wait()).error, ClosedError)
+            assert len(memory) == 18
+            assert near.fileno() >= 0
+
+    scheduler.run(main)
+
+
+def test_a_move_that_was_cancelled_before_it_began_is_undone(scheduler: Scheduler) -> None:
+    """Handed out, awaited in a task that is cancelled already: the buffer is where it was."""
+
+    async def main() -> None:
+        async with connected() as (near, far):
+            for call in (near.send_buffer, far.recv_into):
+                buffer = Buffer(64)
+
+                async def move(call: Moving = call, buffer: Buffer = buffer) -> None:
+                    op = call(buffer)
+                    task.cancel()
+                    await op
+
+                task = scheduler.spawn(move)
+                assert (await task.wait()).cancelled
+                buffer.write(b"mine again")
+                _, buffer = await near.send_buffer(buffer)
+                await far.recv_exactly(64)
 
     scheduler.run(main)
 

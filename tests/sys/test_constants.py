@@ -28,6 +28,7 @@ YOUNG: dict[str, tuple[int, str]] = {
     "IORING_FEAT_NO_IOWAIT": (131072, "6.15"),
     "IORING_ENTER_NO_IOWAIT": (128, "6.15"),
     "IORING_NOP_INJECT_RESULT": (1, "6.10"),
+    "IORING_OP_SEND_ZC": (47, "6.0"),
     "IORING_OP_FTRUNCATE": (55, "6.9"),
     "STATX_DIOALIGN": (0x2000, "6.1"),
 }

@@ -8,15 +8,32 @@ itself; schedulers bind them to locals anyway.
 from collections.abc import Callable
 
 from uringio._sys.system import System
+from uringio.errors import RingForkedError, WrongThreadError
 
 from .contract import Statistics
 from .op import SPENT, Op
 
-__all__ = ["BoundDriver", "discard"]
+__all__ = ["BoundDriver", "discard", "ring_of_another_thread", "ring_of_the_parent"]
 
 
 def discard(op: Op[object]) -> None:
     """Deliver to nobody: the scheduler has gone."""
+
+
+def ring_of_another_thread() -> Exception:
+    """Build the error for using a ring outside of its thread."""
+    return WrongThreadError(
+        "this io_uring belongs to the thread that made it; from other threads only wake() and the "
+        "loop's thread-safe calls may be used"
+    )
+
+
+def ring_of_the_parent() -> Exception:
+    """Build the error for using a ring in a forked child."""
+    return RingForkedError(
+        "this process was forked while the ring was in use: the ring belongs to the parent. Start "
+        "a new loop in the child"
+    )
 
 
 class BoundDriver:
@@ -68,6 +85,7 @@ class BoundDriver:
     def abandon(self, op: Op[object], /) -> None:
         """See the contract."""
         op.memory = None
+        op.value = None  # of a send too, whose value is there before it starts
         op.state = SPENT
 
     def register(self, fd: int, /) -> None:

@@ -13,6 +13,7 @@ RECV       socket                                     most bytes     - / MSG_*  
 RECV_INTO  socket      writable   (from memory)       bytes          - / MSG_*               count
 SEND       socket      readable   (from memory)       bytes          - / MSG_*               count
 SEND_ALL   socket      readable   (from memory)       bytes          - / MSG_*               None
+SEND_ZC    socket      readable   (from memory)       bytes          - / MSG_*               None
 ACCEPT     listener               sockaddr out or 0                  socklen out or 0 / -    fd
 CONNECT    socket      sockaddr   (from memory)                      its length / -          None
 SHUTDOWN   socket                                     SHUT_*                                 None
@@ -142,12 +143,14 @@ SYMLINK: Final = 29
 LINK: Final = 30
 READ_CACHED: Final = 31
 RECV_LEASE: Final = 32
+SEND_ZC: Final = 33
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
     "event", "sendmsg", "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2",
     "statx", "rename", "unlink", "mkdir", "symlink", "link", "read", "recv",
+    "send_zc",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.

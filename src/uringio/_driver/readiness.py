@@ -238,6 +238,10 @@ def make_readiness_driver(
         else:
             files.start(op)
 
+    def start_copied_send(op: Op[object]) -> None:
+        op.code = SEND_ALL
+        descriptors.start_writer(op)
+
     def start_offload(op: Op[object]) -> None:
         assert isinstance(op, Offload)
         offloads.start(op)
@@ -422,6 +426,7 @@ def make_readiness_driver(
         starts[code] = descriptors.start_reader
     for code in (o.SEND, o.SEND_ALL, o.SENDMSG):
         starts[code] = descriptors.start_writer
+    starts[o.SEND_ZC] = start_copied_send
     for code in FILE_OPERATIONS:
         starts[code] = start_file
     starts[o.RECV_LEASE] = start_lease

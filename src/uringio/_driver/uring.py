@@ -51,15 +51,15 @@ from uringio._sys.errnos import Fate
 from uringio._sys.layouts import SQE_SHORT
 from uringio._sys.memory import BYTES_DATA_OFFSET, pin
 from uringio._sys.system import System
-from uringio.errors import ClosedError, OpError, RingForkedError, WrongThreadError
+from uringio.errors import ClosedError, OpError
 
 from . import op as o
-from .bound import BoundDriver, discard
+from .bound import BoundDriver, discard, ring_of_another_thread, ring_of_the_parent
 from .contract import Deliver, MakeCancelled, Statistics
 from .file_calls import read_inline
 from .leaks import keep_for_ever, leak
 from .offloads import Offloads
-from .op import CANCELLING, DONE, RECV, RECV_LEASE, SEND_ALL, SUBMITTED, Op
+from .op import CANCELLING, DONE, RECV, RECV_LEASE, SEND_ALL, SEND_ZC, SUBMITTED, Op
 from .outcome import (
     finish_cancelled,
     orphan_failure,
@@ -80,6 +80,7 @@ from .uring_rows import (
     PackInto,
 )
 from .uring_settles import SETTLES
+from .zero_copy import ZERO_COPY_BIT, ZeroCopySends, number_of
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -181,6 +182,7 @@ def make_uring_driver(
     clock = system.monotonic_ns
     get_ident = _thread.get_ident
     owner_thread = get_ident()
+    wrong_thread: Callable[[], Exception] = ring_of_another_thread
     heads, settles = HEADS, SETTLES
     # Where a bytes object's storage is an addition away, it needs no call; elsewhere no class
     # matches and every memory goes through `locate`.
@@ -380,7 +382,8 @@ def make_uring_driver(
                     return
             slot = tail
             use = number = use + 1
-            pack(sqes, (slot & sq_mask) << 6, head, fd, off, addr, len_, flags, number)
+            data = number | ZERO_COPY_BIT if op.code == SEND_ZC else number
+            pack(sqes, (slot & sq_mask) << 6, head, fd, off, addr, len_, flags, data)
             if op.state > SUBMITTED:
                 return  # it was to be asked for again, and was cancelled meanwhile
             if tail == slot:
@@ -470,6 +473,8 @@ def make_uring_driver(
                 threads.settle_finished(deliver, settle_slowly)
         elif user_data & _CANCEL_BIT:
             cancel_answered(user_data, res)
+        elif user_data & ZERO_COPY_BIT:
+            stray += not sends.take_in(user_data, res, flags, deliver)
         elif user_data != _USE_NOBODY:
             stray += 1
 
@@ -553,20 +558,22 @@ def make_uring_driver(
             return  # its thread is at work on its memory, or will find it cancelled
         elif op.use in again:
             del again[op.use]
-        elif not withdraw(op.use):
-            push(CANCEL_HEAD, -1, op.use, 0, 0, op.use | _CANCEL_BIT)
+        elif not withdraw(number := number_of(op)):
+            push(CANCEL_HEAD, -1, number, 0, 0, number | _CANCEL_BIT)
+            if op.code == SEND_ZC:
+                sends.abort(op)
             return
         else:
             del in_flight[op.use]
         settle_cancelled(op, None, False, system, make_cancelled)
         deliver(op)
 
-    def withdraw(op_use: int) -> bool:
+    def withdraw(number: int) -> bool:
         """Turn an SQE that the kernel has not seen into a NOP; False if it has."""
         pending = (tail - sq_head[0]) & _U32_MASK
         for index in range(tail - pending, tail):
             slot = index & sq_mask
-            if sqe_words[slot << 3 | 4] == op_use:
+            if sqe_words[slot << 3 | 4] == number:
                 pack(sqes, slot << 6, HEADS[o.NOP], -1, 0, 0, 0, 0, _USE_NOBODY)
                 return True
         return False
@@ -588,12 +595,6 @@ def make_uring_driver(
             *leases.counts(),
         )  # fmt: skip
 
-    def wrong_thread() -> Exception:
-        return WrongThreadError(
-            "this io_uring belongs to the thread that made it; from other threads only wake() and "
-            "the loop's thread-safe calls may be used"
-        )
-
     def retire(make_refusal: Callable[[], Exception]) -> None:
         """Let no closure reach the ring's memory again, whoever still calls one; then free it."""
         nonlocal submit_and_wait, pack, owner_thread, wrong_thread, closed
@@ -612,12 +613,7 @@ def make_uring_driver(
 
     def poison() -> None:
         if not closed:
-            retire(
-                lambda: RingForkedError(
-                    "this process was forked while the ring was in use: the ring belongs to the "
-                    "parent. Start a new loop in the child"
-                )
-            )
+            retire(ring_of_the_parent)
 
     def leave() -> None:
         nonlocal deliver, closed
@@ -672,6 +668,7 @@ def make_uring_driver(
     leases = Leases(buffers, wake)
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
+    sends = ZeroCopySends(system, in_flight, again, settle_slowly)
     arm_wake()
     driver = UringDriver(
         system,

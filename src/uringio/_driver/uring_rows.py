@@ -49,6 +49,7 @@ WRITING_HEADS: Final = {
 # All that keep off that path.
 SLOW_HEADS: Final = WRITING_HEADS | {
     o.RECV_LEASE: sqe_head(k.IORING_OP_RECV, k.IOSQE_BUFFER_SELECT),
+    o.SEND_ZC: sqe_head(k.IORING_OP_SEND_ZC),
 }
 
 CANCEL_HEAD: Final = sqe_head(k.IORING_OP_ASYNC_CANCEL)

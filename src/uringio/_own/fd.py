@@ -2,14 +2,16 @@
 Descriptors with one owner.
 
 An `OwnedFd` is closed once: by `close`, or by whoever `take`s the number out of it.  One that is
-forgotten warns and closes itself; by then nothing can be in flight on it, because operations keep
-their owner alive.
+forgotten closes itself and warns, in development mode with the line that it comes from; by then
+nothing can be in flight on it, because operations keep their owner alive.
 """
 
 import warnings
 from collections.abc import Callable
 
 from uringio.errors import ClosedError
+
+from .sites import site, site_words
 
 __all__ = ["OwnedFd"]
 
@@ -27,12 +29,13 @@ class OwnedFd:
         what: As given.
     """
 
-    __slots__ = ("_close", "_fd", "what")
+    __slots__ = ("_close", "_fd", "_site", "what")
 
     def __init__(self, fd: int, close: Callable[[int], int], what: str) -> None:
         self._fd = fd
         self._close = close
         self.what = what
+        self._site = site()
 
     def __repr__(self) -> str:
         return f"<OwnedFd {self.what} {'closed' if self._fd < 0 else self._fd}>"
@@ -69,7 +72,8 @@ class OwnedFd:
 
     def __del__(self) -> None:
         if self._fd >= 0:
-            text = f"a {self.what} on fd {self._fd} was never closed"
+            where = site_words("opened", self._site)
+            text = f"a {self.what} on fd {self._fd} was never closed{where}"
             try:
                 warnings.warn(text, ResourceWarning, stacklevel=2, source=self)
             finally:

@@ -10,7 +10,6 @@ A piece that comes back goes to the end that is handed out first: its pages are 
 in the processor's cache.
 """
 
-import sys
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from uringio.errors import UsageError
 
 from .buffer import Buffer, BufferLoan
 from .loans import Loan
+from .sites import site, site_words
 
 __all__ = ["SIZE_CLASSES", "Pool", "PoolStatistics"]
 
@@ -73,9 +73,12 @@ class Pool:
         max_bytes: The bound; rounded down to whole slabs. [bytes]
         size_classes: Ascending multiples of 4096. [bytes]
         huge_pages: Ask the system to use them.
+        node: The memory node to take pages from; None: as the system likes.
 
     Raises:
-        ValueError: A class is no multiple of 4096, or *max_bytes* has no room for one slab.
+        ValueError: A class is no multiple of 4096, *max_bytes* has no room for one slab, or *node*
+            is no number of a node.
+        OpError, UnsupportedError: As `Memory.prefer_node`.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Pool:
         size_classes: tuple[int, ...] = SIZE_CLASSES,
         *,
         huge_pages: bool = False,
+        node: int | None = None,
     ) -> None:
         if not size_classes or list(size_classes) != sorted(set(size_classes)):
             raise ValueError(f"size classes ascend, without repeats: {size_classes}")
@@ -97,6 +101,8 @@ class Pool:
             raise ValueError(f"a pool of these classes has at least {self._slab_bytes} bytes")
         self.max_bytes = count * self._slab_bytes
         self.memory = Memory(self.max_bytes)
+        if node is not None:
+            self.memory.prefer_node(node)
         self.has_huge_pages = huge_pages and self.memory.advise_huge()
         self._lock = threading.Lock()
         # A buffer that is dropped comes back wherever the garbage collector happens to run: in any
@@ -129,8 +135,7 @@ class Pool:
             self._out_bytes += wanted
             self._allocated_count += 1
         loan = BufferLoan(self.memory, self.memory.addr + offset, size, self)
-        if sys.flags.dev_mode:
-            loan.site = _site()
+        loan.site = site()
         buffer = Buffer.__new__(Buffer)
         buffer.loan = loan
         buffer.key = loan.key
@@ -230,20 +235,10 @@ class Pool:
         return bool(self._uncut)
 
 
-def _site() -> str | None:
-    """Name the line outside this library that asks for a buffer."""
-    import inspect  # slow to import, and only development mode wants it
-
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("uringio."):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else None
-
-
 def _warn_forgotten(loan: Loan) -> None:
     import warnings
 
-    where = f", allocated at {loan.site}" if loan.site else ""
+    where = site_words("allocated", loan.site)
     warnings.warn(
         f"a pool's buffer of {loan.size} bytes was dropped without release{where}",
         ResourceWarning,

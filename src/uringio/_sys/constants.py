@@ -45,6 +45,7 @@ IORING_OP_MKDIRAT: Final = 37
 IORING_OP_SYMLINKAT: Final = 38
 IORING_OP_LINKAT: Final = 39
 IORING_OP_SOCKET: Final = 45
+IORING_OP_SEND_ZC: Final = 47
 IORING_OP_FTRUNCATE: Final = 55
 
 # --- io_uring_params.flags -----------------------------------------------------------------------

@@ -6,9 +6,13 @@ returns the owner beside the address or says whose it is.
 """
 
 import ctypes
+import errno
 import mmap
+import os
 import sys
 from typing import Final, Protocol, TypeAlias
+
+from uringio.errors import UnsupportedError, op_error
 
 __all__ = [
     "BYTES_DATA_OFFSET",
@@ -18,6 +22,18 @@ __all__ = [
     "memory_at",
     "pin",
 ]
+
+# The number of mbind(2) by `os.uname`; machines that are not here are told that it is missing.
+_NR_MBIND: Final = {
+    "x86_64": 237,
+    "aarch64": 235,
+    "riscv64": 235,
+    "loongarch64": 235,
+    "ppc64le": 259,
+    "s390x": 268,
+}
+_MPOL_PREFERRED: Final = 1
+_NODES_MAX: Final = 1024  # of which a kernel can be built with at most as many
 
 ReadableBuffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -76,6 +92,38 @@ class Memory:
         except OSError:
             return False
         return True
+
+    def prefer_node(self, node: int) -> None:
+        """
+        Have its pages, none of which was touched yet, come from NUMA node *node* while it has any.
+
+        Preferred rather than bound: a bound mapping whose node is full gets its process killed.
+
+        Raises:
+            ValueError: *node* is not from 0 to 1023.
+            OpError: There is no such node (EINVAL), or a filter forbids asking (EPERM).
+            UnsupportedError: The kernel knows nothing of nodes.
+
+        Source: mbind(2), for which C libraries have no function.
+        """
+        if not 0 <= node < _NODES_MAX:
+            raise ValueError(f"a memory node is from 0 to {_NODES_MAX - 1}, not {node}")
+        from .libc import Libc  # which few programs need here
+
+        mask = (1 << node).to_bytes(_NODES_MAX // 8, sys.byteorder)
+        if sys.byteorder == "big":  # it is an array of longs, the lowest first
+            mask = b"".join(mask[at : at + 8] for at in range(len(mask) - 8, -1, -8))
+        number = _NR_MBIND.get(os.uname().machine)
+        result = -errno.ENOSYS
+        if number is not None:
+            mask_addr, _, _keep = pin(mask)
+            result = Libc().syscall(
+                number, self.addr, self.len_bytes, _MPOL_PREFERRED, mask_addr, _NODES_MAX + 1, 0
+            )
+        if result == -errno.ENOSYS:
+            raise UnsupportedError("memory of a NUMA node", "a kernel with CONFIG_NUMA")
+        if result < 0:
+            raise op_error(-result, "mbind", detail=f"node {node}")
 
 
 def memory_at(addr: int, len_bytes: int) -> memoryview:

@@ -36,7 +36,7 @@ _NAMES_COUNT: Final = 64  # in one unit
 _LISTED_COUNT: Final = 2048  # at one go
 _LISTING: Final = -1  # the kind of a unit that lists its folder further
 _AWAY_NS: Final = 50_000_000  # how long a thread works before it reports
-_IDLE_SECONDS: Final = 2.0
+_IDLE_SECONDS = 5.0  # how long threads may take for what they are at when all is over
 _WAIT_SECONDS: Final = 0.05  # how long it waits for work: others may need the thread
 
 

@@ -9,11 +9,21 @@ received.  One op object serves all such receives of a stream, and one all such 
 import weakref
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
 from typing import Final, TypeAlias, TypeVar, cast, overload
 
 from uringio._driver.contract import Driver
-from uringio._driver.op import NEW, READY, RECV_INTO, RECV_LEASE, SEND_ALL, SPENT, Op, Owner
+from uringio._driver.op import (
+    NEW,
+    READY,
+    RECV_INTO,
+    RECV_LEASE,
+    SEND_ALL,
+    SEND_ZC,
+    SPENT,
+    Op,
+    Owner,
+)
 from uringio._driver.sockets import SEND_ALL_FLAGS
 from uringio._own.buffer import Buffer, BufferLoan
 from uringio._own.lease import Lease, LeaseCount
@@ -160,7 +170,7 @@ class Moves:
         fd = self._claim_reader()
         if self._unread:
             return self._copy_unread(part)
-        op: Op[int] = Op(RECV_INTO, fd, len_=part.nbytes, memory=part, owner=self._owner())
+        op = _Lending(RECV_INTO, fd, len_=part.nbytes, memory=part, owner=self._owner())
         op.finish = _Lent(part).take
         op.home = self._driver
         self._last_recv = None
@@ -224,27 +234,70 @@ class Moves:
     def _lease_unread(self, _: object) -> Lease:
         return self._leases.lease(self._take_unread(_LEASE_BYTES))
 
+    @overload
     def send_buffer(
-        self, buffer: Buffer, /, start: int = 0, stop: int | None = None
-    ) -> Awaitable[Moved]:
+        self,
+        buffer: Buffer,
+        /,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        zero_copy: bool = False,
+    ) -> Awaitable[Moved]: ...
+    @overload
+    def send_buffer(
+        self,
+        buffer: bytes,
+        /,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        zero_copy: bool = False,
+    ) -> Awaitable[int]: ...
+    def send_buffer(
+        self,
+        buffer: Buffer | bytes,
+        /,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        zero_copy: bool = False,
+    ) -> Awaitable[Moved] | Awaitable[int]:
         """
         Send bytes *start* to *stop* of *buffer*, counted as a slice counts, all of them.
 
-        The buffer moves into the operation.
+        Args:
+            buffer: A `Buffer`, which moves into the operation, or `bytes`, which never change.
+            start: Where to begin.
+            stop: Where to end.
+            zero_copy: Let the network take the bytes from where they lie.  The operation lasts
+                until the peer has acknowledged all of them, which is when the kernel lets go of the
+                memory; so it pays for large pieces, to peers that are not on this machine (for
+                these the kernel copies all the same).
 
         Returns:
-            How many bytes were sent, and the handle to go on with.
+            For a `Buffer`, how many bytes were sent, and the handle to go on with; for `bytes`,
+            only how many.
 
         Raises:
             UseAfterMoveError, BorrowedError: The buffer is elsewhere, or viewed.
+            TypeError: *buffer* is neither, so that somebody could change it meanwhile.
             ValueError: There is nothing between *start* and *stop*, or 2 GiB and more.
             ClosedError, BusyError, OpError: As `send_all`; the buffer is back under the handle that
                 it came from.
 
-        Cancellation: As `send_all`; the buffer is back under the handle that it came from.
+        Cancellation: As `send_all`; the buffer is back under the handle that it came from.  With
+            *zero_copy*, the connection is aborted (the peer gets a reset) unless the kernel has not
+            begun: it would keep the memory for as long as the peer pleases.  Closing the stream
+            meanwhile does the same.
 
-        Source: send(2).
+        Kernel: *zero_copy* 6.0. Without it, on Unix sockets, where the memory may not be locked,
+            and on the epoll driver the bytes are copied, as without the flag.
+
+        Source: send(2), io_uring_prep_send_zc(3).
         """
+        if not isinstance(buffer, Buffer):
+            return self._send_bytes(buffer, start, stop, zero_copy)
         loan = buffer.loan
         key = buffer.key
         op = self._out_op
@@ -266,11 +319,12 @@ class Moves:
                 stop = loan.size
         size = stop - start
         if size > _TRANSFER_BYTES_MAX:
-            raise ValueError(f"at most {_TRANSFER_BYTES_MAX} bytes go into one send, not {size}")
+            raise _too_large(size)
         loan.key = -key
         loan.state = _LENT
         loan.mover = self._out_ref
         loan.went = "send_buffer"
+        op.code = SEND_ZC if zero_copy else SEND_ALL
         op.state = NEW
         op.error = None
         op.done_bytes = 0
@@ -279,6 +333,24 @@ class Moves:
         op.hold = loan
         op.value = size  # a send has no value of its own; failing clears it
         op.finish = loan.take
+        return op
+
+    def _send_bytes(
+        self, data: object, start: int, stop: int | None, zero_copy: bool
+    ) -> Awaitable[int]:
+        if not isinstance(data, bytes):
+            raise TypeError(f"send_buffer takes a Buffer or bytes, not {type(data).__name__!r}")
+        start, stop = _part(len(data), start, stop)
+        size = stop - start
+        if size > _TRANSFER_BYTES_MAX:
+            raise _too_large(size)
+        fd = self._claim_writer()
+        code = SEND_ZC if zero_copy else SEND_ALL
+        part = data[start:stop]
+        op: Op[int] = Op(code, fd, 0, size, 0, SEND_ALL_FLAGS, part, self._owner())
+        op.home = self._driver
+        op.value = size  # as above
+        self._last_send = op
         return op
 
     @abstractmethod
@@ -296,6 +368,20 @@ class Moves:
     @abstractmethod
     def _owner(self) -> Owner:
         """Return what hears of operations that were cancelled."""
+
+
+class _Lending(Op[int]):
+    """A receive into foreign memory."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Op[int], None, int]:
+        try:
+            return (yield from super().__await__())
+        except BaseException:
+            # The traceback refers to this op, which must not keep its caller's memory pinned.
+            self.finish = None
+            raise
 
 
 class _Lent:
@@ -325,6 +411,10 @@ def arrived(op: Op[T], count: int) -> bytes:
 
 def _ref(mover: Mover) -> weakref.ref[Mover]:
     return weakref.ref(mover)
+
+
+def _too_large(size: int) -> ValueError:
+    return ValueError(f"at most {_TRANSFER_BYTES_MAX} bytes go into one send, not {size}")
 
 
 def _part(size: int, start: int, stop: int | None) -> tuple[int, int]:
