@@ -40,43 +40,38 @@ def cpu_ns_per_message(
     from uringio._driver.op import NEW, RECV_INTO, SPENT, Op
 
     async def by_recv(stream: SocketStream) -> None:
-        for _ in range(messages_count):
-            missing = size
-            while missing:
-                missing -= len(await stream.recv(missing))
+        missing = size * messages_count
+        while missing:
+            missing -= len(await stream.recv())
 
     async def by_lease(stream: SocketStream) -> None:
-        for _ in range(messages_count):
-            missing = size
-            while missing > 0:
-                with await stream.recv_lease() as view:
-                    missing -= len(view)
+        missing = size * messages_count
+        while missing:
+            with await stream.recv_lease() as view:
+                missing -= len(view)
 
     async def by_buffer(stream: SocketStream) -> None:
         buffer = Buffer(size)
-        for _ in range(messages_count):
-            missing = size
-            while missing:
-                count, buffer = await stream.recv_into(buffer)
-                missing -= count
+        missing = size * messages_count
+        while missing:
+            count, buffer = await stream.recv_into(buffer)
+            missing -= count
 
     async def by_new_op(stream: SocketStream) -> None:
         memory, fd = Buffer(size), stream.fileno()
         address = memory.address
-        for _ in range(messages_count):
-            missing = size
-            while missing:
-                op: Op[int] = Op(RECV_INTO, fd, address, size)
-                missing -= await op
+        missing = size * messages_count
+        while missing:
+            op: Op[int] = Op(RECV_INTO, fd, address, size)
+            missing -= await op
 
     async def by_reused_op(stream: SocketStream) -> None:
         memory = Buffer(size)
         op: Op[int] = Op(RECV_INTO, stream.fileno(), memory.address, size)
-        for _ in range(messages_count):
-            missing = size
-            while missing:
-                missing -= await op
-                op.state = NEW
+        missing = size * messages_count
+        while missing:
+            missing -= await op
+            op.state = NEW
         op.state = SPENT
 
     receivers: dict[str, Callable[[SocketStream], Awaitable[None]]] = {

@@ -12,7 +12,7 @@ from uringio._run.entry import checkpoint, run
 from uringio._run.group import TaskGroup
 from uringio._run.scope import CancelScope, Timeout, move_on_after, timeout
 from uringio._run.task import Task
-from uringio.buffers import Buffer, BufferPool, Lease
+from uringio.buffers import Buffer, BufferPool
 from uringio.clock import sleep
 from uringio.errors import (
     BorrowedError,
@@ -71,7 +71,6 @@ __all__ = [
     "EndOfStreamError",
     "Ended",
     "File",
-    "Lease",
     "Listener",
     "MayBlock",
     "OpError",

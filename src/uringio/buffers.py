@@ -6,10 +6,9 @@ from typing import Final
 from uringio._driver import current
 from uringio._driver.op import STALE, Awaited
 from uringio._own.buffer import Buffer
-from uringio._own.lease import Lease
 from uringio._own.pool import SIZE_CLASSES, Pool, PoolStatistics
 
-__all__ = ["Buffer", "BufferPool", "Lease", "PoolStatistics"]
+__all__ = ["Buffer", "BufferPool", "PoolStatistics"]
 
 _DEFAULT_BYTES: Final = 64 << 20
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Final, Self, TypeVar, cast
 
 from uringio._driver.contract import Driver
+from uringio._driver.lease_count import LeaseCount
 from uringio._driver.messages import Ancillary, Credentials, Incoming, Received
 from uringio._driver.op import (
     NEW,
@@ -24,7 +25,6 @@ from uringio._driver.op import (
 )
 from uringio._driver.sockets import SEND_ALL_FLAGS, HasFileno, SocketAddress
 from uringio._own.fd import OwnedFd
-from uringio._own.lease import LeaseCount
 from uringio.errors import BusyError, EndOfStreamError, OpError
 
 from ._closing import close_op, in_flight
