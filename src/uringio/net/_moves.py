@@ -382,6 +382,8 @@ class _Lending(Op[int]):
 
     __slots__ = ()
 
+    finish: Callable[[object], int] | None
+
     def __await__(self) -> Generator[Op[int], None, int]:
         try:
             return (yield from super().__await__())
