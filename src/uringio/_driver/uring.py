@@ -274,7 +274,7 @@ def make_uring_driver(
                     if op.hold is None or res <= 0 or op.state != SUBMITTED:
                         data = pool[start : start + res] if res > 0 else b""
                     else:
-                        bid, data = leases.take(bid, res)
+                        bid, data = leases.take(op, bid, res)
                     slot = buffer_tail & buffer_mask
                     if held_at[slot] != bid:
                         put_buffer(slot, bid)
