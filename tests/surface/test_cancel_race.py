@@ -14,7 +14,7 @@ def test_receives_cancelled_while_bytes_arrive(scheduler: Scheduler) -> None:
     figures = Race(scheduler, COUNT, random.randrange(1 << 32)).run()
     assert figures.receives >= COUNT
     assert figures.cancelled >= 0.29 * COUNT
-    assert min(figures.by_kind[kind] for kind in KINDS) > 0.2 * COUNT
+    assert min(figures.by_kind[kind] for kind in KINDS) > 0.15 * COUNT
 
 
 def test_a_lost_byte_is_seen(backend: str) -> None:
