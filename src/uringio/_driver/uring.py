@@ -48,8 +48,8 @@ from uringio._ring.register import register_ring_fd, unregister_ring_fd
 from uringio._ring.setup import FLAG_LADDER, Ring, queue_init
 from uringio._sys import constants as k
 from uringio._sys.errnos import Fate
-from uringio._sys.layouts import SQE_SHORT
-from uringio._sys.memory import BYTES_DATA_OFFSET, pin
+from uringio._sys.layouts import SQE_SHORT, PackInto
+from uringio._sys.memory import BYTES_DATA_OFFSET, NoClass, pin
 from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError
 
@@ -70,16 +70,9 @@ from .outcome import (
 from .timers import Timers
 from .uring_files import SHAPED, ThreadCalls, shape
 from .uring_leases import Leases, grown
-from .uring_rows import (
-    CANCEL_EVERYTHING,
-    CANCEL_HEAD,
-    HEADS,
-    SLOW_HEADS,
-    WRITING_HEADS,
-    NoClass,
-    PackInto,
-)
+from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
 from .uring_settles import SETTLES
+from .uring_tables import TAG_BIT, UringTables
 from .zero_copy import ZERO_COPY_BIT, ZeroCopySends, number_of
 
 __all__ = ["UringDriver", "make_uring_driver"]
@@ -183,7 +176,7 @@ def make_uring_driver(
     get_ident = _thread.get_ident
     owner_thread = get_ident()
     wrong_thread: Callable[[], Exception] = ring_of_another_thread
-    heads, settles = HEADS, SETTLES
+    heads, settles = HEADS.copy(), SETTLES
     # Where a bytes object's storage is an addition away, it needs no call; elsewhere no class
     # matches and every memory goes through `locate`.
     inline_class: type = bytes if BYTES_DATA_OFFSET is not None else NoClass
@@ -341,7 +334,8 @@ def make_uring_driver(
         head = SLOW_HEADS.get(code, heads[code])
         if head >= 0 and (code != RECV_LEASE or not leases.must_wait(op)):
             addr = op.addr if op.memory is None else locate(op)
-            enqueue(op, head, op.fd, op.off, addr, op.len, op.flags)
+            head, word = tables.fix(head, addr, op.len) if spans else (head, 0)
+            enqueue(op, head, op.fd, op.off, addr, op.len, op.flags, word)
             return
         if code in SHAPED and not threads.must_take(op):
             enqueue(op, *shape(op))
@@ -368,7 +362,14 @@ def make_uring_driver(
             deliver(op)
 
     def enqueue(
-        op: Op[object], head: int, fd: int, off: int, addr: int, len_: int, flags: int
+        op: Op[object],
+        head: int,
+        fd: int,
+        off: int,
+        addr: int,
+        len_: int,
+        flags: int,
+        word: int = 0,
     ) -> None:
         """Submit *op*, packed as the arguments say; for the second time, if it is in `again`."""
         nonlocal tail, use, resubmitted_count
@@ -384,6 +385,8 @@ def make_uring_driver(
             use = number = use + 1
             data = number | ZERO_COPY_BIT if op.code == SEND_ZC else number
             pack(sqes, (slot & sq_mask) << 6, head, fd, off, addr, len_, flags, data)
+            if word:
+                sqe_words[(slot & sq_mask) << 3 | 5] = word
             if op.state > SUBMITTED:
                 return  # it was to be asked for again, and was cancelled meanwhile
             if tail == slot:
@@ -475,6 +478,8 @@ def make_uring_driver(
             cancel_answered(user_data, res)
         elif user_data & ZERO_COPY_BIT:
             stray += not sends.take_in(user_data, res, flags, deliver)
+        elif user_data & TAG_BIT:
+            stray += not tables.released(user_data)
         elif user_data != _USE_NOBODY:
             stray += 1
 
@@ -607,6 +612,7 @@ def make_uring_driver(
         pack = cast("PackInto", refuse)
         owner_thread = -1  # no thread has this number
         wrong_thread = make_refusal
+        tables.retire()
         ring.close()
         system.close(wake_read_fd)
         system.close(wake_write_fd)
@@ -669,6 +675,8 @@ def make_uring_driver(
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
     sends = ZeroCopySends(system, in_flight, again, settle_slowly)
+    tables = UringTables(ring, heads, in_flight, flush, cancel)
+    spans = tables.spans
     arm_wake()
     driver = UringDriver(
         system,
@@ -687,5 +695,5 @@ def make_uring_driver(
         leave=leave,
         close=close,
     )
-    driver.ring = ring
+    driver.ring, driver.tables = ring, tables
     return driver
