@@ -1,6 +1,7 @@
 # make run     serve a folder over HTTP, to see the library work
 # make test    every test, on $(PYTHON)
 # make check   format, lint, types, architecture, tests
+# make crashlab  misuse the library a thousand times (ARGS=--control: without it)
 # make bench   measure; bench/README.md explains the figures
 # make clean   remove environments, caches and build results
 #
@@ -25,7 +26,7 @@ PY := $(ENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CODE := src tests tools fuzz bench
 
-.PHONY: run test check style types arch bench build clean
+.PHONY: run test check style types arch crashlab bench build clean
 
 run: $(ENV)/.run
 	@echo "Serving $(DIR) at http://$(HOST):$(PORT)/ (open it in a browser; Ctrl-C stops it)"
@@ -47,6 +48,9 @@ types: $(ENV)/.dev
 
 arch: $(ENV)/.test
 	$(PY) -m pytest -q tests/arch
+
+crashlab: $(ENV)/.test
+	$(PY) tools/crashlab.py $(ARGS)
 
 bench: $(ENV)/.bench
 	$(PY) -m bench.import_time
