@@ -97,9 +97,10 @@ class BufferPool(Pool):
             async with pool.registered():
                 n, buf = await file.read_into(buf, 0)
 
-        Meanwhile `File.read_into` and `write_from` of its buffers spare the kernel looking up and
-        pinning their pages, in this loop.  All pages of the pool are real and locked meanwhile, so
-        make it no larger than needed.  A forked child is not affected: it gets copies of the pages.
+        Meanwhile `File.read_into` and `write_from` of its buffers, and `SocketStream.send_buffer`
+        with ``zero_copy``, spare the kernel looking up and pinning their pages, in this loop.  All
+        pages of the pool are real and locked meanwhile, so make it no larger than needed.  A forked
+        child is not affected: it gets copies of the pages.
 
         The block's value says whether it is registered: False on other backends, where nothing
         changes.

@@ -2,12 +2,14 @@
 
 import os
 import random
+import struct
 from pathlib import Path
 
 import pytest
 
 from tests.fresh import FreshPython
 from tests.kernel import uring_refusal
+from tests.surface.pairs import connected
 from tests.surface.schedulers import Scheduler
 from uringio import BufferPool, files
 from uringio._driver import current
@@ -94,6 +96,41 @@ def test_direct_reads_are_fixed(scheduler: Scheduler, tmp_path: Path) -> None:
             assert foreign.read() == data[4096:8192]
             assert not opcodes() & FIXED
             foreign.release()
+
+    scheduler.run(main)
+
+
+def test_sends_without_a_copy_are_fixed(scheduler: Scheduler) -> None:
+    """The bytes arrive, by the registration where there is one, before, in and behind the block."""
+
+    async def main() -> None:
+        pool, data = BufferPool(2 * MIB), random.randbytes(100_000)
+        async with connected() as (near, far):
+            buffer = await pool.acquire(100_000)
+            buffer.write(data)
+
+            async def send(start: int) -> None:
+                nonlocal buffer
+                task = scheduler.spawn(far.recv_exactly, 100_000 - start)
+                sent, buffer = await near.send_buffer(buffer, start, zero_copy=True)
+                assert sent == 100_000 - start
+                assert await task.result() == data[start:]
+
+            await send(0)
+            async with pool.registered() as registered:
+                await send(0)
+                if registered:
+                    forget_opcodes()
+                await send(5000)
+                if registered:
+                    driver = current.driver()
+                    assert isinstance(driver, UringDriver)
+                    sqes = driver.ring.sqes
+                    heads = {bytes(sqes[at : at + 4]) for at in range(0, len(sqes), 64)}
+                    fixed = (k.IORING_OP_SEND_ZC, 0, k.IORING_RECVSEND_FIXED_BUF)
+                    assert struct.pack("=BBH", *fixed) in heads
+            await send(17)
+            buffer.release()
 
     scheduler.run(main)
 

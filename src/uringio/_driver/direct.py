@@ -12,7 +12,7 @@ What must never happen is that a request meets the next file in its slot, so:
 """
 
 import warnings
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from uringio._sys.memory import ReadableBuffer
 from uringio.errors import ClosedError
@@ -22,7 +22,6 @@ from .op import DIRECT, INSTALL, OPERATION_NAMES, Op
 __all__ = ["Direct", "FileTable", "FixedFd"]
 
 T_co = TypeVar("T_co", covariant=True)
-_NO_SLOT: Final = -1
 
 
 class FileTable(Protocol):
@@ -62,7 +61,7 @@ class FixedFd:
     @property
     def closed(self) -> bool:
         """Whether it was closed, or its ring has gone."""
-        return self._slot < 0 or self._table.generation(self._slot) != self._generation
+        return self._table.generation(self._slot) != self._generation
 
     @property
     def slot(self) -> int:
@@ -83,7 +82,6 @@ class FixedFd:
         """
         if not self.closed:
             self._table.drop(self)
-            self._slot = _NO_SLOT
 
     def __del__(self) -> None:
         if not self.closed:

@@ -4,7 +4,8 @@ What is registered with a ring: memory, and descriptors.
 **Memory.**  A transfer names its memory by address, and the kernel looks up and pins the pages each
 time.  Pages that are registered are pinned once; READ_FIXED and WRITE_FIXED find them by an index.
 So every READ and WRITE whose memory lies in a registered span becomes one of these on its way down,
-and nobody above needs to know.  As long as nothing is registered, a WRITE takes the short way.
+a SEND_ZC gets its flag for the same, and nobody above needs to know.  As long as nothing is
+registered, a WRITE takes the short way.
 
 A span is withdrawn for new requests at once, and for the kernel when the last request that uses it
 has ended.  The kernel tells by a completion: a registration carries a tag, which is its
@@ -50,6 +51,7 @@ _FILES_MAX: Final = 256
 _FIXED_HEADS: Final = {
     sqe_head(k.IORING_OP_READ): sqe_head(k.IORING_OP_READ_FIXED),
     sqe_head(k.IORING_OP_WRITE): sqe_head(k.IORING_OP_WRITE_FIXED),
+    sqe_head(k.IORING_OP_SEND_ZC): sqe_head(k.IORING_OP_SEND_ZC, 0, k.IORING_RECVSEND_FIXED_BUF),
 }
 _REMEDY: Final = (
     "Registered memory counts as locked: raise the limit (ulimit -l, RLIMIT_MEMLOCK), give the "
@@ -196,15 +198,15 @@ class UringTables:
         Register a file; *fd* stays the caller's.
 
         Raises:
-            OpError: The kernel refused: EBADF, or EMFILE where the table is full.
+            UsageError: The table is full.
+        OpError: The kernel refused, such as EBADF.
         """
         self._require_ring()
         if not self._generations:
             register_files(self._ring, [-1] * _FILES_MAX)
             self._generations = [0] * _FILES_MAX
             self._slots = list(range(_FILES_MAX - 1, -1, -1))
-        while self._forgotten:
-            self._empty(self._forgotten.popleft())
+        self._empty_forgotten()
         if not self._slots:
             raise UsageError(f"a ring has room for {_FILES_MAX} direct descriptors")
         register_files_update(self._ring, self._slots[-1], [fd])
@@ -217,13 +219,20 @@ class UringTables:
         for op in list(self._in_flight.values()):
             if isinstance(op, Direct) and op.file is file:
                 self._cancel(op, ClosedError(f"{file!r} was closed by another task meanwhile"))
-        self._flush()
-        self._empty(slot)
-
-    def _empty(self, slot: int) -> None:
-        register_files_update(self._ring, slot, [-1])
         self._generations[slot] += 1
-        self._slots.append(slot)
+        self._forgotten.append(slot)
+        self._empty_forgotten()
+
+    def _empty_forgotten(self) -> None:
+        """Empty the slots that nobody has, once the kernel has all that was packed for them."""
+        self._flush()
+        if self._ring.sq_head[0] != self._ring.sq_tail[0]:
+            return  # it is short of memory; what it has not taken must find these slots as they are
+        while self._forgotten:
+            slot = self._forgotten[0]
+            register_files_update(self._ring, slot, [-1])
+            self._forgotten.popleft()
+            self._slots.append(slot)
 
     def forget(self, slot: int) -> None:
         """See `FileTable`."""

@@ -98,6 +98,7 @@ IORING_SQ_TASKRUN: Final = 1 << 2
 
 # --- per-operation flags -------------------------------------------------------------------------
 IORING_RECVSEND_POLL_FIRST: Final = 1 << 0
+IORING_RECVSEND_FIXED_BUF: Final = 1 << 2
 IORING_ACCEPT_MULTISHOT: Final = 1 << 0
 IORING_POLL_ADD_MULTI: Final = 1 << 0
 IORING_FSYNC_DATASYNC: Final = 1 << 0
