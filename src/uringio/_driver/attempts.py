@@ -73,6 +73,8 @@ def make_attempts(system: System, adopt: Callable[[int], None]) -> list[Attempt]
     scratch = system.allocate(RECV_BYTES_MAX)  # for receives with flags, which read(2) has not
 
     def attempt_recv(op: Op[object]) -> int:
+        if isinstance(op.value, bytes):  # a signal handler raised behind the attempt before
+            return len(op.value)
         size = op.len if 0 < op.len < RECV_BYTES_MAX else RECV_BYTES_MAX
         if op.flags:
             res = recv(op.fd, scratch.addr, size, op.flags)
@@ -80,11 +82,11 @@ def make_attempts(system: System, adopt: Callable[[int], None]) -> list[Attempt]
                 op.value = scratch.slices[: min(res, size)]  # MSG_TRUNC tells more than it wrote
             return res
         try:
-            data = read_bytes(op.fd, size)
+            # `map`, so that no call of ours stands between reading and storing: see `readiness`.
+            (op.value,) = map(read_bytes, (op.fd,), (size,))
         except OSError as error:
             return -(error.errno or errno.EIO)
-        op.value = data
-        return len(data)
+        return len(op.value)
 
     def attempt_recv_into(op: Op[object]) -> int:
         return recv(op.fd, op.addr, op.len, op.flags)

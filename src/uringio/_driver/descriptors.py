@@ -225,13 +225,8 @@ class Descriptors:
 
     def start_connect(self, op: Op[object]) -> None:
         """Begin to connect."""
-        res = start_connecting(self._system, op)
-        if res == -errno.EINPROGRESS:
-            self._wait(op, self.describe(op.fd).writers)
-        elif res == -errno.EAGAIN:
+        if not self._try_connect(op):
             self.congested.append(op)
-        else:
-            self.finish(op, res)
 
     def start_poll(self, op: Op[object]) -> None:
         """Ask for the present state, or wait for it to change."""
@@ -287,10 +282,9 @@ class Descriptors:
         """Go on with what no edge will tell of."""
         for _ in range(len(self.unfinished)):
             self.serve_writers(self.unfinished.popleft())
-        waiting = self.congested[:]
-        self.congested.clear()
-        for op in waiting:
-            self.start_connect(op)
+        for op in self.congested[:]:
+            if (op.state != SUBMITTED or self._try_connect(op)) and op in self.congested:
+                self.congested.remove(op)
 
     def recv_failed(self, descriptor: Descriptor, op: Op[object], error: OSError) -> None:
         """Take what a read for *op*, the first reader, raised."""
@@ -339,6 +333,17 @@ class Descriptors:
         if descriptor is not None and descriptor.exact and op.code != o.ACCEPT:
             descriptor.dry = 0 < res < size and not op.flags and op.code != o.RECVMSG
         self.finish(op, res)
+        return True
+
+    def _try_connect(self, op: Op[object]) -> bool:
+        """Begin to connect; False if a Unix listener's queue is full."""
+        res = start_connecting(self._system, op)
+        if res == -errno.EAGAIN:
+            return False
+        if res == -errno.EINPROGRESS:
+            self._wait(op, self.describe(op.fd).writers)
+        else:
+            self.finish(op, res)
         return True
 
     def _try_writer(self, op: Op[object]) -> bool:

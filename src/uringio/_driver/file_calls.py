@@ -58,30 +58,32 @@ class FileCalls:
         wake: Wakes the driver; called in workers.
 
     Attributes:
+        closes: CLOSE ops that were kept back.
         finished: Use and result of calls that have ended and are not settled yet.
+        running: The ops, by use, whose calls have not been settled.
     """
 
     def __init__(self, system: System, wake: Callable[[], None]) -> None:
         self._system = system
         self._wake = wake
         self._workers = Workers(system)
-        self._running: dict[int, Op[object]] = {}
+        self.running: dict[int, Op[object]] = {}
         self._left: dict[int, int] = {}  # use of an open that nobody waits for -> its folder
         self._duplicates: dict[int, int] = {}  # use -> a descriptor of the call's own
-        self._closes: list[Op[object]] = []
+        self.closes: list[Op[object]] = []
         self._deserted = False
         self._lock = threading.Lock()  # of who says that nothing is taken any more, and who brings
         self.finished: deque[tuple[int, int]] = deque()
 
     def __len__(self) -> int:
-        return len(self._running) + len(self._closes)
+        return len(self.running) + len(self.closes)
 
     def __contains__(self, op: Op[object]) -> bool:
-        return op.use in self._running or op in self._closes
+        return op.use in self.running or op in self.closes
 
     def start(self, op: Op[object]) -> None:
         """Have a worker carry *op* out; its memory stands at ``op.addr``."""
-        self._running[op.use] = op
+        self.running[op.use] = op
         # The thread's own: an open may end before its call does.
         kept = (op.memory, op.hold) if op.code in _OPENS else None
         self._workers.start(lambda use=op.use: self._work(op, use, kept))  # type: ignore[misc]
@@ -102,7 +104,7 @@ class FileCalls:
     def keep_back(self, op: Op[object]) -> bool:
         """Keep a CLOSE back if a call is in flight on its descriptor."""
         if op.fd in self._busy():
-            self._closes.append(op)
+            self.closes.append(op)
             return True
         return False
 
@@ -113,36 +115,44 @@ class FileCalls:
         Opening a FIFO, or a file on a device that hangs, may take for ever, and writes to no memory
         of ours.
         """
-        if op.code not in _OPENS or op.use not in self._running:
+        if op.code not in _OPENS or op.use not in self.running:
             return False
-        del self._running[op.use]
+        del self.running[op.use]
         self._left[op.use] = op.fd
         return True
 
-    def take_finished(self) -> list[tuple[Op[object], int]]:
-        """Return the ops whose calls have ended, with their results, oldest first."""
-        taken: list[tuple[Op[object], int]] = []
-        while self.finished:
-            use, res = self.finished.popleft()
-            op = self._running.pop(use, None)
-            if op is not None:
-                taken.append((op, res))
-            elif self._left.pop(use, None) is not None and res >= 0:
-                self._system.close(res)
-        return taken
+    def settle_finished(self, settle: Callable[[Op[object], int], object]) -> None:
+        """
+        Give each op whose call has ended to *settle*, with its result, oldest first.
 
-    def take_closes(self) -> list[Op[object]]:
-        """Return the CLOSE ops whose descriptor nobody uses any more."""
-        if not self._closes:
-            return []
-        busy = self._busy()
-        free = [op for op in self._closes if op.fd not in busy]
-        self._closes = [op for op in self._closes if op.fd in busy]
-        return free
+        *settle* takes it out of `running` where it is settled for good, which no signal handler may
+        come between; an op that is still there when a handler has raised is given to it once more.
+        """
+        finished = self.finished
+        while finished:
+            use, res = finished[0]
+            if use in self.running:
+                settle(self.running[use], res)
+            elif use in self._left:
+                # Whoever raises in between leaves a descriptor open rather than closes one twice.
+                del self._left[use], finished[0]
+                if res >= 0:
+                    self._system.close(res)
+                continue
+            del finished[0]
+
+    def free_close(self) -> Op[object] | None:
+        """Return a CLOSE op whose descriptor nobody uses any more, if there is one; it stays."""
+        if self.closes:
+            busy = self._busy()
+            for op in self.closes:
+                if op.fd not in busy:
+                    return op
+        return None
 
     def ops(self) -> list[Op[object]]:
         """Return every op that is in flight here."""
-        return [*self._running.values(), *self._closes]
+        return [*self.running.values(), *self.closes]
 
     def desert(self) -> int:
         """
@@ -158,9 +168,9 @@ class FileCalls:
         return len(self)
 
     def _busy(self) -> set[int]:
-        busy = {running.fd for running in self._running.values()}
+        busy = {running.fd for running in self.running.values()}
         busy.update(self._left.values())
-        return busy.union(op.len for op in self._running.values() if op.code in _TWO_FOLDERS)
+        return busy.union(op.len for op in self.running.values() if op.code in _TWO_FOLDERS)
 
     def _work(self, op: Op[object], use: int, _kept: object) -> None:
         duplicate = self._duplicates.pop(use, -1)

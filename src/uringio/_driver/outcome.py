@@ -15,6 +15,7 @@ from typing import Final
 from uringio._sys.system import System
 from uringio.errors import OpError, op_error
 
+from .attempts import VALUED
 from .contract import MakeCancelled
 from .messages import Incoming, Received
 from .op import (
@@ -35,6 +36,7 @@ __all__ = [
     "settle_cancelled",
     "settle_done_as_cancelled",
     "settle_failed",
+    "settle_succeeded",
 ]
 
 # What a request answers because it was cancelled, or because it had not begun: nobody's news.
@@ -101,6 +103,15 @@ def orphan_failure(op: Op[object], number: int) -> None:
     """Tell the owner of a cancelled op what the kernel refused, as a positive errno."""
     if op.owner is not None and number not in _NO_NEWS:
         op.owner.orphan(op, op_error(number, OPERATION_NAMES[op.code], op.fd, op.done_bytes))
+
+
+def settle_succeeded(op: Op[object], res: int) -> None:
+    """End *op*, whose memory is the kernel's no more, with a result from 0 up."""
+    if op.code in VALUED:
+        op.value = res
+    op.memory = None
+    op.hold = None
+    op.state = DONE
 
 
 def settle_failed(op: Op[object], number: int) -> None:

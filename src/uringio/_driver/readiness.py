@@ -8,6 +8,11 @@ tried* (`uringio._driver.attempts`).  Queues and the rule that spares attempts a
 Cancelling is immediate, since nothing of an op is in the kernel: it is taken out of its queue.
 Operations on files are different: a thread may be at work on them (`file_calls`).
 
+Signal handlers and finalizers run behind the calls that are made here, and may raise; not between
+operators.  What is read for a RECV is stored by the operators that read it, and an op leaves its
+table where it is delivered.  The result of another call that a handler raises right behind of is
+lost: the count of a RECV_INTO, an accepted descriptor.
+
 One batch of edges per turn, and each op is attempted once in it, so a busy descriptor keeps neither
 timers nor other descriptors waiting.
 """
@@ -29,7 +34,14 @@ from .descriptors import Descriptor, Descriptors, Poller
 from .file_calls import FILE_OPERATIONS, FileCalls, open_inline, read_inline
 from .offloads import Offloads
 from .op import CANCELLING, DONE, OPENAT2, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
-from .outcome import orphan_failure, settle_cancelled, settle_done_as_cancelled
+from .outcome import (
+    finish_cancelled,
+    orphan_failure,
+    settle_cancelled,
+    settle_done_as_cancelled,
+    settle_failed,
+    settle_succeeded,
+)
 from .timers import Timers
 
 __all__ = ["make_readiness_driver"]
@@ -90,6 +102,7 @@ def make_readiness_driver(
     serve_pollers = descriptors.serve_pollers
     timers = Timers()
     events: set[Op[object]] = set()
+    cancelling: dict[int, Op[object]] = {}
     nops: deque[Op[object]] = deque()
     starts: list[Callable[[Op[object]], object]] = []
     use = waits = turns = stray = 0
@@ -102,6 +115,7 @@ def make_readiness_driver(
         nonlocal use
         code = op.code
         if code == RECV:
+            op.value = None
             descriptor = find(op.fd)
             if descriptor is not None and descriptor.dry and not op.flags:
                 use += 1
@@ -153,7 +167,7 @@ def make_readiness_driver(
         if departed:
             descriptors.unwatch_departed()
         seconds = -1.0
-        if deadline_ns == 0 or woken or nops or unfinished or suspect:
+        if deadline_ns == 0 or woken or nops or unfinished or suspect or cancelling:
             seconds = 0.0
         else:
             timer_ns = timers.next_deadline_ns()
@@ -166,6 +180,9 @@ def make_readiness_driver(
                 seconds = _CONGESTED_SECONDS
         waits += 1
         try:
+            if suspect:
+                descriptors.serve_everybody()
+                suspect = False
             for fd, bits in wait(seconds, _BATCH_COUNT_MAX):
                 descriptor = find(fd)
                 if descriptor is None:
@@ -186,13 +203,15 @@ def make_readiness_driver(
                         if op.code == RECV and not op.flags and len(readers) == 1:
                             size = op.len if 0 < op.len < RECV_BYTES_MAX else RECV_BYTES_MAX
                             try:
-                                data = read(fd, size)
+                                # No call of ours, behind which a handler might raise, stands
+                                # between reading and storing.
+                                (op.value,) = map(read, (fd,), (size,))
                             except OSError as error:
                                 descriptors.recv_failed(descriptor, op, error)
                             else:
-                                op.value = data
+                                data = op.value
                                 op.state = DONE
-                                readers.clear()
+                                del readers[0]
                                 deliver(op)
                                 if descriptor.exact and 0 < len(data) < size:
                                     descriptor.dry = True
@@ -205,15 +224,14 @@ def make_readiness_driver(
                 # it is cleared, and that work is looked at after.
                 system.drain(wake_read_fd)
                 woken = False
-            if suspect:
-                descriptors.serve_everybody()
-                suspect = False
+            if unfinished or congested:
+                descriptors.serve_postponed()
         except BaseException:
             # A signal handler's, say: the rest of the batch is lost, and edges come only once.
             suspect = True
             raise
-        if unfinished or congested:
-            descriptors.serve_postponed()
+        if cancelling:
+            go_on_with_cancelling()
         if nops:
             settle_nops()
         if timers:
@@ -221,7 +239,9 @@ def make_readiness_driver(
         if offloads.finished:
             offloads.settle_finished(deliver)
         if files.finished:
-            settle_files()
+            files.settle_finished(settle_file)
+        if files.closes:
+            settle_closes()
 
     # --- beginning -------------------------------------------------------------------------------
 
@@ -251,35 +271,52 @@ def make_readiness_driver(
         deliver(op)
 
     def start_lease(op: Op[object]) -> None:
+        op.value = None
         op.code = RECV  # the bytes are its value's own, so there is nothing to lease
         descriptors.start_reader(op)
 
     # --- ending ----------------------------------------------------------------------------------
 
-    def finish(op: Op[object], res: int) -> None:
+    def settle(op: Op[object], res: int) -> None:
         """End an op that may have been cancelled while nobody could stop it."""
-        if op.state == CANCELLING:
+        if op.state == SUBMITTED and res >= 0:
+            settle_succeeded(op, res)
+        elif op.state == SUBMITTED:
+            settle_failed(op, -res)
+        elif op.state == CANCELLING:
             if res < 0:
                 orphan_failure(op, -res)
             settle_cancelled(op, res, res >= 0, system, make_cancelled)
-            deliver(op)
-        else:
-            descriptors.finish(op, res)
+        else:  # but for the end of it: a signal handler raised meanwhile
+            finish_cancelled(op, make_cancelled)
 
     def finish_close(op: Op[object]) -> None:
         descriptors.depart_closing(op.fd)
-        finish(op, descriptors.attempts[op.code](op))
+        res = 0  # what it is for good, should a signal handler raise: never closed twice
+        try:
+            res = descriptors.attempts[o.CLOSE](op)
+        finally:
+            settle(op, res)
+            if op in files.closes:
+                files.closes.remove(op)
+            deliver(op)
 
     def settle_nops() -> None:
-        for _ in range(len(nops)):
-            descriptors.finish(nops.popleft(), 0)
+        while nops:
+            op = nops[0]
+            if op.state == SUBMITTED:
+                descriptors.finish(op, 0)
+            del nops[0]
 
-    def settle_files() -> None:
-        for op, res in files.take_finished():
-            if op.code in o.MAKES_DESCRIPTOR and res >= 0:
-                descriptors.forget(res)  # whatever had this number before
-            finish(op, res)
-        for op in files.take_closes():
+    def settle_file(op: Op[object], res: int) -> None:
+        if op.code in o.MAKES_DESCRIPTOR and res >= 0 and op.state == SUBMITTED:
+            descriptors.forget(res)  # whatever had this number before
+        settle(op, res)
+        del files.running[op.use]
+        deliver(op)
+
+    def settle_closes() -> None:
+        while (op := files.free_close()) is not None:
             finish_close(op)
 
     def fire(op: Op[object]) -> None:
@@ -307,14 +344,10 @@ def make_readiness_driver(
         if get_ident() != owner_thread:
             raise wrong_thread()
         if op.state == SUBMITTED:
+            cancelling[op.use] = op  # until it is through: a signal handler may raise in between
             op.state = CANCELLING
             op.error = reason
-            if op not in files:
-                withdraw(op)
-            elif not files.leave(op):
-                return True
-            settle_cancelled(op, None, False, system, make_cancelled)
-            deliver(op)
+            go_on_cancelling(op, op.use)
             return True
         if op.state == CANCELLING:
             if reason is None:
@@ -325,17 +358,46 @@ def make_readiness_driver(
             return True
         return False
 
-    def withdraw(op: Op[object]) -> None:
+    def go_on_with_cancelling() -> None:
+        """End what a signal handler's exception has left in the middle of its cancelling."""
+        for number, op in list(cancelling.items()):
+            if op.use != number and op.use:  # it has ended, and is used anew
+                del cancelling[number]
+            elif number in cancelling:
+                go_on_cancelling(op, number)
+
+    def go_on_cancelling(op: Op[object], number: int) -> None:
+        """End the use *number* of *op*, which is being cancelled; may be done again."""
         if op.code == o.TIMEOUT:
-            timers.remove(op)
+            if op.use:
+                op.use = 0
+                timers.dead_count += 1
+            timers.tidy()
         elif op.code == o.OFFLOAD:
             offloads.abandon(op)
         elif op.code == o.EVENT:
             events.discard(op)
         elif op.code == o.NOP:
-            nops.remove(op)
-        else:
+            if op in nops:
+                nops.remove(op)
+        elif op.code == o.CLOSE and op not in files:
+            # Its submission was broken off before it was carried out, which it must be.
+            del cancelling[number]
+            finish_close(op)
+            return
+        elif op not in files:
             descriptors.withdraw(op)
+        elif not files.leave(op):
+            del cancelling[number]
+            return
+        if op.state == CANCELLING:
+            # A handler that raised behind a read has left there what was read.
+            data = op.value if op.code == RECV else None
+            settle_cancelled(op, data, data is not None, system, make_cancelled)
+        else:  # but for the end of it
+            finish_cancelled(op, make_cancelled)
+        del cancelling[number]
+        deliver(op)
 
     def wake() -> None:
         nonlocal woken

@@ -17,33 +17,44 @@ __all__ = ["Timers"]
 
 
 class Timers:
-    """The TIMEOUT ops of one driver: ``op.off`` is the deadline, ``op.use`` tells uses apart."""
+    """
+    The TIMEOUT ops of one driver: ``op.off`` is the deadline, ``op.use`` tells uses apart.
+
+    Attributes:
+        dead_count: Entries whose ops are not in flight any more.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Op[object]]] = []  # deadline, use, op
-        self._dead_count = 0
+        self.dead_count = 0
 
     def __len__(self) -> int:
-        return len(self._heap) - self._dead_count
+        return len(self._heap) - self.dead_count
 
     def add(self, op: Op[object]) -> None:
         """Watch ``op.off``, a time on the driver's clock, in nanoseconds."""
         heapq.heappush(self._heap, (op.off, op.use, op))
 
-    def remove(self, op: Op[object]) -> None:
-        """Forget the op's current use, which must be in the heap."""
-        op.use = 0
-        self._dead_count += 1
-        if self._dead_count > 64 and self._dead_count * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[1] == entry[2].use]
-            heapq.heapify(self._heap)
-            self._dead_count = 0
+    def tidy(self) -> None:
+        """
+        Drop the entries of cancelled ops, once they are many.
+
+        Who cancels one sets its ``use`` to 0 and counts it in `dead_count`, in one go: between
+        operators no signal handler runs.
+        """
+        heap = self._heap
+        if self.dead_count > 64 and self.dead_count * 2 > len(heap):
+            live = [entry for entry in heap if entry[1] == entry[2].use]
+            heapq.heapify(live)
+            # A handler may have cancelled others meanwhile.
+            self.dead_count -= len(heap) - len(live)
+            heap[:] = live
 
     def next_deadline_ns(self) -> int | None:
         """Return the nearest deadline, or None."""
         heap = self._heap
         while heap and heap[0][1] != heap[0][2].use:
-            self._dead_count -= 1
+            self.dead_count -= 1
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
@@ -57,14 +68,15 @@ class Timers:
             if use == op.use:
                 op.use = 0
                 op.state = DONE
-                self._dead_count += 1
+                self.dead_count += 1
                 deliver(op)
-            self._dead_count -= 1
-            heapq.heappop(heap)
+            else:
+                self.dead_count -= 1
+                heapq.heappop(heap)
 
     def take_all(self) -> list[Op[object]]:
         """Empty the heap and return the live ops."""
         live = [op for _, use, op in self._heap if use == op.use]
         self._heap.clear()
-        self._dead_count = 0
+        self.dead_count = 0
         return live

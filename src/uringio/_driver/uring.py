@@ -169,6 +169,9 @@ def make_uring_driver(
     use = _USE_FIRST
     # Taken out of `in_flight` to be asked for anew: cut short, interrupted, or without a buffer.
     again: dict[int, Op[object]] = {}
+    # Being cancelled, until that is through: a signal handler may break it off.
+    ending: dict[int, Op[object]] = {}
+    asking = False
     events: set[Op[object]] = set()
     cancel_tries: dict[int, int] = {}
     timers = Timers()
@@ -221,7 +224,7 @@ def make_uring_driver(
             raise wrong_thread()
         turns += 1
         wait_count, timeout_ns = 1, None
-        if deadline_ns == 0 or storage or offloads.finished:
+        if deadline_ns == 0 or storage or ending or asking or offloads.finished:
             wait_count = 0
         else:
             timer_ns = timers.next_deadline_ns()
@@ -264,7 +267,7 @@ def make_uring_driver(
                     if op.hold is None or res <= 0 or op.state != SUBMITTED:
                         data = pool[start : start + res] if res > 0 else b""
                     else:
-                        bid, data = leases.take(bid, res)
+                        bid, data = leases.take(op, bid, res)
                     slot = buffer_tail & buffer_mask
                     if held_at[slot] != bid:
                         put_buffer(slot, bid)
@@ -308,7 +311,7 @@ def make_uring_driver(
         storage.clear()
 
         publish_buffers(buffer_tail)
-        if again:
+        if again or ending:
             ask_again()
         if timers:
             timers.expire(clock(), deliver)
@@ -334,8 +337,8 @@ def make_uring_driver(
         head = SLOW_HEADS.get(code, heads[code])
         if head >= 0 and (code != RECV_LEASE or not leases.must_wait(op)):
             addr = op.addr if op.memory is None else locate(op)
-            head, word = tables.fix(head, addr, op.len) if spans else (head, 0)
-            enqueue(op, head, op.fd, op.off, addr, op.len, op.flags, word)
+            head, w5 = tables.fix(head, addr, op.len) if tables.spans else (head, 0)
+            enqueue(op, head, op.fd, op.off, addr, op.len, op.flags, w5)
             return
         if code in SHAPED and not threads.must_take(op):
             enqueue(op, *shape(op))
@@ -362,14 +365,7 @@ def make_uring_driver(
             deliver(op)
 
     def enqueue(
-        op: Op[object],
-        head: int,
-        fd: int,
-        off: int,
-        addr: int,
-        len_: int,
-        flags: int,
-        word: int = 0,
+        op: Op[object], head: int, fd: int, off: int, addr: int, len_: int, flags: int, w5: int = 0
     ) -> None:
         """Submit *op*, packed as the arguments say; for the second time, if it is in `again`."""
         nonlocal tail, use, resubmitted_count
@@ -385,8 +381,8 @@ def make_uring_driver(
             use = number = use + 1
             data = number | ZERO_COPY_BIT if op.code == SEND_ZC else number
             pack(sqes, (slot & sq_mask) << 6, head, fd, off, addr, len_, flags, data)
-            if word:
-                sqe_words[(slot & sq_mask) << 3 | 5] = word
+            if w5:
+                sqe_words[(slot & sq_mask) << 3 | 5] = w5
             if op.state > SUBMITTED:
                 return  # it was to be asked for again, and was cancelled meanwhile
             if tail == slot:
@@ -428,26 +424,33 @@ def make_uring_driver(
                 starved_count += 1
                 hungry_count += 1
             again[op.use] = op
-            if op.use in in_flight:
-                del in_flight[op.use]
-            return
         else:
             settle_failed(op, -res)
-        if op.use in in_flight:
-            del in_flight[op.use]
-        deliver(op)
+        held = in_flight if op.use in in_flight else threads.running
+        if op.use in held:
+            del held[op.use]
+        if op.state == DONE:
+            deliver(op)
 
     def ask_again() -> None:
-        nonlocal hungry_count, resubmitted_count
+        nonlocal hungry_count, resubmitted_count, asking
+        asking = True  # until it is through: see `ending`
+        for number, op in list(ending.items()):
+            if op.use != number and op.use:  # the use was over, and this is another
+                del ending[number]
+            elif number in ending:
+                request_cancel(op, number)
         if hungry_count and buffer_count < buffer_count_max:
             grow_buffers()
         hungry_count = 0
         for number, op in list(again.items()):
-            if op.state == CANCELLING:
-                request_cancel(op)
+            if op.state == CANCELLING:  # since a completion that says to ask again
+                ending[number] = op
+                request_cancel(op, number)
             elif number in again:
                 resubmitted_count += 1
                 submit_by_driver(op)  # though it may have a short way: that is for new ones
+        asking = False
 
     def grow_buffers() -> None:
         nonlocal buffers, buffer_count, buffer_tail, buffer_mask, leases
@@ -470,10 +473,10 @@ def make_uring_driver(
             buffer_tail += 1
         if user_data == _USE_WAKE:
             woken = wake_armed = False
+            if threads.finished:
+                threads.settle_all(deliver, settle_slowly)
             if not closed:
                 arm_wake()
-            if threads.finished:
-                threads.settle_finished(deliver, settle_slowly)
         elif user_data & _CANCEL_BIT:
             cancel_answered(user_data, res)
         elif user_data & ZERO_COPY_BIT:
@@ -537,9 +540,10 @@ def make_uring_driver(
         if get_ident() != owner_thread:
             raise wrong_thread()
         if op.state == SUBMITTED:
+            ending[op.use] = op
             op.state = CANCELLING
             op.error = reason
-            request_cancel(op)
+            request_cancel(op, op.use)
             return True
         if op.state == CANCELLING:
             if reason is None:
@@ -550,35 +554,45 @@ def make_uring_driver(
             return True
         return False
 
-    def request_cancel(op: Op[object]) -> None:
-        if op.code == o.CLOSE:
-            return  # a close that is withdrawn would leak the descriptor
-        if op.code == o.TIMEOUT:
-            timers.remove(op)
-        elif op.code == o.OFFLOAD:
+    def request_cancel(op: Op[object], number: int) -> None:
+        """Have the use *number* of *op* end, wherever it is; may be done again."""
+        code = op.code
+        if code == o.TIMEOUT:
+            if op.use:
+                op.use = 0
+                timers.dead_count += 1
+            timers.tidy()
+        elif code == o.OFFLOAD:
             offloads.abandon(op)
-        elif op.code == o.EVENT:
+        elif code == o.EVENT:
             events.discard(op)
-        elif op in threads:
-            return  # its thread is at work on its memory, or will find it cancelled
-        elif op.use in again:
-            del again[op.use]
-        elif not withdraw(number := number_of(op)):
-            push(CANCEL_HEAD, -1, number, 0, 0, number | _CANCEL_BIT)
-            if op.code == SEND_ZC:
-                sends.abort(op)
+        elif number in again:
+            del again[number]
+        elif code == o.CLOSE or op in threads or (number in in_flight and not withdraw(op, number)):
+            # A close withdrawn would leak the descriptor; a thread at work on an op will end it.
+            if number in in_flight and code != o.CLOSE:
+                data = number_of(op)
+                push(CANCEL_HEAD, -1, data, 0, 0, data | _CANCEL_BIT)
+                if code == SEND_ZC:
+                    sends.abort(op)
+            del ending[number]
             return
-        else:
-            del in_flight[op.use]
-        settle_cancelled(op, None, False, system, make_cancelled)
-        deliver(op)
+        if op.state == CANCELLING:
+            settle_cancelled(op, None, False, system, make_cancelled)
+            del ending[number]
+            deliver(op)
+        else:  # a completion ended it meanwhile
+            del ending[number]
 
-    def withdraw(number: int) -> bool:
+    def withdraw(op: Op[object], number: int) -> bool:
         """Turn an SQE that the kernel has not seen into a NOP; False if it has."""
+        data = number_of(op)
         pending = (tail - sq_head[0]) & _U32_MASK
         for index in range(tail - pending, tail):
             slot = index & sq_mask
-            if sqe_words[slot << 3 | 4] == number:
+            # Pending still, in one go with what follows: a handler may have handed it over.
+            if sqe_words[slot << 3 | 4] == data and tail - index <= (tail - sq_head[0]) & _U32_MASK:
+                del in_flight[number]
                 pack(sqes, slot << 6, HEADS[o.NOP], -1, 0, 0, 0, 0, _USE_NOBODY)
                 return True
         return False
@@ -676,24 +690,11 @@ def make_uring_driver(
     threads = ThreadCalls(system, wake, ring)
     sends = ZeroCopySends(system, in_flight, again, settle_slowly)
     tables = UringTables(ring, heads, in_flight, flush, cancel)
-    spans = tables.spans
     arm_wake()
     driver = UringDriver(
-        system,
-        "uring",
-        submit=submit,
-        turn=turn,
-        cancel=cancel,
-        fire=fire,
-        flush=flush,
-        wake=wake,
-        wake_fd=wake_write_fd,
-        register=register,
-        unregister=unregister,
-        statistics=statistics,
-        poison=poison,
-        leave=leave,
-        close=close,
-    )
+        system, "uring", submit=submit, turn=turn, cancel=cancel, fire=fire, flush=flush, wake=wake,
+        wake_fd=wake_write_fd, register=register, unregister=unregister, statistics=statistics,
+        poison=poison, leave=leave, close=close,
+    )  # fmt: skip
     driver.ring, driver.tables = ring, tables
     return driver

@@ -20,10 +20,11 @@ from uringio._sys.system import System
 from uringio.errors import OpError
 
 from . import op as o
-from .attempts import VALUED, locate
+from .attempts import locate
 from .direct import Direct
 from .file_calls import FileCalls
-from .op import CANCELLING, DONE, NEW, SUBMITTED, Op, Vectored
+from .op import CANCELLING, NEW, SUBMITTED, Op, Vectored
+from .outcome import settle_succeeded
 from .uring_rows import WRITING_HEADS
 
 __all__ = ["SHAPED", "ThreadCalls", "shape"]
@@ -101,22 +102,22 @@ class ThreadCalls(FileCalls):
             raise
         return 0
 
-    def settle_finished(
+    def settle_all(
         self,
         deliver: Callable[[Op[object]], object],
         settle_slowly: Callable[[Op[object], int, bytes | None], None],
     ) -> None:
         """End the ops whose calls have ended."""
-        for op, res in self.take_finished():
+
+        def settle(op: Op[object], res: int) -> None:
             if res < 0 or op.state != SUBMITTED:
                 settle_slowly(op, res, None)
-                continue
-            if op.code in VALUED:
-                op.value = res
-            op.memory = None
-            op.hold = None
-            op.state = DONE
+                return
+            settle_succeeded(op, res)
+            del self.running[op.use]
             deliver(op)
+
+        self.settle_finished(settle)
 
     def drain(self, turn: Callable[[int | None], None], deadline_ns: int) -> int:
         """Cancel everything, turn until it has ended or the time is up; how many ops are left."""

@@ -206,8 +206,8 @@ class Loop:
         op = task.op
         if op is None or op.waiter is not task:
             return
-        if reason is None and isinstance(op.error, KeyboardInterrupt):
-            return  # it is on its way, and outranks cancellation
+        if reason is None and not isinstance(op.error, Exception | Cancelled | None):
+            return  # Ctrl-C, or what a handler raised, is on its way and outranks cancellation
         if self.driver.cancel(op, reason) and reason is not None:
             op.error = reason  # it might have been on its way to a mere cancellation
             self.interrupt_delivered(task)
@@ -317,6 +317,8 @@ class Loop:
         self.task = None
         if not isinstance(item.waiter, Task):
             self._deliver_elsewhere(item, thrown)
+            if not isinstance(failure, AttributeError | TypeError):
+                raise failure  # a signal handler's; of these two kinds is that it is no task
             return
         if isinstance(failure, StopIteration):
             task.outcome = failure.value

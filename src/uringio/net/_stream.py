@@ -4,9 +4,10 @@ import operator
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, cast
 
 from uringio._driver.contract import Driver
+from uringio._driver.lease_count import LeaseCount
 from uringio._driver.messages import Ancillary, Credentials, Incoming, Received
 from uringio._driver.op import (
     NEW,
@@ -24,7 +25,6 @@ from uringio._driver.op import (
 )
 from uringio._driver.sockets import SEND_ALL_FLAGS, HasFileno, SocketAddress
 from uringio._own.fd import OwnedFd
-from uringio._own.lease import LeaseCount
 from uringio.errors import BusyError, EndOfStreamError, OpError
 
 from ._closing import close_op, in_flight
@@ -89,7 +89,9 @@ class _Hull(KeepsUnread):
         Its error too: a reset is reported once, and after it comes what looks like an orderly end.
         """
         if op.code in _RECEIVES and value and isinstance(value, bytes | memoryview | OSError):
-            self.unread.append(value if isinstance(value, bytes | OSError) else bytes(value))
+            self.unread.append(
+                value if isinstance(value, bytes | OSError) else cast("memoryview", value).tobytes()
+            )
         elif op.code == RECV_INTO and value and isinstance(value, int):
             # Not out of `hold` or `memory`: an op that was done has let go of them.
             self.unread.append(arrived(op, value))
