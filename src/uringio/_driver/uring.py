@@ -59,7 +59,7 @@ from .contract import Deliver, MakeCancelled, Statistics
 from .file_calls import read_inline
 from .leaks import keep_for_ever, leak
 from .offloads import Offloads
-from .op import CANCELLING, DONE, RECV, RECV_LEASE, SEND_ALL, SEND_ZC, SUBMITTED, Op
+from .op import CANCELLING, DONE, RECV, RECV_LEASE, SEND_ALL, SUBMITTED, Op
 from .outcome import (
     finish_cancelled,
     orphan_failure,
@@ -73,7 +73,7 @@ from .uring_leases import Leases, grown
 from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
 from .uring_settles import SETTLES
 from .uring_tables import TAG_BIT, UringTables
-from .zero_copy import ZERO_COPY_BIT, ZeroCopySends, number_of
+from .zero_copy import COPYING, ZERO_COPY_BIT, ZeroCopySends, number_of
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -379,7 +379,7 @@ def make_uring_driver(
                     return
             slot = tail
             use = number = use + 1
-            data = number | ZERO_COPY_BIT if op.code == SEND_ZC else number
+            data = number | ZERO_COPY_BIT if op.code in COPYING else number
             pack(sqes, (slot & sq_mask) << 6, head, fd, off, addr, len_, flags, data)
             if w5:
                 sqe_words[(slot & sq_mask) << 3 | 5] = w5
@@ -573,7 +573,7 @@ def make_uring_driver(
             if number in in_flight and code != o.CLOSE:
                 data = number_of(op)
                 push(CANCEL_HEAD, -1, data, 0, 0, data | _CANCEL_BIT)
-                if code == SEND_ZC:
+                if data != number:
                     sends.abort(op)
             del ending[number]
             return
