@@ -65,6 +65,20 @@ def test_what_is_sent_arrives(scheduler: Scheduler) -> None:
     scheduler.run(main)
 
 
+def test_messages_arrive(scheduler: Scheduler) -> None:
+    """Gathered from bytes, which never change; from anything else they are refused."""
+
+    async def main() -> None:
+        async with connected() as (near, far):
+            with pytest.raises(TypeError, match="only bytes"):
+                near.sendmsg([b"a", bytearray(b"b")], zero_copy=True)
+            assert await near.sendmsg([b"one", b"", b"two"], zero_copy=True) == 6
+            assert await near.sendmsg(b"three", zero_copy=True) == 5
+            assert await far.recv_exactly(11) == b"onetwothree"
+
+    scheduler.run(main)
+
+
 def test_over_unix_sockets_the_bytes_are_copied(scheduler: Scheduler) -> None:
     """They have no way without a copy, and nobody needs to know."""
 
