@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ def test_two_buffers_carry_any_stream(make_rig: Callable[..., Rig], kind: str) -
     ):  # fmt: skip
         ends = [a, b, c, d, e, f]
         threads = [
-            in_thread(lambda theirs=theirs, data=data: _send_all(theirs, data))  # type: ignore[misc]
+            in_thread(partial(_send_all, theirs, data))
             for (_, theirs), data in zip(ends, payloads, strict=True)
         ]
         received = [bytearray() for _ in ends]
