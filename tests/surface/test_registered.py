@@ -10,8 +10,8 @@ import pytest
 from tests.fresh import FreshPython
 from tests.kernel import lock_refusal, uring_refusal
 from tests.surface.pairs import connected
-from tests.surface.schedulers import Scheduler
-from uringio import BufferPool, files
+from tests.surface.schedulers import Scheduler, Spawned
+from uringio import Buffer, BufferPool, files
 from uringio._driver import current, uring_tables
 from uringio._driver.uring import UringDriver
 from uringio._sys import constants as k
@@ -176,6 +176,48 @@ def test_the_end_waits_for_what_is_in_flight(scheduler: Scheduler) -> None:
         os.write(write_end, b"late")
         await task.result()
         assert sorted(order) == ["free", "read"]
+        await file.aclose()
+        os.close(read_end)
+        os.close(write_end)
+
+    scheduler.run(main)
+
+
+def test_cancelled_while_it_ends(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever does not wait for the end leaves the memory withdrawn, and free when it can be."""
+    if scheduler.backend != "uring":
+        pytest.skip("there are no registrations")
+    monkeypatch.setattr(uring_tables, "_SPAN_BYTES_MAX", MIB)
+
+    async def main() -> None:
+        pool = BufferPool(2 * MIB)
+        read_end, write_end = os.pipe()
+        file = await files.open_file(f"/proc/self/fd/{read_end}")
+        buffers = [await pool.acquire(MIB) for _ in range(2)]
+
+        async def read(buffer: Buffer) -> int:
+            count, got = await file.read_into(buffer, 0)
+            got.release()
+            return count
+
+        async def hold() -> list[Spawned[int]]:
+            async with pool.registered():
+                tasks.extend(scheduler.spawn(read, buffer) for buffer in buffers)
+                for _ in range(3):
+                    await scheduler.checkpoint()
+            return tasks
+
+        tasks: list[Spawned[int]] = []
+        task = scheduler.spawn(hold)
+        for _ in range(10):
+            await scheduler.checkpoint()
+        task.cancel()
+        assert (await task.wait()).cancelled
+        for count in (1, 2):
+            os.write(write_end, b"late")
+            await scheduler.until(lambda count=count: sum(one.ended for one in tasks) >= count)
+        async with pool.registered():
+            pass
         await file.aclose()
         os.close(read_end)
         os.close(write_end)
