@@ -10,6 +10,7 @@ import termios
 import pytest
 
 import uringio
+from tests.kernel import lock_refusal
 from tests.surface.pairs import connected, receive_all, with_peer
 from tests.surface.schedulers import Scheduler
 from uringio import Buffer, BufferPool
@@ -29,6 +30,8 @@ def unacknowledged(end: uringio.SocketStream) -> int:
 def require_zero_copy(scheduler: Scheduler) -> None:
     if scheduler.backend != "uring":
         pytest.skip("the epoll driver copies, and is done at once")
+    if reason := lock_refusal():
+        pytest.skip(reason)
     ring = queue_init(System(), 1)
     try:
         if k.IORING_OP_SEND_ZC not in probe_ring(ring).opcodes:

@@ -40,7 +40,7 @@ from uringio.errors import ClosedError, OpError, RingError, UnsupportedError, Us
 
 from . import op as o
 from .direct import Direct, FixedFd
-from .op import Awaited, Op
+from .op import STALE, Awaited, Op
 
 __all__ = ["TAG_BIT", "UringTables"]
 
@@ -144,7 +144,8 @@ class UringTables:
                 tags.append(tag)
                 self.spans.append((addr, addr + size, _word(index)))
         except OpError as error:
-            self._withdraw(tags)
+            for unheard in self._withdraw(tags):
+                unheard.state = STALE
             if error.errno == errno.ENOMEM:
                 what = f"{memory.len_bytes} bytes of memory could not be registered"
                 raise RingError(errno.ENOMEM, what, _REMEDY) from None
