@@ -32,4 +32,4 @@ def test_a_lost_byte_is_seen(backend: str) -> None:
         race.run()
     except AssertionError as error:
         failure = str(error)
-    assert failure.startswith("wrong bytes by recv")
+    assert failure.startswith("wrong bytes by")  # whichever receive comes after it
