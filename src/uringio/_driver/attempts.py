@@ -34,7 +34,7 @@ SEND_BYTES_MAX: Final = 1 << 30  # what is offered in one call; the bare door ta
 # Operations whose value is the result itself.
 VALUED: Final = frozenset({
     o.NOP, o.RECV_INTO, o.SEND, o.SENDMSG, o.ACCEPT, o.OPEN, o.READ, o.WRITE, o.POLL, o.READV,
-    o.WRITEV, o.OPENAT2, o.READ_CACHED,
+    o.WRITEV, o.OPENAT2, o.READ_CACHED, o.DIRECT, o.INSTALL,
 })  # fmt: skip
 
 _WRITES_MEMORY: Final = frozenset({o.RECV_INTO, o.READ, o.STATX})

@@ -17,6 +17,7 @@ from uringio.errors import UnsupportedError, UsageError, op_error
 __all__ = [
     "BYTES_DATA_OFFSET",
     "Memory",
+    "NoClass",
     "Pinned",
     "ReadableBuffer",
     "memory_at",
@@ -44,6 +45,10 @@ ReadableBuffer: TypeAlias = bytes | bytearray | memoryview
 BYTES_DATA_OFFSET: Final[int | None] = (
     bytes.__basicsize__ - 1 if sys.implementation.name == "cpython" else None
 )
+
+
+class NoClass:
+    """No memory has this class: the switch that sends all of it through `pin`."""
 
 
 class Pinned(Protocol):
