@@ -323,7 +323,7 @@ def make_uring_driver(
     def locate(op: Op[object]) -> int:
         """Pin memory that is not inline bytes, or that the kernel will write into."""
         assert op.memory is not None
-        addr, _, op.hold = pin(op.memory, writable=op.code in WRITING_HEADS)
+        addr, _, op.hold = pin(op.memory, writable=op.code in WRITING_HEADS, at_least=op.len)
         return addr
 
     def submit_by_driver(op: Op[object]) -> None:
