@@ -323,7 +323,7 @@ def make_uring_driver(
     def locate(op: Op[object]) -> int:
         """Pin memory that is not inline bytes, or that the kernel will write into."""
         assert op.memory is not None
-        addr, _, op.hold = pin(op.memory, writable=op.code in WRITING_HEADS)
+        addr, _, op.hold = pin(op.memory, writable=op.code in WRITING_HEADS, at_least=op.len)
         return addr
 
     def submit_by_driver(op: Op[object]) -> None:
@@ -689,7 +689,7 @@ def make_uring_driver(
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
     sends = ZeroCopySends(system, in_flight, again, settle_slowly)
-    tables = UringTables(ring, heads, in_flight, flush, cancel)
+    tables = UringTables(ring, heads, (in_flight, again), flush, cancel)
     arm_wake()
     driver = UringDriver(
         system, "uring", submit=submit, turn=turn, cancel=cancel, fire=fire, flush=flush, wake=wake,

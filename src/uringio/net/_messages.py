@@ -163,7 +163,8 @@ def outgoing_op(
 
     Raises:
         TypeError: A piece is no bytes-like object, or *fds* names no descriptor.
-        ValueError: Too many pieces or descriptors, or a size or identity is out of range.
+        ValueError: Too many pieces or descriptors, a size or identity is out of range, or this is
+            no Unix socket and cannot pass descriptors or credentials.
         OpError: A descriptor of *fds* is closed, or none is left to duplicate it.
     """
     parts = _pieces_of(pieces)
@@ -171,6 +172,9 @@ def outgoing_op(
         raise TypeError("without a copy only bytes are sent, which never change")
     if not empty and not any(memoryview(part).nbytes for part in parts):
         raise ValueError("on a stream, ancillary data goes with at least one byte")
+    if (fds or credentials is not None) and isinstance(driver.system.getsockname(fd), tuple):
+        # An internet socket's; the kernel would send the bytes and drop the rest without a word.
+        raise ValueError("descriptors and credentials go over Unix sockets only")
     items = list(ancillary)
     kept: Copies | None = None
     if credentials is not None:

@@ -411,7 +411,8 @@ class SocketStream(Moves):
         Raises:
             TypeError: Something that may change was to be sent with *zero_copy*.
             ClosedError, BusyError, OpError: As `send_all`.
-            ValueError: Too many pieces or descriptors, or nothing for them to go with.
+            ValueError: Too many pieces or descriptors, or nothing for them to go with; or what only
+                Unix sockets pass was given to another.
 
         Cancellation: ``done`` on the exception counts the bytes that were sent.
 
