@@ -11,6 +11,7 @@ CLOSE waits for the calls that are in flight on its descriptor.
 
 import errno
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
@@ -181,6 +182,9 @@ class FileCalls:
                 res = self._call(op, duplicate if duplicate >= 0 else op.fd)
             except (ValueError, OverflowError):  # a number that the standard library refuses
                 res = -errno.EINVAL
+            except Exception:  # a bug of ours: to be told, and not to be waited for
+                traceback.print_exc()  # `logging` would leave a dummy in `threading`
+                res = -errno.EIO
         if duplicate >= 0:
             self._system.close(duplicate)
         with self._lock:

@@ -259,7 +259,7 @@ def make_readiness_driver(
             files.start(op)
 
     def start_copied_send(op: Op[object]) -> None:
-        op.code = SEND_ALL
+        op.code = SEND_ALL if op.code == o.SEND_ZC else o.SENDMSG
         descriptors.start_writer(op)
 
     def start_offload(op: Op[object]) -> None:
@@ -490,7 +490,7 @@ def make_readiness_driver(
         starts[code] = descriptors.start_reader
     for code in (o.SEND, o.SEND_ALL, o.SENDMSG):
         starts[code] = descriptors.start_writer
-    starts[o.SEND_ZC] = start_copied_send
+    starts[o.SEND_ZC] = starts[o.SENDMSG_ZC] = start_copied_send
     for code in FILE_OPERATIONS:
         starts[code] = start_file
     starts[o.RECV_LEASE] = start_lease

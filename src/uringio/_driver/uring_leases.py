@@ -20,6 +20,7 @@ from uringio._ring.buffers import BufferRing
 from uringio._ring.setup import Ring
 from uringio._sys import constants as k
 
+from .lease_count import LeaseCount
 from .op import Op
 
 __all__ = ["Leases", "grown"]
@@ -45,11 +46,12 @@ class Leases:
         # The last lease, and the spare for it: a signal handler may keep it from being used, and
         # then it is asked for again before any other.
         self._last = -1, -1
+        self._kind: type | None = None
         self.is_awaited = False
 
-    def take(self, bid: int, size: int) -> tuple[int, bytes | memoryview]:
+    def take(self, op: Op[object], bid: int, size: int) -> tuple[int, bytes | memoryview]:
         """
-        Lease buffer *bid*, which holds *size* bytes.
+        Lease buffer *bid*, which holds *size* bytes, to the handle of *op*.
 
         Returns:
             The buffer that goes into the ring, and what the receiver gets.
@@ -61,14 +63,18 @@ class Leases:
         start = bid * buffers.buffer_bytes
         if not self._spares:
             return bid, buffers.memory.slices[start : start + size]
-        # Of the whole buffer, for a view's type is made once for each size.
+        # Of the whole buffer: the type that exports it is one for each size, and slow to make.
         view = buffers.memory.part(start, buffers.buffer_bytes)
-        gone = weakref.ref(view.obj, partial(self._came_back, bid))
+        self._kind = type(view.obj)
         data = view[:size].toreadonly()
+        count = op.hold
+        assert isinstance(count, LeaseCount)
+        gone = weakref.ref(view.obj, partial(self._came_back, bid, count))
         spare = self._spares[-1]
         self._last = bid, spare
         self._out[bid] = gone
         del self._spares[-1]
+        count.out_count += 1
         return spare, data
 
     def _undo(self, bid: int, spare: int) -> None:
@@ -90,7 +96,8 @@ class Leases:
         self._take_in()
         return self._buffers.count, len(self._spares), len(self._out)
 
-    def _came_back(self, bid: int, _: object) -> None:
+    def _came_back(self, bid: int, count: LeaseCount, _: object) -> None:
+        count.out_count -= 1
         self._back.append(bid)
         if self.is_awaited:
             self._wake()

@@ -2,7 +2,7 @@
 
 import weakref
 from types import TracebackType
-from typing import cast, final
+from typing import Final, final
 
 from uringio._sys.memory import Memory, ReadableBuffer
 from uringio.errors import BorrowedError
@@ -11,7 +11,10 @@ from .loans import Loan, State
 
 __all__ = ["Borrow", "Buffer", "BufferLoan"]
 
-_PAGE_BYTES = 4096
+_PAGE_BYTES: Final = 4096
+_IDLE: Final = State.IDLE
+_LENT: Final = State.LENT
+_RETURNED: Final = State.RETURNED
 
 
 @final
@@ -56,7 +59,7 @@ class Buffer:
         spare = align if align > _PAGE_BYTES else 0  # a mapping begins at a page by itself
         memory = Memory(size + spare)
         self.loan: BufferLoan = BufferLoan(memory, -(-memory.addr // align) * align, size)
-        self.key = self.loan.key
+        self.key: int = self.loan.key
 
     @classmethod
     def holding(cls, data: ReadableBuffer) -> "Buffer":
@@ -173,10 +176,14 @@ class BufferLoan(Loan):
 
     def take(self, count: object) -> tuple[int, Buffer]:
         """Return how many bytes were moved, and the handle to go on with."""
+        # `claim`, written out: this is called for every operation on a buffer.
+        if self.state != _LENT and self.state != _RETURNED:
+            self.claim()
+        self.state = _IDLE
         buffer = Buffer.__new__(Buffer)
         buffer.loan = self
-        buffer.key = self.claim()
-        return cast("int", count), buffer
+        buffer.key = self.key = 1 - self.key
+        return count, buffer  # type: ignore[return-value]  # a cast is a call
 
     def copy(self, addr: int, count: int) -> bytes:
         """Return the *count* bytes at *addr*, for whoever has it; the operation is over."""

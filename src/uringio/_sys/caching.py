@@ -6,6 +6,7 @@ Functions of `System`, which binds them; apart from it because they are one idea
 
 import errno
 import os
+import signal
 from collections.abc import Callable
 from struct import Struct
 from typing import Final
@@ -56,6 +57,10 @@ def send_cached(to_fd: int, from_fd: int, offset: int, len_bytes: int) -> int:
 
     Where the file is not cached, it waits for the device: see `holds_all`.
     """
+    blocked: set[int | signal.Signals] | None = None
+    if signal.getsignal(signal.SIGPIPE) is not signal.SIG_IGN:
+        # There is no MSG_NOSIGNAL here, and the signal comes with a partial success, too.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
     try:
         blocks = os.get_blocking(to_fd)
         try:
@@ -67,3 +72,7 @@ def send_cached(to_fd: int, from_fd: int, offset: int, len_bytes: int) -> int:
                 os.set_blocking(to_fd, True)
     except OSError as error:
         return -(error.errno or errno.EIO)
+    finally:
+        if blocked is not None and signal.SIGPIPE not in blocked:
+            signal.sigtimedwait({signal.SIGPIPE}, 0)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPIPE})

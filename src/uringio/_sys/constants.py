@@ -22,6 +22,8 @@ IORING_OP_NOP: Final = 0
 IORING_OP_READV: Final = 1
 IORING_OP_WRITEV: Final = 2
 IORING_OP_FSYNC: Final = 3
+IORING_OP_READ_FIXED: Final = 4
+IORING_OP_WRITE_FIXED: Final = 5
 IORING_OP_POLL_ADD: Final = 6
 IORING_OP_SENDMSG: Final = 9
 IORING_OP_RECVMSG: Final = 10
@@ -46,6 +48,8 @@ IORING_OP_SYMLINKAT: Final = 38
 IORING_OP_LINKAT: Final = 39
 IORING_OP_SOCKET: Final = 45
 IORING_OP_SEND_ZC: Final = 47
+IORING_OP_SENDMSG_ZC: Final = 48
+IORING_OP_FIXED_FD_INSTALL: Final = 54
 IORING_OP_FTRUNCATE: Final = 55
 
 # --- io_uring_params.flags -----------------------------------------------------------------------
@@ -95,6 +99,7 @@ IORING_SQ_TASKRUN: Final = 1 << 2
 
 # --- per-operation flags -------------------------------------------------------------------------
 IORING_RECVSEND_POLL_FIRST: Final = 1 << 0
+IORING_RECVSEND_FIXED_BUF: Final = 1 << 2
 IORING_ACCEPT_MULTISHOT: Final = 1 << 0
 IORING_POLL_ADD_MULTI: Final = 1 << 0
 IORING_FSYNC_DATASYNC: Final = 1 << 0
@@ -110,12 +115,15 @@ IORING_UNREGISTER_FILES: Final = 3
 IORING_REGISTER_FILES_UPDATE: Final = 6
 IORING_REGISTER_PROBE: Final = 8
 IORING_REGISTER_ENABLE_RINGS: Final = 12
+IORING_REGISTER_BUFFERS2: Final = 15
+IORING_REGISTER_BUFFERS_UPDATE: Final = 16
 IORING_REGISTER_IOWQ_MAX_WORKERS: Final = 19
 IORING_REGISTER_RING_FDS: Final = 20
 IORING_UNREGISTER_RING_FDS: Final = 21
 IORING_REGISTER_PBUF_RING: Final = 22
 IORING_UNREGISTER_PBUF_RING: Final = 23
 IORING_REGISTER_SYNC_CANCEL: Final = 24
+IORING_RSRC_REGISTER_SPARSE: Final = 1 << 0
 IO_URING_OP_SUPPORTED: Final = 1 << 0
 
 # --- mmap offsets --------------------------------------------------------------------------------

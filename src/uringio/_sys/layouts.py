@@ -7,7 +7,7 @@ pinned by `tests/sys/test_layouts.py` and compared with the C compiler's where o
 """
 
 from struct import Struct
-from typing import Final
+from typing import Final, Protocol
 
 # io_uring_sqe, the shape that serves all operations of this library.
 #   I  @0   opcode | flags << 8 | ioprio << 16
@@ -26,6 +26,13 @@ SQE: Final = Struct("=IiQQIIQH2xI16x")
 
 # The same up to user_data, which is all that the drivers' hot closures need: buffer group 0.
 SQE_SHORT: Final = Struct("=IiQQIIQ24x")
+
+
+class PackInto(Protocol):
+    """A bound `Struct.pack_into`."""
+
+    def __call__(self, buffer: memoryview, offset: int, /, *values: int) -> object: ...
+
 
 # io_uring_cqe: user_data, res, flags.
 CQE: Final = Struct("=QiI")
@@ -50,6 +57,12 @@ BUF_REG: Final = Struct("=QIHH24x")
 
 # io_uring_rsrc_update: offset, resv, data.
 RSRC_UPDATE: Final = Struct("=I4xQ")
+
+# io_uring_rsrc_register: nr, flags, resv2, data, tags.
+RSRC_REGISTER: Final = Struct("=II8xQQ")
+
+# io_uring_rsrc_update2: offset, resv, data, tags, nr, resv2.
+RSRC_UPDATE2: Final = Struct("=I4xQQI4x")
 
 # io_uring_probe head: last_op, ops_len, resv; and io_uring_probe_op: op, resv, flags, resv2.
 PROBE_HEAD: Final = Struct("=BB14x")

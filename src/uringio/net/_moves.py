@@ -9,10 +9,11 @@ received.  One op object serves all such receives of a stream, and one all such 
 import weakref
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Final, TypeAlias, TypeVar, cast, overload
 
 from uringio._driver.contract import Driver
+from uringio._driver.lease_count import LeaseCount
 from uringio._driver.op import (
     NEW,
     READY,
@@ -26,7 +27,6 @@ from uringio._driver.op import (
 )
 from uringio._driver.sockets import SEND_ALL_FLAGS
 from uringio._own.buffer import Buffer, BufferLoan
-from uringio._own.lease import Lease, LeaseCount
 from uringio._own.loans import Mover, State
 
 __all__ = ["Moves", "arrived"]
@@ -67,7 +67,7 @@ class Moves:
     _out_op: Op[Moved] | None
     _into_ref: weakref.ref[Mover]
     _foreign: weakref.ref[Op[int]] | None
-    _lease_op: Op[Lease] | None
+    _lease_op: Op[memoryview] | None
     _leases: LeaseCount
     _out_ref: weakref.ref[Mover]
 
@@ -194,35 +194,43 @@ class Moves:
         part[: len(data)] = data
         return len(data)
 
-    def recv_lease(self) -> Op[Lease]:
+    def recv_lease(self) -> Op[memoryview]:
         """
         Wait for bytes, and get them where the kernel put them, without a copy.
 
-        Returns:
-            A lease of at most 64 KiB, empty once the peer has sent its last.  It is an ordinary
-            copy where there is nothing to lease: on other backends than io_uring, of bytes that a
-            cancelled receive had got, and when the driver's spare buffers are all leased.
+        In a block, mostly::
 
-        While this stream has leases out and the driver has no spare buffer left, the operation
-        waits until one comes back.
+            with await stream.recv_lease() as view:
+                parse(view)
+
+        The lease is the view: it ends when that is released, by the block or by `release`, and so
+        has every slice of it; or when nobody has them any more.  Short leases are the ones that
+        pay: while this stream has some out and the driver has no buffer to spare, its next one
+        waits.
+
+        Returns:
+            A read-only view of at most 64 KiB, empty once the peer has sent its last.  It is of an
+            ordinary copy where there is nothing to lease: on other backends than io_uring, for
+            bytes that a cancelled receive had got, and when the driver's spare buffers are out.
 
         Raises:
             ClosedError, BusyError, OpError: As `recv`.
 
         Cancellation: bytes that had arrived are kept for the next call, as a copy.
 
-        Lifetime: the bytes are there until the lease ends, and whatever was sliced from its view.
+        Lifetime: the bytes stay, whatever becomes of the stream and the loop, until the lease ends.
         """
         op = self._lease_op
         if op is None or op is not self._last_recv or op.state != SPENT or self._unread:
             fd = self._claim_reader()
             if self._unread:
-                kept: Op[Lease] = Op(READY, finish=self._lease_unread)
+                kept: Op[memoryview] = Op(READY, finish=self._lease_unread)
                 kept.home = self._driver
                 return kept
-            op = Op(RECV_LEASE, fd, len_=_LEASE_BYTES, owner=self._owner())
+            fresh: Op[memoryview] = Op(RECV_LEASE, fd, len_=_LEASE_BYTES, owner=self._owner())
+            op = fresh
             op.home = self._driver
-            op.finish = self._leases.lease
+            op.finish = _view
             self._lease_op = self._last_recv = op
         op.code = RECV_LEASE
         op.state = NEW
@@ -230,8 +238,8 @@ class Moves:
         op.hold = self._leases
         return op
 
-    def _lease_unread(self, _: object) -> Lease:
-        return self._leases.lease(self._take_unread(_LEASE_BYTES))
+    def _lease_unread(self, _: object) -> memoryview:
+        return memoryview(self._take_unread(_LEASE_BYTES))
 
     @overload
     def send_buffer(
@@ -374,6 +382,8 @@ class _Lending(Op[int]):
 
     __slots__ = ()
 
+    finish: Callable[[object], int] | None
+
     def __await__(self) -> Generator[Op[int], None, int]:
         try:
             return (yield from super().__await__())
@@ -406,6 +416,9 @@ def arrived(op: Op[T], count: int) -> bytes:
     lender: object = getattr(op.finish, "__self__", None)
     assert isinstance(lender, BufferLoan | _Lent)
     return lender.copy(op.addr, count)
+
+
+_view: Final = cast("Callable[[object], memoryview]", memoryview)
 
 
 def _ref(mover: Mover) -> weakref.ref[Mover]:

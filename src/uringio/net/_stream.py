@@ -4,9 +4,10 @@ import operator
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self, TypeVar, cast
 
 from uringio._driver.contract import Driver
+from uringio._driver.lease_count import LeaseCount
 from uringio._driver.messages import Ancillary, Credentials, Incoming, Received
 from uringio._driver.op import (
     NEW,
@@ -24,7 +25,6 @@ from uringio._driver.op import (
 )
 from uringio._driver.sockets import SEND_ALL_FLAGS, HasFileno, SocketAddress
 from uringio._own.fd import OwnedFd
-from uringio._own.lease import LeaseCount
 from uringio.errors import BusyError, EndOfStreamError, OpError
 
 from ._closing import close_op, in_flight
@@ -89,7 +89,9 @@ class _Hull(KeepsUnread):
         Its error too: a reset is reported once, and after it comes what looks like an orderly end.
         """
         if op.code in _RECEIVES and value and isinstance(value, bytes | memoryview | OSError):
-            self.unread.append(value if isinstance(value, bytes | OSError) else bytes(value))
+            self.unread.append(
+                value if isinstance(value, bytes | OSError) else cast("memoryview", value).tobytes()
+            )
         elif op.code == RECV_INTO and value and isinstance(value, int):
             # Not out of `hold` or `memory`: an op that was done has let go of them.
             self.unread.append(arrived(op, value))
@@ -389,6 +391,7 @@ class SocketStream(Moves):
         fds: Sequence[int | HasFileno] = (),
         credentials: Credentials | None = None,
         ancillary: Sequence[Ancillary] = (),
+        zero_copy: bool = False,
     ) -> Op[int]:
         """
         Send what is gathered from *pieces*, with ancillary data; perhaps not all of it.
@@ -399,13 +402,17 @@ class SocketStream(Moves):
                 sockets only).  They are duplicated by the call and may be closed after it.
             credentials: Who to be to the receiver; root may choose.
             ancillary: Further items by their numbers.
+            zero_copy: Let the network take the pieces, which must be `bytes`, from where they lie;
+                with all that `send_buffer` says of it.  Kernel: 6.1, otherwise copied.
 
         Returns:
             How many bytes were sent; ancillary data goes with the first.
 
         Raises:
+            TypeError: Something that may change was to be sent with *zero_copy*.
             ClosedError, BusyError, OpError: As `send_all`.
-            ValueError: Too many pieces or descriptors, or nothing for them to go with.
+            ValueError: Too many pieces or descriptors, or nothing for them to go with; or what only
+                Unix sockets pass was given to another.
 
         Cancellation: ``done`` on the exception counts the bytes that were sent.
 
@@ -420,6 +427,7 @@ class SocketStream(Moves):
             credentials=credentials,
             ancillary=ancillary,
             empty=not (fds or credentials or ancillary),
+            zero_copy=zero_copy,
         )
         self._last_send = op
         return op
