@@ -689,7 +689,7 @@ def make_uring_driver(
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
     sends = ZeroCopySends(system, in_flight, again, settle_slowly)
-    tables = UringTables(ring, heads, in_flight, flush, cancel)
+    tables = UringTables(ring, heads, (in_flight, again), flush, cancel)
     arm_wake()
     driver = UringDriver(
         system, "uring", submit=submit, turn=turn, cancel=cancel, fire=fire, flush=flush, wake=wake,

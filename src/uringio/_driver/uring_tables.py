@@ -66,7 +66,7 @@ class UringTables:
     Args:
         ring: The ring.
         heads: The driver's own table of SQE heads.
-        in_flight: Its ops.
+        ops: Its ops: those in flight, and those to be asked for once more.
         flush: Hands over what is packed; raises `WrongThreadError`.
         cancel: Cancels an op.
 
@@ -78,13 +78,13 @@ class UringTables:
         self,
         ring: Ring,
         heads: list[int],
-        in_flight: dict[int, Op[object]],
+        ops: tuple[dict[int, Op[object]], ...],
         flush: Callable[[], None],
         cancel: Callable[[Op[object], BaseException | None], bool],
     ) -> None:
         self._ring = ring
         self._heads = heads
-        self._in_flight = in_flight
+        self._ops = ops
         self._flush = flush
         self._cancel = cancel
         self._retired = False
@@ -217,7 +217,7 @@ class UringTables:
         """See `FileTable`."""
         slot = file.slot
         self._flush()  # first of all: it says if this is the wrong thread
-        for op in list(self._in_flight.values()):
+        for op in [op for table in self._ops for op in table.values()]:
             if isinstance(op, Direct) and op.file is file:
                 self._cancel(op, ClosedError(f"{file!r} was closed by another task meanwhile"))
         self._generations[slot] += 1
