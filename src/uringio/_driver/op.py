@@ -91,23 +91,9 @@ if TYPE_CHECKING:
     from .contract import Driver
 
 __all__ = [
-    "CANCELLING",
-    "DONE",
-    "MAKES_DESCRIPTOR",
-    "NEW",
-    "OPERATION_NAMES",
-    "SPENT",
-    "STALE",
-    "SUBMITTED",
-    "TRANSITIONS",
-    "Awaited",
-    "Offload",
-    "Op",
-    "Owner",
-    "Vectored",
-    "names",
-    "renew",
-]
+    "CANCELLING", "DONE", "MAKES_DESCRIPTOR", "NEW", "OPERATION_NAMES", "SPENT", "STALE", "SUBMITTED",
+    "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "Vectored", "names", "renew",
+]  # fmt: skip
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
