@@ -91,8 +91,8 @@ if TYPE_CHECKING:
     from .contract import Driver
 
 __all__ = [
-    "CANCELLING", "DONE", "MAKES_DESCRIPTOR", "NEW", "OPERATION_NAMES", "SPENT", "STALE", "SUBMITTED",
-    "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "Vectored", "names", "renew",
+    "CANCELLING", "DONE", "MAKES_DESCRIPTOR", "NEW", "OPERATION_NAMES", "SPENT", "STALE",
+    "SUBMITTED", "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "Vectored", "names", "renew",
 ]  # fmt: skip
 
 T = TypeVar("T")
