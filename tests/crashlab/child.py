@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.crashlab import handles, memory, process  # noqa: F401 - they enter their programs
+from tests.crashlab import handles, memory, process, tables  # noqa: F401 - they enter their programs
 from tests.crashlab.lab import PROGRAMS, Lab
 
 
