@@ -91,23 +91,9 @@ if TYPE_CHECKING:
     from .contract import Driver
 
 __all__ = [
-    "CANCELLING",
-    "DONE",
-    "MAKES_DESCRIPTOR",
-    "NEW",
-    "OPERATION_NAMES",
-    "SPENT",
-    "STALE",
-    "SUBMITTED",
-    "TRANSITIONS",
-    "Awaited",
-    "Offload",
-    "Op",
-    "Owner",
-    "Vectored",
-    "names",
-    "renew",
-]
+    "CANCELLING", "DONE", "MAKES_DESCRIPTOR", "NEW", "OPERATION_NAMES", "SPENT", "STALE",
+    "SUBMITTED", "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "Vectored", "names", "renew",
+]  # fmt: skip
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -272,7 +258,14 @@ class Op(Generic[T_co]):
     def __await__(self) -> "Generator[Op[T_co], None, T_co]":
         if self.state:
             raise self._not_new()
-        yield self
+        try:
+            yield self
+        except BaseException:
+            if self.value is not None and self.owner is not None:
+                # A signal handler raised where it was to be taken.
+                value, self.value = self.value, None
+                self.owner.orphan(self, value)
+            raise
         # The scheduler has thrown `error` already, if there is one.
         value = self.value
         self.value = None  # a reused op must not keep a payload alive until its next use

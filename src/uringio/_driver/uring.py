@@ -172,7 +172,7 @@ def make_uring_driver(
     # Being cancelled, until that is through: a signal handler may break it off.
     ending: dict[int, Op[object]] = {}
     asking = False
-    events: set[Op[object]] = set()
+    events: dict[Op[object], None] = {}
     cancel_tries: dict[int, int] = {}
     timers = Timers()
     clock = system.monotonic_ns
@@ -354,7 +354,7 @@ def make_uring_driver(
             assert isinstance(op, o.Offload)
             offloads.start(op)
         elif op.code == o.EVENT:
-            events.add(op)
+            events[op] = None
         elif code == RECV_LEASE:
             again[use] = op
         elif code not in SHAPED:
@@ -397,8 +397,8 @@ def make_uring_driver(
 
     def fire(op: Op[object]) -> None:
         if op in events:
-            events.discard(op)
             op.state = DONE
+            del events[op]
             deliver(op)
 
     def settle_slowly(op: Op[object], res: int, data: bytes | memoryview | None) -> None:
@@ -436,7 +436,7 @@ def make_uring_driver(
         nonlocal hungry_count, resubmitted_count, asking
         asking = True  # until it is through: see `ending`
         for number, op in list(ending.items()):
-            if op.use != number and op.use:  # the use was over, and this is another
+            if op.use != number:  # the use was over, and this is another
                 del ending[number]
             elif number in ending:
                 request_cancel(op, number)
@@ -558,14 +558,13 @@ def make_uring_driver(
         """Have the use *number* of *op* end, wherever it is; may be done again."""
         code = op.code
         if code == o.TIMEOUT:
-            if op.use:
-                op.use = 0
-                timers.dead_count += 1
+            if number in timers.live:
+                del timers.live[number]
             timers.tidy()
         elif code == o.OFFLOAD:
             offloads.abandon(op)
         elif code == o.EVENT:
-            events.discard(op)
+            events.pop(op, None)
         elif number in again:
             del again[number]
         elif code == o.CLOSE or op in threads or (number in in_flight and not withdraw(op, number)):
