@@ -382,6 +382,11 @@ def test_numbers_that_are_none_are_refused_at_the_call(
             ):
                 with pytest.raises(TypeError, match="'float' object cannot be interpreted"):
                     call()
+        async with await uringio.open_udp(("127.0.0.1", 0)) as udp:
+            with pytest.raises(TypeError, match="a port is an int from 0 to 65535, not '80'"):
+                udp.send_to(b"x", ("127.0.0.1", text))
+            with pytest.raises(ValueError, match=r"no numeric IPv4 address; resolve\(\) finds"):
+                udp.send_to(b"x", ("localhost", 80))
         for connect in (uringio.connect_tcp, uringio.listen_tcp):
             with pytest.raises(TypeError, match="a port is an int from 0 to 65535, not '80'"):
                 await connect("127.0.0.1", text)
