@@ -36,6 +36,7 @@ _LOANS = ("own/test_loans.py", "own/test_buffer.py", "surface/test_moves.py")
 _POOL = ("own/test_pool.py", "surface/test_buffer_pool.py")
 _LEASES = ("surface/test_leases.py",)
 _FILES = ("driver/test_files.py", "driver/test_names.py", "driver/test_moments_ending.py")
+_INJECTED = ("driver/test_injected.py",)
 _EPOLL = ("driver/test_epoll.py", "driver/test_contract.py")
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -50,8 +51,8 @@ MUTANTS: tuple[Mutant, ...] = (
            "views are not counted", _LOANS),
     Mutant(_L, "            raise DoubleReleaseError(\"this buffer was released already\")\n",
            "            return\n", "a double release passes", _LOANS),
-    Mutant(_L, "            home, self.home = self.home, None\n", "            home = self.home\n",
-           "a released buffer goes home once more when it is collected", _POOL + _LOANS),
+    Mutant(_P, "        self._back.append(loan)\n", "        pass\n",
+           "a released buffer is lost to its pool", _POOL),
     Mutant(_L, "or mover.finish != self.take or", "or",
            "an op that is used for another buffer counts as this one's", _LOANS),
     Mutant(_L, "        if self.state != State.LENT and self.state != State.RETURNED:\n",
@@ -102,13 +103,13 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(_U, "        if tail != slot:  # a signal handler has taken it\n", "        if False:\n",
            "a handler's submission is written over", _MOMENTS),
     Mutant(_U, "        elif user_data != _USE_NOBODY:\n", "        elif False:\n",
-           "strays are not counted", _TURNS + _END),
+           "strays are not counted", _INJECTED),
     Mutant(_U, "                    if op.state == SUBMITTED and res >= 0:\n",
            "                    if res >= 0:\n", "a cancelled receive delivers data", _CANCEL),
     Mutant(_U, "            settle_failed(op, -res)\n        held",
            "            settle_failed(op, 5)\n        held", "every failure is EIO", _TURNS),
     Mutant(_U, "            op.state = DONE  # close(2): the descriptor is gone all the same\n",
-           "            settle_failed(op, 4)\n", "EINTR of a close is a failure", _LIMITS + _END),
+           "            settle_failed(op, 4)\n", "EINTR of a close is a failure", _INJECTED),
     Mutant(_U, "                del in_flight[number]\n                pack",
            "                pack", "a withdrawn op stays in flight", _CANCEL),
     Mutant(_U, "            ending[op.use] = op\n            op.state = CANCELLING\n"
@@ -119,7 +120,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(_U, "code == o.CLOSE or op in threads or (", "op in threads or (",
            "a close is withdrawn, and its descriptor leaks", _CANCEL + _END),
     Mutant(_U, "if res == -errno.ENOENT and target in in_flight and", "if", "a request that has "
-           "ended is asked to stop for ever", _CANCEL),
+           "ended is asked to stop for ever", _INJECTED),
     Mutant(_U, "                completions = chain([(user_data, res, flags)], completions)\n",
            "                pass\n", "the completion at which a handler raised is lost", _MOMENTS),
     Mutant(_U, "            if not closed:\n                arm_wake()\n", "            pass\n",
@@ -130,7 +131,7 @@ MUTANTS: tuple[Mutant, ...] = (
            "closing and waking do not see that it is closed", _END),
     Mutant(_U, "        leak(len(in_flight) + stranded_count, dict(in_flight), buffers, "
            "wake_memory, threads)\n", "        pass\n",
-           "memory that the kernel still has is freed", _END),
+           "memory that the kernel still has is freed", _INJECTED),
     Mutant(_U, "                push(CANCEL_HEAD, -1, 0, 0, CANCEL_EVERYTHING, _USE_NOBODY)\n",
            "                pass\n", "closing cancels nothing", _END),
     Mutant(_U, "        if timers:\n            timers.expire(clock(), deliver)\n", "",
@@ -147,7 +148,7 @@ MUTANTS: tuple[Mutant, ...] = (
            ("ring/test_wait.py", "ring/test_reap.py")),
     Mutant(_Q, "        if count <= entries:\n", "        if True:\n",
            "a tail that a handler has overtaken is stored",
-           ("ring/test_submit.py", "ring/test_wait.py")),
+           _INJECTED),
     # --- sends without a copy ----------------------------------------------------------------
     Mutant(_Z, "            self._answers[number] = res\n            return True\n",
            "            self._answers[number] = res\n", "memory is let go of at the first "

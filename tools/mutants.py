@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT)]
 
 from tools.mutant_list import MUTANTS, Mutant  # noqa: E402 - the path comes first
 
-COPIED = ("src", "tests", "typings", "pyproject.toml")
+COPIED = ("src", "tests", "docs", "typings", "pyproject.toml")
 TIMEOUT_S = 240.0
 KILLED_SHARE_MIN = 0.95
 ROW = "{:>3} {:24} {:54} {:>9} {:>6}"
