@@ -91,6 +91,7 @@ def test_where_io_uring_works(fresh_python: FreshPython) -> None:
     assert operations["IORING_OP_RECV"]["here"]
     assert operations["IORING_OP_RECV"]["serves"] == ["recv", "recv_into"]
     assert operations["IORING_OP_FTRUNCATE"]["otherwise"] == "thread"
+    assert operations["IORING_OP_SEND_ZC"]["otherwise"] == "copy"
 
 
 @needs_uring
