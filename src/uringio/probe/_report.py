@@ -315,7 +315,8 @@ def _features(ring: Ring) -> tuple[Feature, ...]:
 def _operations(ring: Ring) -> tuple[Operation, ...]:
     known = probe_ring(ring).opcodes
     serves: dict[int, list[str]] = {}
-    otherwise = dict.fromkeys(SHAPED.values(), "thread") | {k.IORING_OP_SEND_ZC: "copy"}
+    otherwise = dict.fromkeys(SHAPED.values(), "thread")
+    otherwise |= dict.fromkeys((k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC), "copy")
     for code, name in enumerate(OPERATION_NAMES):
         opcode = SHAPED.get(code)
         if opcode is None:
@@ -329,11 +330,7 @@ def _operations(ring: Ring) -> tuple[Operation, ...]:
         Operation(
             names[opcode],
             opcode in known,
-            "copy"
-            if opcode == k.IORING_OP_SEND_ZC
-            else "thread"
-            if opcode in in_threads
-            else "none",
+            otherwise.get(opcode, "none"),
             tuple(dict.fromkeys(served)),
         )
         for opcode, served in sorted(serves.items())
