@@ -246,7 +246,7 @@ async def lease(world: World) -> None:
 async def use_files(world: World) -> None:
     """Open, write, read, close."""
     world.driver = current.driver()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         world.begin()
         async with await files.open_file(folder + "/f", "xb+") as file:
             assert await file.write_at(0, b"content") == 7
