@@ -13,7 +13,7 @@ def test_receives_cancelled_while_bytes_arrive(scheduler: Scheduler) -> None:
     """Three in ten are cancelled: the streams are byte-exact, and nothing is lost; see `Race`."""
     figures = Race(scheduler, COUNT, random.randrange(1 << 32)).run()
     assert figures.receives >= COUNT
-    assert figures.cancelled >= 0.29 * COUNT
+    assert figures.cancelled >= 0.25 * COUNT  # three in ten are drawn; this is four sigma below
     assert min(figures.by_kind[kind] for kind in KINDS) > 0.15 * COUNT
 
 
@@ -32,4 +32,5 @@ def test_a_lost_byte_is_seen(backend: str) -> None:
         race.run()
     except AssertionError as error:
         failure = str(error)
-    assert failure.startswith("wrong bytes by")  # whichever receive comes after it
+    # Whichever receive comes after it; a lease may be looked at as it is given back.
+    assert failure.startswith(("wrong bytes by", "a lease was written"))
