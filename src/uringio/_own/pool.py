@@ -13,6 +13,7 @@ in the processor's cache.
 import threading
 from collections import deque
 from dataclasses import dataclass
+from operator import index
 from typing import Final
 
 from uringio._sys.memory import Memory
@@ -146,9 +147,12 @@ class Pool:
         Take *buffer* back.
 
         Raises:
+            TypeError: It is no buffer.
             UsageError: It is not of this pool.
             DoubleReleaseError, UseAfterMoveError, BorrowedError: As `Buffer.release`.
         """
+        if type(buffer) is not Buffer:
+            raise TypeError(f"a pool takes back a Buffer, not {type(buffer).__name__!r}")
         loan = buffer.loan
         if loan.memory is not self.memory:
             raise UsageError(f"{buffer!r} is not of this pool")
@@ -210,7 +214,7 @@ class Pool:
     # --- slabs -----------------------------------------------------------------------------------
 
     def _class_for(self, size: int) -> int:
-        if size >= 1:
+        if index(size) >= 1:
             for one in self.size_classes:
                 if size <= one:
                     return one
