@@ -131,7 +131,10 @@ class Moves:
         op.state = NEW
         op.error = None
         op.addr = loan.addr
-        op.len = loan.size
+        size = loan.size
+        op.len = (
+            size if size <= _TRANSFER_BYTES_MAX else _TRANSFER_BYTES_MAX  # noqa: FURB136 - a call
+        )
         op.hold = loan
         op.finish = loan.take
         return op
