@@ -6,13 +6,14 @@ from typing import Final
 
 from uringio._driver import current
 from uringio._driver.contract import Tables
-from uringio._driver.op import STALE, Awaited
+from uringio._driver.op import NEW, STALE, SUBMITTED, Awaited
 from uringio._own.buffer import Buffer
 from uringio._own.pool import SIZE_CLASSES, Pool, PoolStatistics
 
 __all__ = ["Buffer", "BufferPool", "PoolStatistics", "Registration"]
 
 _DEFAULT_BYTES: Final = 64 << 20
+_WAITING: Final = (NEW, SUBMITTED)
 
 
 class BufferPool(Pool):
@@ -65,6 +66,7 @@ class BufferPool(Pool):
         Cancellation: nothing was taken, and whoever is next in line is told.
         """
         current.driver()
+        self._class_for(size)  # refused now, rather than when its turn has come
         if not self._waiting:
             buffer = self.allocate(size)
             if buffer is not None:
@@ -74,18 +76,18 @@ class BufferPool(Pool):
             turn: Awaited[None] = Awaited()
             # In line first and then a try: what comes back in between is not missed.
             place(turn)
-            if self._waiting[0] is turn:
-                buffer = self.allocate(size)
-                if buffer is not None:
-                    self._leave(turn)
-                    turn.state = STALE  # it was never awaited, and need not be
-                    self._call_next()  # what came back may be enough for more than one
-                    return buffer
             try:
-                await turn
+                buffer = self.allocate(size) if self._is_first(turn) else None
+                if buffer is None:
+                    await turn
             except BaseException:
                 self._leave(turn)
                 raise
+            if buffer is not None:
+                self._leave(turn)
+                turn.state = STALE  # it was never awaited, and need not be
+                self._call_next()  # what came back may be enough for more than one
+                return buffer
             place = self._waiting.appendleft  # whoever came first goes first
 
     def registered(self) -> "Registration":
@@ -117,6 +119,12 @@ class BufferPool(Pool):
         """
         return Registration(self)
 
+    def _is_first(self, turn: Awaited[None]) -> bool:
+        try:
+            return self._waiting[0] is turn
+        except IndexError:
+            return False  # another thread, or the garbage collector, has called it already
+
     def _leave(self, turn: Awaited[None]) -> None:
         try:
             self._waiting.remove(turn)
@@ -128,11 +136,15 @@ class BufferPool(Pool):
         self._call_next()
 
     def _call_next(self) -> None:
-        try:
-            turn = self._waiting.popleft()
-        except IndexError:
-            return
-        turn.end()
+        while True:
+            try:
+                turn = self._waiting.popleft()
+            except IndexError:
+                return
+            # One that is being cancelled may be of a loop that has gone, with nobody to pass it on.
+            if turn.state in _WAITING:
+                turn.end()
+                return
 
 
 class Registration:

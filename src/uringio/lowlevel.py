@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from operator import index
+from typing import Final, cast
 
 from uringio._driver import current
 from uringio._driver.direct import Direct, FixedFd
@@ -22,6 +23,9 @@ __all__ = [
     "nop",
     "register_fd",
 ]
+
+_OFFSET_MAX: Final = (1 << 63) - 1
+_FLAGS_MAX: Final = (1 << 32) - 1
 
 # `partial` rather than a function: one Python call less per op.
 nop: Callable[[], Op[int]] = partial(Op, NOP)
@@ -87,6 +91,7 @@ def fixed_send(file: FixedFd, data: bytes | bytearray | memoryview, /, flags: in
 
     Raises:
         ClosedError: *file* is closed, or was closed meanwhile.
+        ValueError: *flags*, or an offset, is out of range.
         OpError: The kernel refused.
 
     Lifetime: *data* is held until the operation has ended.  Source: send(2).
@@ -113,6 +118,10 @@ def _direct(
     row: int, file: FixedFd, memory: bytes | bytearray | memoryview, off: int = 0, flags: int = 0
 ) -> Direct[int]:
     file.slot  # noqa: B018 - raises when it is closed
+    if not 0 <= index(off) <= _OFFSET_MAX:
+        raise ValueError(f"an offset is from 0 to 2**63 - 1, not {off}")
+    if not 0 <= index(flags) <= _FLAGS_MAX:
+        raise ValueError(f"flags are 32 bits, not {flags}")
     op: Direct[int] = Direct(row, file, memory, off, flags)
     op.home = current.driver()
     return op

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fresh import FreshPython
 from uringio._own.buffer import Buffer
 from uringio._own.pool import SIZE_CLASSES, Pool
 from uringio.errors import (
@@ -248,3 +249,37 @@ def test_nodes_that_there_are_not() -> None:
             Pool(MIB, node=node)
     with pytest.raises((OpError, UnsupportedError), match=r"node 1023|NUMA node"):
         Pool(MIB, node=1023)
+
+
+ASKING = """
+import faulthandler, gc
+from uringio import BufferPool
+pool = BufferPool(1 << 20)  # so that each turn cuts it anew
+met = 0
+class Asking:
+    def __init__(self):
+        self.me = self
+    def __del__(self):
+        global met
+        met += pool._inside
+        pool.stats()
+        buffer = pool.allocate(4096)
+        if buffer is not None:
+            buffer.release()
+faulthandler.dump_traceback_later(60, exit=True)
+gc.set_threshold(7)
+for turn in range(300):
+    Asking()
+    size = 4096 if turn % 2 else 65536
+    taken = [pool.allocate(size) for _ in range(9)]
+    for buffer in taken:
+        if buffer is not None:
+            buffer.release()
+print(met > 0, pool.stats().out_count)
+"""
+
+
+def test_a_finalizer_that_calls_in_does_not_hang(fresh_python: FreshPython) -> None:
+    """The garbage collector may run while a pool is at work, and what it finds may ask the pool."""
+    said = fresh_python(ASKING).check().stdout
+    assert said == "True 0\n"  # it did break in, and nothing was lost

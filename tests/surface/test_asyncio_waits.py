@@ -7,6 +7,7 @@ import pytest
 
 from tests.surface import schedulers
 from tests.surface.pairs import with_peer
+from uringio import Buffer
 
 Helper = Callable[[Awaitable[bytes]], Awaitable[bytes]]
 
@@ -63,5 +64,35 @@ def test_timed_out_receive_loses_nothing(backend: str) -> None:
                     )
                 peer.sendall(b"%d" % number)
                 assert await stream.recv() == b"%d" % number
+
+    schedulers.make("asyncio", backend).run(main)
+
+
+@pytest.mark.parametrize("kind", ["recv", "recv_into", "recv_lease"])
+def test_a_result_that_is_taken_late_is_still_there(backend: str, kind: str) -> None:
+    """The same call, made again before the first one's result was asked for, is another one."""
+
+    async def main() -> None:
+        async with with_peer() as (stream, peer):
+
+            def receive() -> Awaitable[object]:
+                if kind == "recv_into":
+                    return stream.recv_into(Buffer(10))
+                return stream.recv() if kind == "recv" else stream.recv_lease()
+
+            def content(found: object) -> bytes:
+                if isinstance(found, tuple):
+                    count, buffer = found
+                    return bytes(buffer.read(0, count))
+                assert isinstance(found, bytes | memoryview)
+                return bytes(found)
+
+            for _ in range(2):  # the first call of a kind takes another way than the next
+                peer.sendall(b"first")
+                (early,), _pending = await asyncio.wait([asyncio.ensure_future(receive())])
+                late = receive()
+                peer.sendall(b"second")
+                assert content(await late) == b"second"
+                assert content(early.result()) == b"first"
 
     schedulers.make("asyncio", backend).run(main)

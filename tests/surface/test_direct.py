@@ -1,8 +1,11 @@
 """Direct descriptors: one owner, closed once, and no request meets the next file of a slot."""
 
+import copy
 import errno
 import gc
+import mmap
 import os
+import pickle
 import random
 import socket
 import threading
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.surface.schedulers import Scheduler
-from uringio import lowlevel
+from uringio import Buffer, lowlevel
 from uringio._driver import current
 from uringio._driver.op import Op
 from uringio._own.fd import OwnedFd
@@ -264,3 +267,65 @@ def test_it_belongs_to_its_loop(ring: Scheduler) -> None:
     ring.run(main)
     assert kept[0].closed
     kept[0].close()
+
+
+def test_offsets_and_flags_that_no_request_has_room_for(ring: Scheduler, tmp_path: Path) -> None:
+    """They are refused: cut to size, a write would land at the start of the file."""
+
+    async def main() -> None:
+        (tmp_path / "file").write_bytes(b"01234567")
+        fd = os.open(tmp_path / "file", os.O_RDWR)
+        file = lowlevel.register_fd(OwnedFd(fd, os_close, "file"))
+        for offset in (-1, -5, 1 << 63, 1 << 64):
+            with pytest.raises(ValueError, match="an offset is from 0"):
+                lowlevel.fixed_write(file, b"wrong", offset)
+            with pytest.raises(ValueError, match="an offset is from 0"):
+                lowlevel.fixed_read_into(file, bytearray(4), offset)
+        for flags in (-1, 1 << 32):
+            with pytest.raises(ValueError, match="flags are 32 bits"):
+                lowlevel.fixed_send(file, b"wrong", flags)
+        file.close()
+        assert (tmp_path / "file").read_bytes() == b"01234567"
+
+    ring.run(main)
+
+
+def test_owners_have_no_copies(ring: Scheduler) -> None:
+    """A second owner would empty the slot, or close the number, that is another's by then."""
+
+    async def main() -> None:
+        file, theirs = pair()
+        fd = OwnedFd(os.dup(theirs.fileno()), os_close, "socket")
+        for owner in (file, fd, Buffer(1)):
+            for make in (copy.copy, copy.deepcopy, pickle.dumps):
+                with pytest.raises(TypeError, match="has one owner"):
+                    make(owner)
+        fd.close()
+        file.close()
+        theirs.close()
+
+    ring.run(main)
+
+
+def os_close(fd: int) -> int:
+    """Close *fd* as a system does."""
+    os.close(fd)
+    return 0
+
+
+def test_memory_larger_than_one_request_takes(ring: Scheduler, tmp_path: Path) -> None:
+    """A size whose lower 32 bits are zero is not taken for no bytes at all."""
+
+    async def main() -> None:
+        (tmp_path / "file").write_bytes(b"01234567")
+        try:
+            memory = mmap.mmap(-1, 1 << 32)  # of which pages that are touched cost memory
+        except OSError:
+            pytest.skip("so much address space is not to be had")
+        fd = os.open(tmp_path / "file", os.O_RDONLY)
+        file = lowlevel.register_fd(OwnedFd(fd, os_close, "file"))
+        assert await lowlevel.fixed_read_into(file, memoryview(memory), 0) == 8
+        assert memory[:8] == b"01234567"
+        file.close()
+
+    ring.run(main)

@@ -84,3 +84,16 @@ def test_refused_moves_leave_the_buffer(scheduler: Scheduler, tmp_path: Path) ->
             file.read_into(buffer, 0)
 
     scheduler.run(main)
+
+
+def test_only_buffers_move(scheduler: Scheduler, tmp_path: Path) -> None:
+    """Other memory is refused by its type before there is an operation."""
+
+    async def main() -> None:
+        async with await uringio.open_file(tmp_path / "file", "w+b") as file:
+            with pytest.raises(TypeError, match="moved into read_into, not 'bytearray'"):
+                file.read_into(bytearray(4), 0)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="moved into write_from, not 'bytes'"):
+                file.write_from(b"data", 0)  # type: ignore[arg-type]
+
+    scheduler.run(main)

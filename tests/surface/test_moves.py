@@ -430,3 +430,20 @@ def test_a_result_is_taken_once(scheduler: Scheduler) -> None:
                 await op
 
     scheduler.run(main)
+
+
+def test_receiving_into_more_than_one_operation_takes(scheduler: Scheduler) -> None:
+    """Each receive asks for what a request has room to say, the second as well as the first."""
+
+    async def main() -> None:
+        async with connected() as (near, far):
+            try:
+                buffer = Buffer(1 << 32)  # of which pages that are touched cost memory
+            except OSError:
+                pytest.skip("so much address space is not to be had")
+            for data in (b"one", b"two", b"three"):
+                await near.send_all(data)
+                count, buffer = await far.recv_into(buffer)
+                assert buffer.read(0, count) == data
+
+    scheduler.run(main)

@@ -12,7 +12,7 @@ What must never happen is that a request meets the next file in its slot, so:
 """
 
 import warnings
-from typing import Protocol, TypeVar
+from typing import Final, NoReturn, Protocol, TypeVar
 
 from uringio._sys.memory import ReadableBuffer
 from uringio.errors import ClosedError
@@ -22,6 +22,8 @@ from .op import DIRECT, INSTALL, OPERATION_NAMES, Op
 __all__ = ["Direct", "FileTable", "FixedFd"]
 
 T_co = TypeVar("T_co", covariant=True)
+
+_TRANSFER_BYTES_MAX: Final = 0x7FFFF000  # what the kernel moves at most in one call
 
 
 class FileTable(Protocol):
@@ -57,6 +59,10 @@ class FixedFd:
 
     def __repr__(self) -> str:
         return f"<FixedFd {'closed' if self.closed else f'slot {self._slot}'}>"
+
+    def __reduce__(self) -> NoReturn:
+        # Asked by copy and pickle: two of them would both empty the slot, which may be another's.
+        raise TypeError("a direct descriptor has one owner, and cannot be copied or pickled")
 
     @property
     def closed(self) -> bool:
@@ -112,7 +118,8 @@ class Direct(Op[T_co]):
         self, row: int, file: FixedFd, memory: ReadableBuffer = b"", off: int = 0, flags: int = 0
     ) -> None:
         code = INSTALL if row == INSTALL else DIRECT
-        super().__init__(code, -1, 0, memoryview(memory).nbytes, off, flags, memory)
+        size = min(memoryview(memory).nbytes, _TRANSFER_BYTES_MAX)
+        super().__init__(code, -1, 0, size, off, flags, memory)
         self.row = row
         self.file = file
 

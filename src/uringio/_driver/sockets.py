@@ -49,6 +49,7 @@ __all__ = [
 Address = AddressTuple
 RawOption = tuple[int, int, int | bytes]  # level, option, value
 
+_DESCRIPTOR_MAX: Final = (1 << 31) - 1
 _MSG_WAITALL: Final = 0x100
 _MSG_NOSIGNAL: Final = 0x4000
 SEND_FLAGS: Final = _MSG_NOSIGNAL
@@ -79,7 +80,7 @@ def number_of(fd: int | HasFileno) -> int:
 
     Raises:
         TypeError: *fd* is neither a number nor has it ``fileno()``.
-        ValueError: It is negative.
+        ValueError: It is negative, or more than 31 bits.
     """
     if not isinstance(fd, int):
         fileno = getattr(fd, "fileno", None)
@@ -88,8 +89,8 @@ def number_of(fd: int | HasFileno) -> int:
         number: int = fileno()
     else:
         number = fd
-    if number < 0:
-        raise ValueError(f"a descriptor is from 0 up, not {number}")
+    if not 0 <= number <= _DESCRIPTOR_MAX:
+        raise ValueError(f"a descriptor is from 0 up to {_DESCRIPTOR_MAX}, not {number}")
     return number
 
 

@@ -2,7 +2,7 @@
 
 import weakref
 from types import TracebackType
-from typing import Final, final
+from typing import Final, NoReturn, final
 
 from uringio._sys.memory import Memory, ReadableBuffer
 from uringio.errors import BorrowedError
@@ -73,6 +73,10 @@ class Buffer:
         loan = self.loan
         word = "moved" if self.key != abs(loan.key) else loan.state.name.lower()
         return f"<Buffer {loan.size} bytes, {word}>"
+
+    def __reduce__(self) -> NoReturn:
+        # Asked by copy and pickle: two handles with one key would both open it.
+        raise TypeError("a buffer has one owner, and cannot be copied or pickled")
 
     @property
     def size(self) -> int:

@@ -8,6 +8,7 @@ nothing can be in flight on it, because operations keep their owner alive.
 
 import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 from uringio.errors import ClosedError
 
@@ -39,6 +40,10 @@ class OwnedFd:
 
     def __repr__(self) -> str:
         return f"<OwnedFd {self.what} {'closed' if self._fd < 0 else self._fd}>"
+
+    def __reduce__(self) -> NoReturn:
+        # Asked by copy and pickle: two of them would both close the number, which may be another's.
+        raise TypeError("a descriptor has one owner, and cannot be copied or pickled")
 
     @property
     def number(self) -> int:

@@ -13,6 +13,7 @@ in the processor's cache.
 import threading
 from collections import deque
 from dataclasses import dataclass
+from operator import index
 from typing import Final
 
 from uringio._sys.memory import Memory
@@ -104,7 +105,10 @@ class Pool:
         if node is not None:
             self.memory.prefer_node(node)
         self.has_huge_pages = huge_pages and self.memory.advise_huge()
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler or a finalizer may call in the middle of any line below, in
+        # the thread that has the lock.  It finds `_inside` set, and changes nothing.
+        self._lock = threading.RLock()
+        self._inside = False
         # A buffer that is dropped comes back wherever the garbage collector happens to run: in any
         # thread, and in the middle of any line below.  So it only queues here.
         self._back: deque[Loan] = deque()
@@ -119,21 +123,30 @@ class Pool:
         """
         Take a buffer of *size* bytes, or None where the bound leaves no room; never blocks.
 
+        None, too, for a signal handler or a finalizer that has broken in on another call.
+
         Raises:
             ValueError: *size* is less than 1, or more than the largest class.
         """
         wanted = self._class_for(size)
         with self._lock:
-            self._take_in()
-            free = self._free[wanted]
-            if not free and not self._cut(wanted):
+            if self._inside:
                 self._refused_count += 1
                 return None
-            offset, slab = free.pop()
-            slab.out_count += 1
-            self._out[offset] = wanted, slab
-            self._out_bytes += wanted
-            self._allocated_count += 1
+            try:
+                self._inside = True
+                self._take_in()
+                free = self._free[wanted]
+                if not free and not self._cut(wanted):
+                    self._refused_count += 1
+                    return None
+                offset, slab = free.pop()
+                slab.out_count += 1
+                self._out[offset] = wanted, slab
+                self._out_bytes += wanted
+                self._allocated_count += 1
+            finally:
+                self._inside = False
         loan = BufferLoan(self.memory, self.memory.addr + offset, size, self)
         loan.site = site()
         buffer = Buffer.__new__(Buffer)
@@ -146,9 +159,12 @@ class Pool:
         Take *buffer* back.
 
         Raises:
+            TypeError: It is no buffer.
             UsageError: It is not of this pool.
             DoubleReleaseError, UseAfterMoveError, BorrowedError: As `Buffer.release`.
         """
+        if type(buffer) is not Buffer:
+            raise TypeError(f"a pool takes back a Buffer, not {type(buffer).__name__!r}")
         loan = buffer.loan
         if loan.memory is not self.memory:
             raise UsageError(f"{buffer!r} is not of this pool")
@@ -179,7 +195,12 @@ class Pool:
     def stats(self) -> PoolStatistics:
         """Return what it has done and holds."""
         with self._lock:
-            self._take_in()
+            if not self._inside:
+                try:
+                    self._inside = True
+                    self._take_in()
+                finally:
+                    self._inside = False
             uncut_bytes = len(self._uncut) * self.slab_bytes
             return PoolStatistics(
                 self.max_bytes, self.max_bytes - uncut_bytes, self._out_bytes, len(self._out),
@@ -210,7 +231,7 @@ class Pool:
     # --- slabs -----------------------------------------------------------------------------------
 
     def _class_for(self, size: int) -> int:
-        if size >= 1:
+        if index(size) >= 1:
             for one in self.size_classes:
                 if size <= one:
                     return one

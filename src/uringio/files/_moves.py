@@ -128,6 +128,8 @@ class WriteMoves:
 
 
 def _part_of(limits: Limits, buffer: Buffer, start: int, stop: int | None, what: str) -> memoryview:
+    if type(buffer) is not Buffer:
+        raise TypeError(f"a Buffer can {what}, not {type(buffer).__name__!r}")
     loan = buffer.loan
     loan.require(buffer.key, what)
     start, stop, _ = slice(start, stop).indices(loan.size)

@@ -114,6 +114,7 @@ class Moves:
             op is None
             or op is not self._last_recv
             or op.state != SPENT
+            or op.value is not None  # whose result is still to be taken
             or self._unread
             or start
             or stop is not None
@@ -131,7 +132,10 @@ class Moves:
         op.state = NEW
         op.error = None
         op.addr = loan.addr
-        op.len = loan.size
+        size = loan.size
+        op.len = (
+            size if size <= _TRANSFER_BYTES_MAX else _TRANSFER_BYTES_MAX  # noqa: FURB136 - a call
+        )
         op.hold = loan
         op.finish = loan.take
         return op
@@ -221,7 +225,13 @@ class Moves:
         Lifetime: the bytes stay, whatever becomes of the stream and the loop, until the lease ends.
         """
         op = self._lease_op
-        if op is None or op is not self._last_recv or op.state != SPENT or self._unread:
+        if (
+            op is None
+            or op is not self._last_recv
+            or op.state != SPENT
+            or op.value is not None  # whose result is still to be taken
+            or self._unread
+        ):
             fd = self._claim_reader()
             if self._unread:
                 kept: Op[memoryview] = Op(READY, finish=self._lease_unread)
@@ -308,7 +318,12 @@ class Moves:
         loan = buffer.loan
         key = buffer.key
         op = self._out_op
-        if op is None or op is not self._last_send or op.state != SPENT:
+        if (
+            op is None
+            or op is not self._last_send
+            or op.state != SPENT
+            or op.value is not None  # whose result is still to be taken
+        ):
             loan.require(key, "be moved into send_buffer")
             start, stop = _part(loan.size, start, stop)
             fd = self._claim_writer()

@@ -165,7 +165,8 @@ class SocketStream(Moves):
         """
         op = self._recv_op
         # The shift gives 0 for 1.._RECV_BYTES_MAX, and a TypeError for what is no number of bytes.
-        if op.state != SPENT or self._unread or (max_bytes - 1) >> 16:
+        # An op that still has its value is one that somebody will ask for the result, later.
+        if op.state != SPENT or op.value is not None or self._unread or (max_bytes - 1) >> 16:
             return self._recv_otherwise(max_bytes)
         op.state = NEW
         op.error = None
@@ -225,7 +226,7 @@ class SocketStream(Moves):
             kept: Op[bytes] = Op(READY, finish=lambda _: self._take_unread(max_bytes))
             kept.home = self._driver
             return kept
-        if op.state != SPENT:
+        if op.state != SPENT or op.value is not None:
             op = self._recv_op = self._make_recv_op(fd)
         self._last_recv = None
         op.state = NEW
