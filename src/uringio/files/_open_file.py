@@ -4,13 +4,13 @@ import os
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, NoReturn, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from uringio._driver import current
 from uringio._driver import op as o
+from uringio._driver.closing import closing_op
 from uringio._driver.op import (
     CANCELLING,
-    CLOSE,
     DONE,
     NEW,
     READY,
@@ -20,7 +20,7 @@ from uringio._driver.op import (
     Op,
     Vectored,
 )
-from uringio.errors import BusyError, ClosedError, WrongThreadError
+from uringio.errors import BusyError, WrongThreadError
 
 from ._flags import RWFlags
 from ._hull import Hull
@@ -155,20 +155,9 @@ class OpenFile:
         if current.driver() is not driver:
             raise WrongThreadError("a file is closed in the loop that it belongs to")
         fd = self._fd.take()
-        for ref in self._ops:
-            op = ref()
-            if op is None:
-                continue
-            # One exception each: raised in two tasks, a shared one would mix their tracebacks.
-            reason = ClosedError("this file was closed by another task meanwhile")
-            if op.state == NEW:
-                _refuse_later(op, reason)
-            else:
-                driver.cancel(op, reason)
+        ops = [op for ref in self._ops if (op := ref()) is not None]
         self._ops.clear()
-        closing: Op[None] = Op(CLOSE, fd)
-        closing.home = driver
-        return closing
+        return closing_op(driver, fd, "file", ops)
 
     async def __aenter__(self) -> Self:
         return self
@@ -224,15 +213,3 @@ class OpenFile:
         if ahead:
             self._hull.move(-len(ahead), os.SEEK_CUR)
             ahead.clear()
-
-
-def _refuse_later(op: Op[object], reason: ClosedError) -> None:
-    """Make an op that was handed out and not started raise *reason* once it is."""
-
-    def refuse(_: object) -> NoReturn:
-        raise reason
-
-    op.code = READY
-    op.fd = -1
-    op.memory = None
-    op.finish = refuse

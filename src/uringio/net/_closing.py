@@ -1,20 +1,14 @@
-"""
-Closing a handle on which operations may be in flight.
-
-``close(2)`` alone would end nothing: the kernel holds the file for every operation that still uses
-it, so the peer would see no end, and an operation that is handed out but not started would later
-meet whatever has got the same number by then.
-"""
+"""Closing what has a socket: its operations, its polls, and the path that it was bound to."""
 
 import os
-from collections.abc import Callable, Iterable
-from typing import NoReturn
+from collections.abc import Iterable
 
 from uringio._driver import current
+from uringio._driver.closing import closing_op
 from uringio._driver.contract import Driver, System
-from uringio._driver.op import CANCELLING, CLOSE, DONE, NEW, READY, SUBMITTED, Op
+from uringio._driver.op import CANCELLING, DONE, READY, SUBMITTED, Op
 from uringio._own.fd import OwnedFd
-from uringio.errors import ClosedError, WrongThreadError
+from uringio.errors import WrongThreadError
 
 from ._polling import polls_on
 
@@ -62,29 +56,6 @@ def close_op(driver: Driver, owned: OwnedFd, ops: Iterable[Op[object]]) -> Op[No
     if current.driver() is not driver:
         raise WrongThreadError("a handle is closed in the loop that it belongs to")
     fd = owned.take()
-    for op in [*ops, *polls_on(driver, fd)]:
-        # One exception each: raised in two tasks, a shared one would mix their tracebacks.
-        reason = ClosedError(f"this {owned.what} was closed by another task meanwhile")
-        if op.state == NEW:
-            _refuse_later(op, reason)
-        else:
-            driver.cancel(op, reason)
+    closing = closing_op(driver, fd, owned.what, [*ops, *polls_on(driver, fd)])
     driver.unregister(fd)
-    closing: Op[None] = Op(CLOSE, fd)
-    closing.home = driver
     return closing
-
-
-def _refuse_later(op: Op[object], reason: ClosedError) -> None:
-    """Make an op that was handed out and not started raise *reason* once it is."""
-    op.code = READY
-    op.fd = -1
-    op.memory = None
-    op.finish = _raiser(reason)
-
-
-def _raiser(reason: ClosedError) -> Callable[[object], NoReturn]:
-    def finish(_: object) -> NoReturn:
-        raise reason
-
-    return finish
