@@ -434,13 +434,17 @@ def test_abort_loses_what_was_not_sent(run: Run[None]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
 
+        servants: list[Diary] = []  # held, since nothing else holds what neither reads nor writes
+
         class Deaf(Diary):
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 super().connection_made(transport)
                 self.transport.pause_reading()
+                servants.append(self)
 
         async with listening(Deaf) as (server, address):
             transport, client = await loop.create_connection(Diary, *address)
+            await until(lambda: servants)  # else abort_clients may be too early for it
             transport.write(LARGE)
             await asyncio.sleep(0)
             transport.abort()
