@@ -1,0 +1,539 @@
+"""
+A ring for people: typed requests in, batches of completions out, and nothing freed too early.
+
+The mechanism is `uringio._ring`; what is added here is what a program would have to think of
+itself: which operations the kernel has, that only the owner's thread comes near, that memory lives
+until its request has ended, that completions are not lost for want of room, and that every wrong
+use is refused by an exception that names the remedy, before the kernel hears of it.
+"""
+
+import os
+import time
+import warnings
+import weakref
+from _thread import get_ident
+from collections.abc import Iterator
+from typing import Final, Self
+
+from uringio._ring.probe import probe_ring
+from uringio._ring.queue import SubmitAndWait, make_reap, make_submit_and_wait
+from uringio._ring.setup import FLAG_LADDER, queue_init
+from uringio._ring.setup import Ring as Core
+from uringio._sys import constants as k
+from uringio._sys.layouts import CQE, CQE_BIG, SQE_FULL
+from uringio._sys.system import System, real_system
+from uringio.errors import (
+    ClosedError,
+    RingForkedError,
+    UnsupportedError,
+    UsageError,
+    WrongThreadError,
+)
+
+from ._completions import BigCompletion, Completion, Statistics
+from ._filling import Fill, Flight, Several, make_fill, set_address
+from ._opcodes import Opcode
+from ._registrations import Registrations
+from ._ring_flags import Features, SetupFlags
+
+__all__ = ["Ring"]
+
+_U32: Final = (1 << 32) - 1
+_MORE: Final = k.IORING_CQE_F_MORE
+_PENDING: Final = k.IORING_SQ_CQ_OVERFLOW | k.IORING_SQ_TASKRUN
+# The user_data of what `close` sends; the highest there is, and refused to nobody.
+_CLOSING: Final = (1 << 64) - 1
+_CLOSE_NS: Final = 2_000_000_000
+_BASE_FLAGS: Final = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
+
+# Set-up flags that change who owns the queues' memory or who touches it, and so need another ring.
+_OTHER_RINGS: Final = (
+    k.IORING_SETUP_SQPOLL
+    | k.IORING_SETUP_SQ_AFF
+    | k.IORING_SETUP_NO_MMAP
+    | k.IORING_SETUP_REGISTERED_FD_ONLY
+    | k.IORING_SETUP_SQE_MIXED
+    | k.IORING_SETUP_SQ_REWIND
+)
+
+# What the kernel refuses together, or alone: flags, which of them is at fault, and why.
+_QUARRELS: Final = (("CQE32", "CQE_MIXED", "either all completions have 32 bytes, or some"),)
+_NEEDS: Final = (
+    ("DEFER_TASKRUN", ("SINGLE_ISSUER",)),
+    ("TASKRUN_FLAG", ("COOP_TASKRUN", "DEFER_TASKRUN")),
+    ("HYBRID_IOPOLL", ("IOPOLL",)),
+)
+
+# Memory of requests that did not end while their ring was closed: the kernel may still write it.
+_leaked: list[object] = []
+
+
+class Ring(Registrations):
+    """
+    One io_uring, to be filled by the `prep_*` functions.
+
+    Belongs to the thread that makes it, or, made with `SetupFlags.R_DISABLED`, to the one that
+    calls `enable`.  A context manager; `close` it otherwise.
+
+    Args:
+        entries: Slots for requests, rounded up to a power of two, at most 32768. [count]
+        cq_entries: Slots for completions, by default four times as many. [count]
+        flags: `SetupFlags`; CQSIZE and CLAMP are added.  By default the best set that the kernel
+            takes: one thread, completions only inside its own calls, whole batches.
+        workers_of: A ring whose worker threads to share.
+
+    Attributes:
+        fd: The descriptor, -1 once closed.  Readable when completions wait.
+        opcodes: The operations that the kernel has; empty where a filter forbids asking, and then
+            none is refused for lack of it.
+
+    Raises:
+        RingError: Refused; ``errno`` and ``remedy`` say why and what to do.
+        UnsupportedError: A kind of ring that this class does not serve.
+        UsageError: Flags that the kernel refuses together.
+        ValueError: Sizes that no kernel takes.
+
+    Lifetime: memory given to requests, as objects rather than addresses, is kept until their last
+    completion was handed out.  A message from another ring counts as a completion, so let senders
+    use a user_data that belongs to no request here.
+
+    Kernel: 5.19.  Twin: struct io_uring, io_uring_queue_init_params.
+    """
+
+    def __init__(
+        self,
+        entries: int = 128,
+        *,
+        cq_entries: int | None = None,
+        flags: int | None = None,
+        workers_of: "Ring | None" = None,
+        system: System | None = None,
+    ) -> None:
+        self._core: Core | None = None
+        self._forked = False
+        ladder: tuple[int, ...] = FLAG_LADDER
+        if flags is not None:
+            _refuse_quarrels(flags)
+            ladder = (flags | _BASE_FLAGS,)
+        if workers_of is not None:
+            ladder = tuple(one | k.IORING_SETUP_ATTACH_WQ for one in ladder)
+        core = queue_init(
+            real_system() if system is None else system,
+            entries,
+            cq_entries=cq_entries,
+            ladder=ladder,
+            share_workers_fd=0 if workers_of is None else workers_of.fd,
+        )
+        super().__init__()
+        self._owner = get_ident()
+        self._flight: Flight = {}
+        self._cells = [core.sq_tail[0], 0]
+        self._first = self._cells[0]
+        self._passing: list[object] = []
+        self._lifelong: list[object] = []
+        self._completed = 0
+        self._storage: list[tuple[int, int, int]] = []
+        self._extras: dict[int, tuple[int, int]] | None = None
+        self._big = bool(core.flags & (k.IORING_SETUP_CQE32 | k.IORING_SETUP_CQE_MIXED))
+        try:
+            self._reap = self._reap_big if self._big else make_reap(core, self._storage)
+            self.opcodes = _opcodes_of(core)
+            self._submit_and_wait: SubmitAndWait = make_submit_and_wait(core)
+            self._core = core
+            self.fill: Fill = self._make_fill()
+        except BaseException:
+            self._core = None
+            core.close()
+            raise
+        _rings.add(self)
+
+    # --- requests --------------------------------------------------------------------------------
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, -1 once closed."""
+        return -1 if self._core is None else self._core.fd
+
+    @property
+    def features(self) -> Features:
+        """What this kernel's rings can do."""
+        return Features(self._open().features)
+
+    @property
+    def setup_flags(self) -> SetupFlags:
+        """How the ring was made, as the kernel took it."""
+        return SetupFlags(self._open().flags)
+
+    @property
+    def personality(self) -> int:
+        """Which registered credentials requests get that are filled from now on; 0: one's own."""
+        return self._cells[1]
+
+    @personality.setter
+    def personality(self, number: int) -> None:
+        if not 0 <= number < 1 << 16:
+            raise ValueError(f"a personality's number is from 0 to 65535, not {number}")
+        self._cells[1] = number
+
+    @property
+    def queued(self) -> int:
+        """How many requests are filled and not yet submitted."""
+        return (self._cells[0] - self._open().sq_head[0]) & _U32
+
+    @property
+    def space(self) -> int:
+        """How many more may be filled before a `submit`.  Twin: io_uring_sq_space_left."""
+        return self._open().sq_entries - self.queued
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests, queued ones included, have a completion to come."""
+        shared = sum(one.count - 1 for one in self._flight.values() if isinstance(one, Several))
+        return len(self._flight) + shared
+
+    def submit(self) -> int:
+        """
+        Hand over all requests that were filled, and return how many the kernel took.
+
+        Fewer than `queued` only where it has no memory for more, or where completions must be taken
+        first: take them, and call again.
+
+        Raises:
+            RingError: The ring is unusable.
+            WrongThreadError: Another thread owns the ring.
+
+        Twin: io_uring_submit.
+        """
+        return self._enter(0, None)
+
+    def wait(self, count: int = 1, timeout_ns: int | None = None) -> list[tuple[int, int, int]]:
+        """
+        Submit what was filled, wait, and take what has completed as (user_data, res, flags).
+
+        Args:
+            count: How many completions to wait for.
+            timeout_ns: How long at most; None: for ever.  Fewer may be there when it has passed.
+
+        Signal handlers run meanwhile, and may raise: completions already taken are then handed out
+        by the next call.
+
+        Twin: io_uring_submit_and_wait_timeout with io_uring_peek_batch_cqe.
+        """
+        core = self._open()
+        if count > core.cq_entries:
+            raise ValueError(f"{count} completions do not fit the queue of {core.cq_entries}")
+        if timeout_ns is not None and timeout_ns < 0:
+            raise ValueError(f"a wait cannot take {timeout_ns} ns")
+        self._check_thread()
+        self._reap()
+        if len(self._storage) >= count:
+            if self.queued:
+                self._enter(0, None)
+            self._gather()
+            return self._hand_out()
+        deadline_ns = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
+        while len(self._storage) < count:
+            left_ns = None
+            if deadline_ns is not None:
+                left_ns = max(0, deadline_ns - time.monotonic_ns())
+            self._enter(count - len(self._storage), left_ns)
+            self._gather()
+            if left_ns == 0:
+                break
+        return self._hand_out()
+
+    def take(self) -> list[tuple[int, int, int]]:
+        """
+        Take what has completed, without waiting or submitting, as (user_data, res, flags).
+
+        Deferred work is run for it, and what found no room in the queue is fetched.
+        Twin: io_uring_peek_batch_cqe with io_uring_cq_advance.
+        """
+        self._open()
+        self._check_thread()
+        self._gather()
+        return self._hand_out()
+
+    def wait_big(self, count: int = 1, timeout_ns: int | None = None) -> list[BigCompletion]:
+        """
+        `wait` on a ring made with `SetupFlags.CQE32` or CQE_MIXED, with all 32 bytes.
+
+        Raises:
+            UsageError: The ring's completions have 16.
+        """
+        if not self._big:
+            raise UsageError("completions of this ring have 16 bytes: make it with CQE32")
+        extras: dict[int, tuple[int, int]] = {}
+        self._extras = extras
+        first = self._completed
+        try:
+            taken = self.wait(count, timeout_ns)
+        finally:
+            self._extras = None
+        return [
+            BigCompletion(*one, *extras.get(first + index, (0, 0)))
+            for index, one in enumerate(taken)
+        ]
+
+    def __iter__(self) -> Iterator[Completion]:
+        """
+        Submit, and yield completions as they come, until nothing is in flight any more.
+
+        A loop body may fill more requests; they are submitted when the next wait begins.
+        """
+        while self.in_flight:
+            for one in self.wait():
+                yield Completion(*one)
+
+    def statistics(self) -> Statistics:
+        """Count what the ring has done and holds."""
+        core = self._open()
+        return Statistics(
+            submitted=self._cells[0] - self._first - self.queued,
+            completed=self._completed,
+            queued=self.queued,
+            in_flight=self.in_flight,
+            held=sum(one is not None for one in self._flight.values()),
+            dropped=core.sq_dropped[0],
+            overflowed=core.cq_overflow[0],
+        )
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def close(self, timeout_ns: int = _CLOSE_NS) -> None:
+        """
+        Cancel what is in flight, wait for its end, and close the ring; safe to call twice.
+
+        Memory of requests that have not ended when the time is over is kept for the life of the
+        process, with a `ResourceWarning`: the kernel may still write to it.
+
+        Raises:
+            WrongThreadError: Requests are in flight, and another thread owns the ring.
+
+        Twin: io_uring_queue_exit, which does not wait.
+        """
+        core = self._core
+        if core is None:
+            return
+        if self._holds_memory():
+            self._check_thread()
+            try:
+                self._drain(timeout_ns)
+            except OSError:
+                pass  # it can no longer be entered: what is held is kept below
+        if self._holds_memory():
+            self._leak(core)
+            warnings.warn(
+                f"{self!r} was closed with requests in flight: their memory is kept for ever",
+                ResourceWarning,
+                stacklevel=2,
+            )
+        self._core = None
+        self.fill = _refuse_closed
+        self._flight.clear()
+        core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        core = self._core
+        if core is not None:
+            if self._holds_memory():
+                self._leak(core)
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
+            self._core = None
+            core.close()
+
+    def __repr__(self) -> str:
+        core = self._core
+        if core is None:
+            return "<uringio.lowlevel.Ring, closed>"
+        return (
+            f"<uringio.lowlevel.Ring, fd {core.fd}, {core.sq_entries} + {core.cq_entries} slots, "
+            f"{self.queued} queued, {self.in_flight} in flight, {SetupFlags(core.flags)!r}>"
+        )
+
+    # --- within ----------------------------------------------------------------------------------
+
+    def _open(self) -> Core:
+        core = self._core
+        if core is None:
+            raise _forked_error() if self._forked else ClosedError("this ring is closed")
+        return core
+
+    def _check_thread(self) -> None:
+        if get_ident() != self._owner:
+            raise WrongThreadError("this ring belongs to the thread that made or enabled it")
+
+    def _make_fill(self) -> Fill:
+        return make_fill(
+            self._open(),
+            self.opcodes or range(256),
+            self._owner,
+            self._flight,
+            self._cells,
+            self._passing,
+        )
+
+    def _take_over(self) -> None:
+        """Belong to the calling thread from now on."""
+        self._owner = get_ident()
+        self.fill = self._make_fill()
+
+    def _enter(self, count: int, timeout_ns: int | None) -> int:
+        core = self._open()
+        self._check_thread()
+        before = core.sq_head[0]
+        passing = len(self._passing)
+        self._submit_and_wait(self._cells[0], count, timeout_ns)
+        if passing and core.sq_head[0] == self._cells[0] & _U32:
+            del self._passing[:passing]
+        return (core.sq_head[0] - before) & _U32
+
+    def _gather(self) -> None:
+        """Move completions into storage, those included that wait for room or for being run."""
+        core = self._open()
+        reap = self._reap
+        reap()
+        while core.sq_flags[0] & _PENDING:
+            count = len(self._storage)
+            # Only what the kernel has already: requests are handed over by those who say so.
+            self._submit_and_wait(core.sq_head[0], 0, None)
+            reap()
+            if len(self._storage) == count:
+                break  # the hint was stale, or what is left will come by itself
+
+    def _reap_big(self) -> None:
+        core = self._open()
+        cqes, mask = core.cqes, core.cq_entries - 1
+        mixed = core.flags & k.IORING_SETUP_CQE_MIXED
+        head, tail = core.cq_head[0], core.cq_tail[0]
+        while head != tail:
+            at = (head & mask) * core.cqe_bytes
+            user_data, res, flags = CQE.unpack_from(cqes, at)
+            head = (head + 1) & _U32
+            if mixed and flags & k.IORING_CQE_F_SKIP:
+                continue
+            if not mixed or flags & k.IORING_CQE_F_32:
+                if mixed:
+                    head = (head + 1) & _U32
+                if self._extras is not None:
+                    *_, extra1, extra2 = CQE_BIG.unpack_from(cqes, at)
+                    self._extras[self._completed + len(self._storage)] = (extra1, extra2)
+            self._storage.append((user_data, res, flags))
+        core.cq_head[0] = tail
+
+    def _hand_out(self) -> list[tuple[int, int, int]]:
+        taken = self._storage[:]
+        flight = self._flight
+        for user_data, _, flags in taken:
+            if not flags & _MORE:
+                kept = flight.pop(user_data, None)
+                if isinstance(kept, Several):
+                    kept.count -= 1
+                    if kept.count:
+                        flight[user_data] = kept
+        del self._storage[: len(taken)]
+        self._completed += len(taken)
+        return taken
+
+    def hold(self, memory: object) -> None:
+        """Keep something alive for as long as the ring lives."""
+        self._lifelong.append(memory)
+
+    def address(self, addr: int, len_bytes: int, keep: object, /) -> None:
+        """Give the request that was filled last, a send, an address; see `prep_send_set_addr`."""
+        core = self._open()
+        self._check_thread()
+        if not self.queued:
+            raise UsageError("no request was filled since the last submit")
+        at = (self._cells[0] - 1 & core.sq_entries - 1) * core.sqe_bytes
+        set_address(core.sqes, at, addr, len_bytes)
+        self._passing.append(keep)
+
+    def _holds_memory(self) -> bool:
+        """Tell whether the kernel may still touch memory that lives because of the ring."""
+        if not self._flight:
+            return False
+        return bool(self._lifelong or self._buffers or self._open().buffer_rings) or any(
+            one is not None for one in self._flight.values()
+        )
+
+    def _leak(self, core: Core) -> None:
+        _leaked.append(
+            (list(self._flight.values()), self._lifelong, self._buffers, dict(core.buffer_rings))
+        )
+
+    def _drain(self, timeout_ns: int) -> None:
+        core = self._open()
+        # What the kernel has not seen becomes nothing, and completes as such.
+        for index in range(core.sq_head[0], core.sq_head[0] + self.queued):
+            at = (index & (core.sq_entries - 1)) * core.sqe_bytes
+            user_data = SQE_FULL.unpack_from(core.sqes, at)[6]
+            SQE_FULL.pack_into(core.sqes, at, 0, -1, 0, 0, 0, 0, user_data, 0, 0, 0, 0, 0)
+        deadline_ns = time.monotonic_ns() + timeout_ns
+        self.wait(0)
+        self.fill(
+            Opcode.ASYNC_CANCEL, -1, 0, 0, 0,
+            k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY, _CLOSING, 0,
+        )  # fmt: skip
+        while self._holds_memory():
+            left_ns = deadline_ns - time.monotonic_ns()
+            if left_ns <= 0:
+                break
+            self.wait(1, left_ns)
+
+    def poison(self) -> None:
+        """In a forked child, called by itself: refuse everything, touch no shared memory."""
+        core, self._core = self._core, None
+        if core is not None:
+            _leaked.append(core)
+            self.fill = _refuse_forked
+            self._forked = True
+
+
+def _opcodes_of(core: Core) -> frozenset[int]:
+    try:
+        return probe_ring(core).opcodes
+    except OSError:  # a filter or a restriction: what is lacking, the kernel will say
+        return frozenset()
+
+
+def _refuse_quarrels(flags: int) -> None:
+    names = SetupFlags(flags)
+    if flags & _OTHER_RINGS:
+        raise UnsupportedError(f"a Ring with {SetupFlags(flags & _OTHER_RINGS)!r}", "another door")
+    for name, other, why in _QUARRELS:
+        if SetupFlags[name] in names and SetupFlags[other] in names:
+            raise UsageError(f"SetupFlags.{name} and {other} exclude each other: {why}")
+    for name, needed in _NEEDS:
+        if SetupFlags[name] in names and not any(SetupFlags[one] in names for one in needed):
+            raise UsageError(f"SetupFlags.{name} needs {' or '.join(needed)} beside it")
+
+
+def _refuse_closed(*_: object) -> None:
+    raise ClosedError("this ring is closed")
+
+
+def _forked_error() -> RingForkedError:
+    return RingForkedError("this ring belongs to the parent process: make one in the child")
+
+
+def _refuse_forked(*_: object) -> None:
+    raise _forked_error()
+
+
+_rings: "weakref.WeakSet[Ring]" = weakref.WeakSet()
+
+
+def _poison_all() -> None:
+    for ring in list(_rings):
+        ring.poison()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_poison_all)
