@@ -1,0 +1,44 @@
+"""What tests of the public ring share: waiting with patience, and telling what they prove."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from uringio.lowlevel import Completion, Opcode, RegisterOp, Ring
+
+# The most that a test waits for what must come. [nanoseconds]
+PATIENCE_NS = 20_000_000_000
+
+F = TypeVar("F", bound=Callable[..., object])
+
+# What is shown to have its effect on the real kernel: operation -> the tests that do.
+PROVEN: dict[Opcode | RegisterOp, list[str]] = {}
+
+
+def effect(*ops: Opcode | RegisterOp) -> Callable[[F], F]:
+    """Note that a test shows the effect of operations, not merely that none is refused."""
+
+    def mark(function: F) -> F:
+        for op in ops:
+            test = f"{function.__module__.removeprefix('tests.lowlevel.')}::{function.__name__}"
+            PROVEN.setdefault(op, []).append(test)
+        return function
+
+    return mark
+
+
+def done(ring: Ring, count: int = 1) -> list[Completion]:
+    """Submit, and wait until *count* completions have come."""
+    found = [Completion(*one) for one in ring.wait(count, PATIENCE_NS)]
+    assert len(found) >= count, f"only {found} of {count} completions came"
+    return found
+
+
+def result(ring: Ring) -> int:
+    """Submit, and return the result of the one request in flight."""
+    [one] = done(ring)
+    return one.res
+
+
+def results(ring: Ring, count: int) -> dict[int, int]:
+    """Submit, wait, and return results by user_data."""
+    return {one.user_data: one.res for one in done(ring, count)}
