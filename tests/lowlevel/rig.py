@@ -42,3 +42,11 @@ def result(ring: Ring) -> int:
 def results(ring: Ring, count: int) -> dict[int, int]:
     """Submit, wait, and return results by user_data."""
     return {one.user_data: one.res for one in done(ring, count)}
+
+
+def until_end(ring: Ring) -> list[Completion]:
+    """Submit, wait until the one request in flight has ended, and return all it told."""
+    found = done(ring)
+    while found[-1].more:
+        found += done(ring)
+    return found

@@ -71,6 +71,9 @@ class Requests(Protocol):
     def hold(self, memory: object, /) -> None:
         """Keep something alive for as long as requests can be written here."""
 
+    def rename(self, old: int, new: int, /) -> None:
+        """Expect the completions of a request under another user_data."""
+
     def address(self, addr: int, len_bytes: int, keep: object, /) -> None:
         """Give the request that was written last, a send, an address to go to."""
 
@@ -83,6 +86,11 @@ class Several:
     def __init__(self, keep: object) -> None:
         self.count = 1
         self.keeps = [keep]
+
+    @property
+    def holds(self) -> int:
+        """How many pieces of memory they keep."""
+        return sum(one is not None for one in self.keeps)
 
     def add(self, keep: object) -> None:
         """Count one more."""
@@ -145,6 +153,9 @@ class Request:
     def hold(self, memory: object, /) -> None:
         """Keep something alive for as long as this is."""
         self._keep.append(memory)
+
+    def rename(self, old: int, new: int, /) -> None:
+        """Do nothing: no completion comes here."""
 
     def address(self, addr: int, len_bytes: int, keep: object, /) -> None:
         """Give it, a send, an address to go to."""

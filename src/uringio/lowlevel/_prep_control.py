@@ -122,7 +122,7 @@ def prep_cancel64(
 
     Fields: addr, cancel_flags, len (the opcode).
     Lifetime: nothing.
-    Results: 0, or with ALL how many; ENOENT: none; EALREADY: it runs and may not be stopped.
+    Results: 0, or with ALL or ANY how many; ENOENT: none; EALREADY: it runs and may not be stopped.
     Kernel: 5.5.  Fallback: none.
     Twin and source: io_uring_prep_cancel64(3).
     """

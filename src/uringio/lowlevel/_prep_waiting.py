@@ -118,6 +118,8 @@ def prep_poll_update(
     Kernel: 5.13.  Fallback: prep_poll_remove and prep_poll_add.
     Twin and source: io_uring_prep_poll_update(3).
     """
+    if poll_flags & k.IORING_POLL_UPDATE_USER_DATA:
+        ring.rename(target_user_data, new_user_data)
     ring.fill(
         k.IORING_OP_POLL_REMOVE, -1, new_user_data, target_user_data, poll_flags, poll_mask(mask),
         user_data, flags,

@@ -131,6 +131,7 @@ class Ring(Registrations):
         self._first = self._cells[0]
         self._passing: list[object] = []
         self._lifelong: list[object] = []
+        self._renamed: dict[int, int] = {}
         self._completed = 0
         self._storage: list[tuple[int, int, int]] = []
         self._extras: dict[int, tuple[int, int]] | None = None
@@ -293,7 +294,7 @@ class Ring(Registrations):
             completed=self._completed,
             queued=self.queued,
             in_flight=self.in_flight,
-            held=sum(one is not None for one in self._flight.values()),
+            held=self._held(),
             dropped=core.sq_dropped[0],
             overflowed=core.cq_overflow[0],
         )
@@ -321,17 +322,20 @@ class Ring(Registrations):
                 self._drain(timeout_ns)
             except OSError:
                 pass  # it can no longer be entered: what is held is kept below
-        if self._holds_memory():
+        held = self._holds_memory()
+        if held:
             self._leak(core)
-            warnings.warn(
-                f"{self!r} was closed with requests in flight: their memory is kept for ever",
-                ResourceWarning,
-                stacklevel=2,
-            )
+        told = repr(self)
         self._core = None
         self.fill = _refuse_closed
         self._flight.clear()
         core.close()
+        if held:
+            warnings.warn(
+                f"{told} was closed with requests in flight: their memory is kept for ever",
+                ResourceWarning,
+                stacklevel=2,
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -344,9 +348,10 @@ class Ring(Registrations):
         if core is not None:
             if self._holds_memory():
                 self._leak(core)
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
+            told = repr(self)
             self._core = None
             core.close()
+            warnings.warn(f"{told} was never closed", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         core = self._core
@@ -432,11 +437,14 @@ class Ring(Registrations):
         flight = self._flight
         for user_data, _, flags in taken:
             if not flags & _MORE:
-                kept = flight.pop(user_data, None)
+                name = user_data
+                if name not in flight:
+                    name = self._renamed.pop(name, name)
+                kept = flight.pop(name, None)
                 if isinstance(kept, Several):
                     kept.count -= 1
                     if kept.count:
-                        flight[user_data] = kept
+                        flight[name] = kept
         del self._storage[: len(taken)]
         self._completed += len(taken)
         return taken
@@ -444,6 +452,11 @@ class Ring(Registrations):
     def hold(self, memory: object) -> None:
         """Keep something alive for as long as the ring lives."""
         self._lifelong.append(memory)
+
+    def rename(self, old: int, new: int, /) -> None:
+        """Expect the completions of a request under another user_data; see `prep_poll_update`."""
+        if old != new:
+            self._renamed[new] = old
 
     def address(self, addr: int, len_bytes: int, keep: object, /) -> None:
         """Give the request that was filled last, a send, an address; see `prep_send_set_addr`."""
@@ -461,6 +474,12 @@ class Ring(Registrations):
             return False
         return bool(self._lifelong or self._buffers or self._open().buffer_rings) or any(
             one is not None for one in self._flight.values()
+        )
+
+    def _held(self) -> int:
+        return sum(
+            one.holds if isinstance(one, Several) else one is not None
+            for one in self._flight.values()
         )
 
     def _leak(self, core: Core) -> None:
