@@ -12,7 +12,7 @@ import time
 import warnings
 import weakref
 from _thread import get_ident
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
 
 from uringio._ring.probe import probe_ring
@@ -44,6 +44,12 @@ _PENDING: Final = k.IORING_SQ_CQ_OVERFLOW | k.IORING_SQ_TASKRUN
 # The user_data of what `close` sends; the highest there is, and refused to nobody.
 _CLOSING: Final = (1 << 64) - 1
 _CLOSE_NS: Final = 2_000_000_000
+_DEFAULT_DISABLED: Final = (
+    k.IORING_SETUP_R_DISABLED
+    | k.IORING_SETUP_SUBMIT_ALL
+    | k.IORING_SETUP_SINGLE_ISSUER
+    | k.IORING_SETUP_DEFER_TASKRUN
+)
 _BASE_FLAGS: Final = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
 
 # Set-up flags that change who owns the queues' memory or who touches it, and so need another ring.
@@ -147,6 +153,43 @@ class Ring(Registrations):
             core.close()
             raise
         _rings.add(self)
+
+    @classmethod
+    def sandboxed(
+        cls,
+        entries: int = 128,
+        *,
+        ops: Iterable[int],
+        files: Sequence[int] = (),
+        fixed_files_only: bool = False,
+    ) -> Self:
+        """
+        Make a ring that can do nothing but what is listed, for good.
+
+        Args:
+            ops: `Opcode`s; without ASYNC_CANCEL, `close` can only wait for requests in flight.
+            files: Descriptors for its table of registered files.
+            fixed_files_only: Refuse requests on anything but these.
+
+        Anything else completes with EACCES, and no further registration is taken.  A limit for
+        requests, not for the process: its other code may still make other rings.
+
+        Raises:
+            RingError: As in making any ring.
+
+        Kernel: 6.1.
+        """
+        ring = cls(entries, flags=_DEFAULT_DISABLED)
+        try:
+            if files:
+                ring.register_files(files)
+            required = k.IOSQE_FIXED_FILE if fixed_files_only else 0
+            ring.register_restrictions(ops=ops, flags_required=required)
+            ring.enable()
+        except BaseException:
+            ring.close()
+            raise
+        return ring
 
     # --- requests --------------------------------------------------------------------------------
 
