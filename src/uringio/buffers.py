@@ -1,14 +1,16 @@
 """Pools of buffers that a task can wait for."""
 
 from collections import deque
+from types import TracebackType
 from typing import Final
 
 from uringio._driver import current
+from uringio._driver.contract import Tables
 from uringio._driver.op import STALE, Awaited
 from uringio._own.buffer import Buffer
 from uringio._own.pool import SIZE_CLASSES, Pool, PoolStatistics
 
-__all__ = ["Buffer", "BufferPool", "PoolStatistics"]
+__all__ = ["Buffer", "BufferPool", "PoolStatistics", "Registration"]
 
 _DEFAULT_BYTES: Final = 64 << 20
 
@@ -86,6 +88,35 @@ class BufferPool(Pool):
                 raise
             place = self._waiting.appendleft  # whoever came first goes first
 
+    def registered(self) -> "Registration":
+        """
+        Keep the pool's memory registered with the running ring during an ``async with`` block.
+
+        So::
+
+            async with pool.registered():
+                n, buf = await file.read_into(buf, 0)
+
+        Meanwhile `File.read_into` and `write_from` of its buffers, and `SocketStream.send_buffer`
+        with ``zero_copy``, spare the kernel looking up and pinning their pages, in this loop.  All
+        pages of the pool are real and locked meanwhile, so make it no larger than needed.  A forked
+        child is not affected: it gets copies of the pages.
+
+        The block's value says whether it is registered: False on other backends, where nothing
+        changes.
+
+        Raises:
+            RingError: So much memory may not be locked.
+            UsageError: It is registered with this loop already, no loop of uringio runs in this
+                thread, or the ring has room for no more (64 GiB).
+
+        Cancellation: of the end, which waits until nothing in flight uses the registration: it is
+            withdrawn all the same, and ends with what is in flight.
+
+        Kernel: 5.19.  Source: io_uring_register(2).
+        """
+        return Registration(self)
+
     def _leave(self, turn: Awaited[None]) -> None:
         try:
             self._waiting.remove(turn)
@@ -102,3 +133,37 @@ class BufferPool(Pool):
         except IndexError:
             return
         turn.end()
+
+
+class Registration:
+    """See `BufferPool.registered`."""
+
+    __slots__ = ("_pool", "_tables")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._tables: Tables | None = None
+
+    async def __aenter__(self) -> bool:
+        tables = current.driver().tables
+        if tables is not None:
+            tables.add_memory(self._pool.memory, self._pool.slab_bytes)
+        self._tables = tables
+        return tables is not None
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        tables, self._tables = self._tables, None
+        if tables is None:
+            return
+        waits = tables.remove_memory(self._pool.memory)
+        try:
+            while waits:
+                await waits.pop()
+        finally:
+            for unheard in waits:
+                unheard.state = STALE  # cancelled: they need not be awaited

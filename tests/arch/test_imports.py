@@ -34,7 +34,7 @@ ROOMS: dict[str, frozenset[str] | None] = {
     },
     "aio": frozenset({"_driver", "_own", "errors"}),
     "proto": frozenset({"errors", "streams"}),
-    "lowlevel": frozenset({"_sys", "_ring", "_driver"}),
+    "lowlevel": frozenset({"_sys", "_ring", "_driver", "_own", "errors"}),
     "probe": frozenset({"_sys", "_ring", "_driver", "errors"}),
     "testing": None,
     "check": frozenset(),

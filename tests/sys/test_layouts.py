@@ -174,6 +174,18 @@ LAYOUTS = [
         (field(0, 4, "offset"), field(8, 8, "data")),
     ),
     Layout(
+        "RSRC_REGISTER",
+        "struct io_uring_rsrc_register",
+        32,
+        (field(0, 4, "nr"), field(4, 4, "flags"), field(16, 8, "data"), field(24, 8, "tags")),
+    ),
+    Layout(
+        "RSRC_UPDATE2",
+        "struct io_uring_rsrc_update2",
+        32,
+        (field(0, 4, "offset"), field(8, 8, "data"), field(16, 8, "tags"), field(24, 4, "nr")),
+    ),
+    Layout(
         "PROBE_HEAD",
         "struct io_uring_probe",
         16,
@@ -267,28 +279,6 @@ LAYOUTS = [
         (
             field(0, 4, "buf_group"),
             field(4, 4, "head"),
-        ),
-    ),
-    Layout(
-        "RSRC_UPDATE2",
-        "struct io_uring_rsrc_update2",
-        32,
-        (
-            field(0, 4, "offset"),
-            field(8, 8, "data"),
-            field(16, 8, "tags"),
-            field(24, 4, "nr"),
-        ),
-    ),
-    Layout(
-        "RSRC_REGISTER",
-        "struct io_uring_rsrc_register",
-        32,
-        (
-            field(0, 4, "nr"),
-            field(4, 4, "flags"),
-            field(16, 8, "data"),
-            field(24, 8, "tags"),
         ),
     ),
     Layout(

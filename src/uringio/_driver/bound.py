@@ -10,7 +10,7 @@ from collections.abc import Callable
 from uringio._sys.system import System
 from uringio.errors import RingForkedError, WrongThreadError
 
-from .contract import Statistics
+from .contract import Statistics, Tables
 from .op import SPENT, Op
 
 __all__ = ["BoundDriver", "discard", "ring_of_another_thread", "ring_of_the_parent"]
@@ -58,6 +58,7 @@ class BoundDriver:
         leave: Callable[[], None],
         close: Callable[[int | None], None],
     ) -> None:
+        self.tables: Tables | None = None
         self.system = system
         self.name = name
         self.submit = submit

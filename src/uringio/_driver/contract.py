@@ -22,10 +22,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from uringio._sys.errnos import SETUP_REMEDIES
+from uringio._sys.memory import Memory
 from uringio._sys.system import System, real_system
 from uringio.errors import OpError, RingError, UsageError
 
-from .op import Op
+from .direct import FixedFd
+from .op import Awaited, Op
 
 if TYPE_CHECKING:
     from .uring import UringDriver
@@ -77,11 +79,32 @@ class Statistics(NamedTuple):
     leased: int = 0
 
 
+class Tables(Protocol):
+    """What is registered with a driver that has tables for it."""
+
+    def add_memory(self, memory: Memory, piece_bytes: int, /) -> None:
+        """Have transfers in *memory* spare looking up its pages; raises `RingError`, OpError."""
+        ...
+
+    def remove_memory(self, memory: Memory, /) -> list[Awaited[None]]:
+        """Undo that; what is returned ends when nothing uses it any more."""
+        ...
+
+    def add_file(self, fd: int, /) -> FixedFd:
+        """Give *fd*'s file a slot of the driver's own; raises `OpError`."""
+        ...
+
+    def require_install(self) -> None:
+        """Raise `UnsupportedError` where an INSTALL cannot be had."""
+        ...
+
+
 class Driver(Protocol):
     """See the module's head; attributes are bound closures, so calls cost one frame."""
 
     name: str
     system: System
+    tables: Tables | None  # None: it has none
 
     @property
     def submit(self) -> Callable[[Op[object]], None]:

@@ -45,6 +45,9 @@ EVENT                                                                (until `Dri
 RECV_LEASE is RECV whose value may be a view of the buffer, which goes back when that has gone; what
 its ``hold`` is true for waits when there are no spares.
 
+SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL.  DIRECT is the operation of its `Direct.row` on a
+direct descriptor, of which INSTALL makes another number.
+
 READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing
 needs waiting; otherwise it becomes a READ.  Only for descriptors without O_DIRECT.  An OPENAT2
 with 1 as `len` may be tried with RESOLVE_CACHED first, by drivers that would need a thread for it:
@@ -88,23 +91,9 @@ if TYPE_CHECKING:
     from .contract import Driver
 
 __all__ = [
-    "CANCELLING",
-    "DONE",
-    "MAKES_DESCRIPTOR",
-    "NEW",
-    "OPERATION_NAMES",
-    "SPENT",
-    "STALE",
-    "SUBMITTED",
-    "TRANSITIONS",
-    "Awaited",
-    "Offload",
-    "Op",
-    "Owner",
-    "Vectored",
-    "names",
-    "renew",
-]
+    "CANCELLING", "DONE", "MAKES_DESCRIPTOR", "NEW", "OPERATION_NAMES", "SPENT", "STALE",
+    "SUBMITTED", "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "Vectored", "names", "renew",
+]  # fmt: skip
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -144,17 +133,20 @@ LINK: Final = 30
 READ_CACHED: Final = 31
 RECV_LEASE: Final = 32
 SEND_ZC: Final = 33
+DIRECT: Final = 34
+INSTALL: Final = 35
+SENDMSG_ZC: Final = 36
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
     "event", "sendmsg", "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2",
     "statx", "rename", "unlink", "mkdir", "symlink", "link", "read", "recv",
-    "send_zc",
+    "send_zc", "direct", "install", "sendmsg_zc",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.
-MAKES_DESCRIPTOR: Final = frozenset({ACCEPT, OPEN, OPENAT2})
+MAKES_DESCRIPTOR: Final = frozenset({ACCEPT, OPEN, OPENAT2, INSTALL})
 
 # Where the first path stands in the memory of operations that take one.
 PATH_STARTS: Final = {
@@ -266,7 +258,14 @@ class Op(Generic[T_co]):
     def __await__(self) -> "Generator[Op[T_co], None, T_co]":
         if self.state:
             raise self._not_new()
-        yield self
+        try:
+            yield self
+        except BaseException:
+            if self.value is not None and self.owner is not None:
+                # A signal handler raised where it was to be taken.
+                value, self.value = self.value, None
+                self.owner.orphan(self, value)
+            raise
         # The scheduler has thrown `error` already, if there is one.
         value = self.value
         self.value = None  # a reused op must not keep a payload alive until its next use

@@ -48,8 +48,8 @@ from uringio._ring.register import register_ring_fd, unregister_ring_fd
 from uringio._ring.setup import FLAG_LADDER, Ring, queue_init
 from uringio._sys import constants as k
 from uringio._sys.errnos import Fate
-from uringio._sys.layouts import SQE_SHORT
-from uringio._sys.memory import BYTES_DATA_OFFSET, pin
+from uringio._sys.layouts import SQE_SHORT, PackInto
+from uringio._sys.memory import BYTES_DATA_OFFSET, NoClass, pin
 from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError
 
@@ -59,7 +59,7 @@ from .contract import Deliver, MakeCancelled, Statistics
 from .file_calls import read_inline
 from .leaks import keep_for_ever, leak
 from .offloads import Offloads
-from .op import CANCELLING, DONE, RECV, RECV_LEASE, SEND_ALL, SEND_ZC, SUBMITTED, Op
+from .op import CANCELLING, DONE, RECV, RECV_LEASE, SEND_ALL, SUBMITTED, Op
 from .outcome import (
     finish_cancelled,
     orphan_failure,
@@ -70,17 +70,10 @@ from .outcome import (
 from .timers import Timers
 from .uring_files import SHAPED, ThreadCalls, shape
 from .uring_leases import Leases, grown
-from .uring_rows import (
-    CANCEL_EVERYTHING,
-    CANCEL_HEAD,
-    HEADS,
-    SLOW_HEADS,
-    WRITING_HEADS,
-    NoClass,
-    PackInto,
-)
+from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
 from .uring_settles import SETTLES
-from .zero_copy import ZERO_COPY_BIT, ZeroCopySends, number_of
+from .uring_tables import TAG_BIT, UringTables
+from .zero_copy import COPYING, ZERO_COPY_BIT, ZeroCopySends, number_of
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -179,14 +172,14 @@ def make_uring_driver(
     # Being cancelled, until that is through: a signal handler may break it off.
     ending: dict[int, Op[object]] = {}
     asking = False
-    events: set[Op[object]] = set()
+    events: dict[Op[object], None] = {}
     cancel_tries: dict[int, int] = {}
     timers = Timers()
     clock = system.monotonic_ns
     get_ident = _thread.get_ident
     owner_thread = get_ident()
     wrong_thread: Callable[[], Exception] = ring_of_another_thread
-    heads, settles = HEADS, SETTLES
+    heads, settles = HEADS.copy(), SETTLES
     # Where a bytes object's storage is an addition away, it needs no call; elsewhere no class
     # matches and every memory goes through `locate`.
     inline_class: type = bytes if BYTES_DATA_OFFSET is not None else NoClass
@@ -330,7 +323,7 @@ def make_uring_driver(
     def locate(op: Op[object]) -> int:
         """Pin memory that is not inline bytes, or that the kernel will write into."""
         assert op.memory is not None
-        addr, _, op.hold = pin(op.memory, writable=op.code in WRITING_HEADS)
+        addr, _, op.hold = pin(op.memory, writable=op.code in WRITING_HEADS, at_least=op.len)
         return addr
 
     def submit_by_driver(op: Op[object]) -> None:
@@ -344,7 +337,8 @@ def make_uring_driver(
         head = SLOW_HEADS.get(code, heads[code])
         if head >= 0 and (code != RECV_LEASE or not leases.must_wait(op)):
             addr = op.addr if op.memory is None else locate(op)
-            enqueue(op, head, op.fd, op.off, addr, op.len, op.flags)
+            head, w5 = tables.fix(head, addr, op.len) if tables.spans else (head, 0)
+            enqueue(op, head, op.fd, op.off, addr, op.len, op.flags, w5)
             return
         if code in SHAPED and not threads.must_take(op):
             enqueue(op, *shape(op))
@@ -360,7 +354,7 @@ def make_uring_driver(
             assert isinstance(op, o.Offload)
             offloads.start(op)
         elif op.code == o.EVENT:
-            events.add(op)
+            events[op] = None
         elif code == RECV_LEASE:
             again[use] = op
         elif code not in SHAPED:
@@ -371,7 +365,7 @@ def make_uring_driver(
             deliver(op)
 
     def enqueue(
-        op: Op[object], head: int, fd: int, off: int, addr: int, len_: int, flags: int
+        op: Op[object], head: int, fd: int, off: int, addr: int, len_: int, flags: int, w5: int = 0
     ) -> None:
         """Submit *op*, packed as the arguments say; for the second time, if it is in `again`."""
         nonlocal tail, use, resubmitted_count
@@ -385,8 +379,10 @@ def make_uring_driver(
                     return
             slot = tail
             use = number = use + 1
-            data = number | ZERO_COPY_BIT if op.code == SEND_ZC else number
+            data = number | ZERO_COPY_BIT if op.code in COPYING else number
             pack(sqes, (slot & sq_mask) << 6, head, fd, off, addr, len_, flags, data)
+            if w5:
+                sqe_words[(slot & sq_mask) << 3 | 5] = w5
             if op.state > SUBMITTED:
                 return  # it was to be asked for again, and was cancelled meanwhile
             if tail == slot:
@@ -401,8 +397,8 @@ def make_uring_driver(
 
     def fire(op: Op[object]) -> None:
         if op in events:
-            events.discard(op)
             op.state = DONE
+            del events[op]
             deliver(op)
 
     def settle_slowly(op: Op[object], res: int, data: bytes | memoryview | None) -> None:
@@ -440,7 +436,7 @@ def make_uring_driver(
         nonlocal hungry_count, resubmitted_count, asking
         asking = True  # until it is through: see `ending`
         for number, op in list(ending.items()):
-            if op.use != number and op.use:  # the use was over, and this is another
+            if op.use != number:  # the use was over, and this is another
                 del ending[number]
             elif number in ending:
                 request_cancel(op, number)
@@ -485,6 +481,8 @@ def make_uring_driver(
             cancel_answered(user_data, res)
         elif user_data & ZERO_COPY_BIT:
             stray += not sends.take_in(user_data, res, flags, deliver)
+        elif user_data & TAG_BIT:
+            stray += not tables.released(user_data)
         elif user_data != _USE_NOBODY:
             stray += 1
 
@@ -560,14 +558,13 @@ def make_uring_driver(
         """Have the use *number* of *op* end, wherever it is; may be done again."""
         code = op.code
         if code == o.TIMEOUT:
-            if op.use:
-                op.use = 0
-                timers.dead_count += 1
+            if number in timers.live:
+                del timers.live[number]
             timers.tidy()
         elif code == o.OFFLOAD:
             offloads.abandon(op)
         elif code == o.EVENT:
-            events.discard(op)
+            events.pop(op, None)
         elif number in again:
             del again[number]
         elif code == o.CLOSE or op in threads or (number in in_flight and not withdraw(op, number)):
@@ -575,7 +572,7 @@ def make_uring_driver(
             if number in in_flight and code != o.CLOSE:
                 data = number_of(op)
                 push(CANCEL_HEAD, -1, data, 0, 0, data | _CANCEL_BIT)
-                if code == SEND_ZC:
+                if data != number:
                     sends.abort(op)
             del ending[number]
             return
@@ -628,6 +625,7 @@ def make_uring_driver(
         pack = cast("PackInto", refuse)
         owner_thread = -1  # no thread has this number
         wrong_thread = make_refusal
+        tables.retire()
         ring.close()
         system.close(wake_read_fd)
         system.close(wake_write_fd)
@@ -690,11 +688,12 @@ def make_uring_driver(
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
     sends = ZeroCopySends(system, in_flight, again, settle_slowly)
+    tables = UringTables(ring, heads, (in_flight, again), flush, cancel)
     arm_wake()
     driver = UringDriver(
         system, "uring", submit=submit, turn=turn, cancel=cancel, fire=fire, flush=flush, wake=wake,
         wake_fd=wake_write_fd, register=register, unregister=unregister, statistics=statistics,
         poison=poison, leave=leave, close=close,
     )  # fmt: skip
-    driver.ring = ring
+    driver.ring, driver.tables = ring, tables
     return driver

@@ -21,9 +21,11 @@ from uringio.errors import OpError
 
 from . import op as o
 from .attempts import locate
+from .direct import Direct
 from .file_calls import FileCalls
 from .op import CANCELLING, NEW, SUBMITTED, Op, Vectored
 from .outcome import settle_succeeded
+from .uring_rows import WRITING_HEADS
 
 __all__ = ["SHAPED", "ThreadCalls", "shape"]
 
@@ -43,8 +45,19 @@ SHAPED: Final = {
     o.MKDIR: k.IORING_OP_MKDIRAT,
     o.SYMLINK: k.IORING_OP_SYMLINKAT,
     o.LINK: k.IORING_OP_LINKAT,
+    # No thread could do these, so whoever makes them has asked whether the kernel can.
+    o.DIRECT: k.IORING_OP_NOP,
+    o.INSTALL: k.IORING_OP_FIXED_FD_INSTALL,
 }
 
+_DIRECT_HEADS: Final = {
+    o.SEND: sqe_head(k.IORING_OP_SEND, k.IOSQE_FIXED_FILE),
+    o.RECV_INTO: sqe_head(k.IORING_OP_RECV, k.IOSQE_FIXED_FILE),
+    o.READ: sqe_head(k.IORING_OP_READ, k.IOSQE_FIXED_FILE),
+    o.WRITE: sqe_head(k.IORING_OP_WRITE, k.IOSQE_FIXED_FILE),
+}
+
+_INSTALL_HEAD: Final = sqe_head(k.IORING_OP_FIXED_FD_INSTALL, k.IOSQE_FIXED_FILE)
 _HEADS: Final = {code: sqe_head(opcode) for code, opcode in SHAPED.items()}
 _TWO_PATHS: Final = frozenset({o.RENAME, o.SYMLINK, o.LINK})
 
@@ -124,6 +137,8 @@ def shape(op: Op[object]) -> tuple[int, int, int, int, int, int]:
         TypeError: The memory cannot be written, and would have to be.
     """
     code, off, addr, len_ = op.code, op.off & _U64_MASK, op.addr, op.len
+    if isinstance(op, Direct):
+        return _shape_direct(op)
     if isinstance(op, Vectored):
         op.pin_pieces()
         addr = op.addr
@@ -137,3 +152,12 @@ def shape(op: Op[object]) -> tuple[int, int, int, int, int, int]:
         if code == o.OPENAT2:
             len_ = OPEN_HOW.size
     return _HEADS[code], op.fd, off, addr, len_ & _U32_MASK, op.flags
+
+
+def _shape_direct(op: Direct[object]) -> tuple[int, int, int, int, int, int]:
+    slot = op.file.slot
+    if op.row == o.INSTALL:
+        return _INSTALL_HEAD, slot, 0, 0, 0, 0
+    assert op.memory is not None
+    addr, _, op.hold = pin(op.memory, writable=op.row in WRITING_HEADS)
+    return _DIRECT_HEADS[op.row], slot, op.off & _U64_MASK, addr, op.len & _U32_MASK, op.flags

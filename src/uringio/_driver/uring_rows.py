@@ -5,7 +5,7 @@ Every operation fits one SQE shape (`_sys.layouts.SQE_SHORT`), so a row is the S
 opcode, flags and ioprio.  A negative row names an operation that the driver carries out itself.
 """
 
-from typing import Final, Protocol
+from typing import Final
 
 from uringio._ring.prep import sqe_head
 from uringio._sys import constants as k
@@ -19,8 +19,6 @@ __all__ = [
     "HEADS",
     "SLOW_HEADS",
     "WRITING_HEADS",
-    "NoClass",
-    "PackInto",
 ]
 
 BY_DRIVER: Final = -1  # rows without an SQE
@@ -50,17 +48,9 @@ WRITING_HEADS: Final = {
 SLOW_HEADS: Final = WRITING_HEADS | {
     o.RECV_LEASE: sqe_head(k.IORING_OP_RECV, k.IOSQE_BUFFER_SELECT),
     o.SEND_ZC: sqe_head(k.IORING_OP_SEND_ZC),
+    o.SENDMSG_ZC: sqe_head(k.IORING_OP_SENDMSG_ZC),
+    o.WRITE: HEADS[o.WRITE],  # while there is registered memory
 }
 
 CANCEL_HEAD: Final = sqe_head(k.IORING_OP_ASYNC_CANCEL)
 CANCEL_EVERYTHING: Final = k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY
-
-
-class PackInto(Protocol):
-    """A bound `Struct.pack_into`."""
-
-    def __call__(self, buffer: memoryview, offset: int, /, *values: int) -> object: ...
-
-
-class NoClass:
-    """No memory has this class: the switch that sends all of it through `pin`."""

@@ -95,11 +95,11 @@ class Pool:
             if size < _PAGE_BYTES or size % _PAGE_BYTES:
                 raise ValueError(f"a size class is a multiple of {_PAGE_BYTES}, not {size}")
         self.size_classes = size_classes
-        self._slab_bytes = max(_SLAB_BYTES_MIN, size_classes[-1])
-        count = max_bytes // self._slab_bytes
+        self.slab_bytes = max(_SLAB_BYTES_MIN, size_classes[-1])
+        count = max_bytes // self.slab_bytes
         if count < 1:
-            raise ValueError(f"a pool of these classes has at least {self._slab_bytes} bytes")
-        self.max_bytes = count * self._slab_bytes
+            raise ValueError(f"a pool of these classes has at least {self.slab_bytes} bytes")
+        self.max_bytes = count * self.slab_bytes
         self.memory = Memory(self.max_bytes)
         if node is not None:
             self.memory.prefer_node(node)
@@ -108,8 +108,8 @@ class Pool:
         # A buffer that is dropped comes back wherever the garbage collector happens to run: in any
         # thread, and in the middle of any line below.  So it only queues here.
         self._back: deque[Loan] = deque()
-        last = self.max_bytes - self._slab_bytes
-        self._uncut = [_Slab(start) for start in range(last, -1, -self._slab_bytes)]
+        last = self.max_bytes - self.slab_bytes
+        self._uncut = [_Slab(start) for start in range(last, -1, -self.slab_bytes)]
         self._free: dict[int, list[tuple[int, _Slab]]] = {size: [] for size in size_classes}
         self._out: dict[int, tuple[int, _Slab]] = {}  # offset -> class, slab
         self._out_bytes = 0
@@ -180,7 +180,7 @@ class Pool:
         """Return what it has done and holds."""
         with self._lock:
             self._take_in()
-            uncut_bytes = len(self._uncut) * self._slab_bytes
+            uncut_bytes = len(self._uncut) * self.slab_bytes
             return PoolStatistics(
                 self.max_bytes, self.max_bytes - uncut_bytes, self._out_bytes, len(self._out),
                 {size: len(free) for size, free in self._free.items()}, self._allocated_count,
@@ -221,7 +221,7 @@ class Pool:
         if not self._uncut and not self._reclaim():
             return False
         slab = self._uncut.pop()
-        end = slab.start + self._slab_bytes - wanted
+        end = slab.start + self.slab_bytes - wanted
         self._free[wanted] += [(offset, slab) for offset in range(end, slab.start - 1, -wanted)]
         return True
 

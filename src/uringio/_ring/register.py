@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from struct import pack
 
 from uringio._sys import constants as k
-from uringio._sys.layouts import BUF_REG, IOVEC, RSRC_UPDATE
+from uringio._sys.layouts import BUF_REG, IOVEC, RSRC_REGISTER, RSRC_UPDATE, RSRC_UPDATE2
 from uringio._sys.memory import pin
 from uringio.errors import op_error
 
@@ -21,6 +21,8 @@ from .setup import Ring
 __all__ = [
     "register_buf_ring",
     "register_buffers",
+    "register_buffers_sparse",
+    "register_buffers_update",
     "register_files",
     "register_files_update",
     "register_iowq_max_workers",
@@ -78,6 +80,32 @@ def register_buffers(ring: Ring, spans: Sequence[tuple[int, int]]) -> None:
     """
     raw = b"".join(IOVEC.pack(addr, len_bytes) for addr, len_bytes in spans)
     _register(ring, "register_buffers", k.IORING_REGISTER_BUFFERS, raw, len(spans))
+
+
+def register_buffers_sparse(ring: Ring, count: int) -> None:
+    """Make a table of *count* fixed buffers, all empty.  Kernel: 5.19."""
+    raw = RSRC_REGISTER.pack(count, k.IORING_RSRC_REGISTER_SPARSE, 0, 0)
+    _register(ring, "register_buffers", k.IORING_REGISTER_BUFFERS2, raw, len(raw))
+
+
+def register_buffers_update(
+    ring: Ring, index: int, addr: int, len_bytes: int, tag: int = 0
+) -> None:
+    """
+    Put memory into place *index* of the table of fixed buffers; address 0 empties it.
+
+    Args:
+        tag: The ``user_data`` of a completion that tells when the kernel has let go of this memory,
+            after its place was given to another or emptied; 0: none.
+
+    Kernel: 5.13.
+    """
+    span = IOVEC.pack(addr, len_bytes)
+    tags = pack("=Q", tag)
+    span_addr, _, _keep = pin(span)
+    tags_addr, _, _keep_too = pin(tags)
+    raw = RSRC_UPDATE2.pack(index, span_addr, tags_addr, 1)
+    _register(ring, "register_buffers_update", k.IORING_REGISTER_BUFFERS_UPDATE, raw, len(raw))
 
 
 def unregister_buffers(ring: Ring) -> None:

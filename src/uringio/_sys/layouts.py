@@ -8,7 +8,7 @@ pinned by `tests/sys/test_layouts.py` and compared with the C compiler's where o
 
 import os
 from struct import Struct
-from typing import Final
+from typing import Final, Protocol
 
 # io_uring_sqe, the shape that serves all operations of this library.
 #   I  @0   opcode | flags << 8 | ioprio << 16
@@ -27,6 +27,13 @@ SQE: Final = Struct("=IiQQIIQH2xI16x")
 
 # The same up to user_data, which is all that the drivers' hot closures need: buffer group 0.
 SQE_SHORT: Final = Struct("=IiQQIIQ24x")
+
+
+class PackInto(Protocol):
+    """A bound `Struct.pack_into`."""
+
+    def __call__(self, buffer: memoryview, offset: int, /, *values: int) -> object: ...
+
 
 # All of it: the head as above, fd, off, addr, len, the flags word, user_data, buf_index,
 # personality, file_index, addr3 / optval / attr_ptr, attr_type_mask.

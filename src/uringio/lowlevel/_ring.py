@@ -25,11 +25,11 @@ from uringio._sys.system import System, real_system
 from uringio.errors import (
     ClosedError,
     RingForkedError,
-    UnsupportedError,
     UsageError,
     WrongThreadError,
 )
 
+from ._choices import refuse_quarrels
 from ._completions import BigCompletion, Completion, Statistics
 from ._filling import Fill, Flight, Several, make_fill, set_address
 from ._opcodes import Opcode
@@ -51,24 +51,6 @@ _DEFAULT_DISABLED: Final = (
     | k.IORING_SETUP_DEFER_TASKRUN
 )
 _BASE_FLAGS: Final = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
-
-# Set-up flags that change who owns the queues' memory or who touches it, and so need another ring.
-_OTHER_RINGS: Final = (
-    k.IORING_SETUP_SQPOLL
-    | k.IORING_SETUP_SQ_AFF
-    | k.IORING_SETUP_NO_MMAP
-    | k.IORING_SETUP_REGISTERED_FD_ONLY
-    | k.IORING_SETUP_SQE_MIXED
-    | k.IORING_SETUP_SQ_REWIND
-)
-
-# What the kernel refuses together, or alone: flags, which of them is at fault, and why.
-_QUARRELS: Final = (("CQE32", "CQE_MIXED", "either all completions have 32 bytes, or some"),)
-_NEEDS: Final = (
-    ("DEFER_TASKRUN", ("SINGLE_ISSUER",)),
-    ("TASKRUN_FLAG", ("COOP_TASKRUN", "DEFER_TASKRUN")),
-    ("HYBRID_IOPOLL", ("IOPOLL",)),
-)
 
 # Memory of requests that did not end while their ring was closed: the kernel may still write it.
 _leaked: list[object] = []
@@ -119,7 +101,7 @@ class Ring(Registrations):
         self._forked = False
         ladder: tuple[int, ...] = FLAG_LADDER
         if flags is not None:
-            _refuse_quarrels(flags)
+            refuse_quarrels(flags)
             ladder = (flags | _BASE_FLAGS,)
         if workers_of is not None:
             ladder = tuple(one | k.IORING_SETUP_ATTACH_WQ for one in ladder)
@@ -563,18 +545,6 @@ def _opcodes_of(core: Core) -> frozenset[int]:
         return probe_ring(core).opcodes
     except OSError:  # a filter or a restriction: what is lacking, the kernel will say
         return frozenset()
-
-
-def _refuse_quarrels(flags: int) -> None:
-    names = SetupFlags(flags)
-    if flags & _OTHER_RINGS:
-        raise UnsupportedError(f"a Ring with {SetupFlags(flags & _OTHER_RINGS)!r}", "another door")
-    for name, other, why in _QUARRELS:
-        if SetupFlags[name] in names and SetupFlags[other] in names:
-            raise UsageError(f"SetupFlags.{name} and {other} exclude each other: {why}")
-    for name, needed in _NEEDS:
-        if SetupFlags[name] in names and not any(SetupFlags[one] in names for one in needed):
-            raise UsageError(f"SetupFlags.{name} needs {' or '.join(needed)} beside it")
 
 
 def _refuse_closed(*_: object) -> None:

@@ -7,6 +7,15 @@ from ._completions import (
     Completion,
     Statistics,
 )
+from ._direct import (
+    FixedFd,
+    fixed_read_into,
+    fixed_recv_into,
+    fixed_send,
+    fixed_write,
+    install_fd,
+    register_fd,
+)
 from ._filling import (
     Request,
     Requests,
@@ -166,6 +175,7 @@ __all__ = [
     "BigCompletion",
     "ChildEnd",
     "Completion",
+    "FixedFd",
     "Message",
     "Path",
     "ProvidedBuffers",
@@ -179,6 +189,11 @@ __all__ = [
     "Target",
     "Vectors",
     "allocate",
+    "fixed_read_into",
+    "fixed_recv_into",
+    "fixed_send",
+    "fixed_write",
+    "install_fd",
     "pack_epoll_event",
     "pack_sockaddr",
     "prep_accept",
@@ -287,6 +302,7 @@ __all__ = [
     "prep_writev2",
     "prep_writev_fixed",
     "query",
+    "register_fd",
     "register_sync_msg",
     "unpack_epoll_events",
     "unpack_recvmsg",
