@@ -193,8 +193,8 @@ def make_fill(
         known: The operations that the kernel has.
         owner: The thread that may call it.
         flight: What requests keep, by user_data.
-        cells: How many slots were filled, a count that never wraps, and which registered
-            credentials requests get, 0 for the submitter's own.
+        cells: How many slots were filled, a count that never wraps; which registered credentials
+            requests get, 0 for the submitter's own; and up to which count there was room.
         passing: What must live until the next submission.
 
     Raises (the function):
@@ -213,7 +213,11 @@ def make_fill(
     wide = stride == k.SIZEOF_SQE128
     command_bytes = SQE_COMMAND_BYTES if wide else _COMMAND_BYTES
     zeros = bytes(k.SIZEOF_SQE128 - k.SIZEOF_SQE)
-    known_here = frozenset(known) - (frozenset() if wide else _WIDE)
+    # The request's first word by operation, or -1 for those that cannot be.
+    heads = [
+        one << _OPCODE_AT if one in known and (wide or one not in _WIDE) else -1
+        for one in range(256)
+    ]
 
     def fill(
         opcode: int,
@@ -238,25 +242,40 @@ def make_fill(
                 "this ring belongs to the thread that made it: hand requests over by MSG_RING from "
                 "a ring of this thread's own, or make the ring disabled and enable it here"
             )
-        if opcode not in known_here:
+        try:
+            head = heads[opcode]
+        except IndexError:
+            head = -1
+        if head < 0:
             raise _lacking(opcode, opcode in known)
         tail = cells[0]
-        if (tail - sq_head[0]) & _U32 >= entries:
-            raise QueueFullError(
-                f"all {entries} slots for requests are filled: call submit() first, or make the "
-                "ring larger"
-            )
+        if tail == cells[2]:  # as far as there was room when somebody last looked
+            cells[2] = tail + entries - ((tail - sq_head[0]) & _U32)
+            if tail == cells[2]:
+                raise QueueFullError(
+                    f"all {entries} slots for requests are filled: call submit() first, or make "
+                    "the ring larger"
+                )
         at = (tail & mask) * stride
-        if flags >> 8 or ioprio >> 16:
-            raise _unfit(opcode, "flags take 8 bits, and ioprio 16")
-        head = opcode << _OPCODE_AT | flags << _FLAGS_AT | ioprio << _IOPRIO_AT
+        if flags or ioprio:
+            if flags >> 8 or ioprio >> 16:
+                raise _unfit(opcode, "flags take 8 bits, and ioprio 16")
+            head |= flags << _FLAGS_AT | ioprio << _IOPRIO_AT
+        if off < 0:
+            off &= _U64
         try:
             pack(
-                sqes, at, head, fd, off & _U64, addr & _U64, len_ & _U32, op_flags & _U32,
-                user_data, buf_index, cells[1], file_index & _U32, addr3 & _U64, attr_mask,
+                sqes, at, head, fd, off, addr, len_, op_flags, user_data, buf_index, cells[1],
+                file_index, addr3, attr_mask,
             )  # fmt: skip
-        except struct.error as error:
-            raise _unfit(opcode, error) from None
+        except struct.error:  # seldom: negative numbers where the kernel has unsigned ones
+            try:
+                pack(
+                    sqes, at, head, fd, off, addr & _U64, len_ & _U32, op_flags & _U32,
+                    user_data, buf_index, cells[1], file_index & _U32, addr3 & _U64, attr_mask,
+                )  # fmt: skip
+            except (struct.error, TypeError) as error:
+                raise _unfit(opcode, error) from None
         if wide:
             sqes[at + k.SIZEOF_SQE : at + stride] = zeros
         if command:

@@ -115,7 +115,7 @@ class Ring(Registrations):
         super().__init__()
         self._owner = get_ident()
         self._flight: Flight = {}
-        self._cells = [core.sq_tail[0], 0]
+        self._cells = [core.sq_tail[0], 0, core.sq_tail[0]]
         self._first = self._cells[0]
         self._passing: list[object] = []
         self._lifelong: list[object] = []
