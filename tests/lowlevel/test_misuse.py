@@ -296,6 +296,28 @@ def test_buffers_that_were_freed(ring: Ring) -> None:
         buffers.put(1)
 
 
+def test_buffers_belong_to_the_rings_thread(ring: Ring) -> None:
+    """Another thread cannot give them back; when the ring has gone, they have too."""
+    buffers = ring.setup_buf_ring(0, 4, 8)
+    caught: list[BaseException] = []
+
+    def use() -> None:
+        for call in (buffers.put, buffers.free):
+            try:
+                call()
+            except WrongThreadError as error:
+                caught.append(error)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert len(caught) == 2
+    ring.close()
+    with pytest.raises(ClosedError, match="this ring is closed"):
+        buffers.put(1)
+    buffers.free()
+
+
 def test_a_request_by_itself_is_checked_too() -> None:
     """Fields out of range are refused before anything is sent."""
     with pytest.raises(ValueError, match="NOP is out of range"):

@@ -273,12 +273,13 @@ def test_a_forked_child_cannot_touch_it(fresh_python: FreshPython) -> None:
         from uringio.errors import RingForkedError
         from uringio.lowlevel import Ring, prep_nop
         ring = Ring(4)
+        buffers = ring.setup_buf_ring(0, 4, 8)
         prep_nop(ring, user_data=1)
         child = os.fork()
         if not child:
             refused = 0
             for use in (lambda: prep_nop(ring), ring.submit, ring.wait, ring.take,
-                        lambda: ring.register_files([0]), ring.statistics):
+                        lambda: ring.register_files([0]), ring.statistics, buffers.free):
                 try:
                     use()
                 except RingForkedError:
@@ -288,7 +289,7 @@ def test_a_forked_child_cannot_touch_it(fresh_python: FreshPython) -> None:
                 assert own.wait() == [(9, 0, 0)]
             os._exit(refused)
         _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 6, status
+        assert os.waitstatus_to_exitcode(status) == 7, status
         assert ring.wait() == [(1, 0, 0)]
         ring.close()
         """

@@ -190,6 +190,12 @@ def queue_init(
 
     Twin: io_uring_queue_init_params.  Kernel: 5.19.
     """
+    if system.pointer_bytes != 8:
+        raise RingError(
+            errno.ENOSYS,
+            "rings need a 64-bit process",
+            "Use a 64-bit Python; another backend works without",
+        )
     if entries < 1:
         raise ValueError(f"a ring needs at least one entry, not {entries}")
     entries = min(_power_of_two(entries), SQ_ENTRIES_MAX)

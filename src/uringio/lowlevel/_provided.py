@@ -1,5 +1,6 @@
 """Buffers that the kernel picks from when data is there: a ring of them in shared memory."""
 
+from collections.abc import Callable
 from typing import Final
 
 from uringio._ring.setup import Ring as Core
@@ -34,19 +35,28 @@ class ProvidedBuffers:
     Kernel: 5.19.  Twin: struct io_uring_buf_ring.  Source: io_uring_provided_buffers(7).
     """
 
-    def __init__(self, core: Core, group: int, count: int, buffer_bytes: int, flags: int) -> None:
+    def __init__(
+        self,
+        usable: Callable[[], Core],
+        group: int,
+        count: int,
+        buffer_bytes: int,
+        flags: int,
+    ) -> None:
         if count < 1 or count & (count - 1) or count > _COUNT_MAX:
             raise ValueError(f"the number of buffers must be a power of two up to 32768: {count}")
         if not 0 < buffer_bytes < 1 << 32:
             raise ValueError(f"buffers cannot have a size of {buffer_bytes} bytes")
         if not 0 <= group < 1 << 16:
             raise ValueError(f"a buffer group's number is 0 to 65535, not {group}")
+        core = usable()
+        self._usable = usable
+        self._freed = False
         self.group = group
         self.count = count
         self.buffer_bytes = buffer_bytes
         self.memory = core.system.allocate(count * buffer_bytes)
         self._entries = core.system.allocate(count * BUF_SIZE)
-        self._core: Core | None = core
         self._tail = 0
         tail_at = BUF_RING_TAIL_OFFSET
         self._tail_word = self._entries.view[tail_at : tail_at + 2].cast("H")
@@ -85,12 +95,14 @@ class ProvidedBuffers:
 
         Raises:
             ValueError: There is no such buffer.
-            ClosedError: The group was freed.
+            ClosedError: The group was freed, or the ring is closed.
+            WrongThreadError: The ring belongs to another thread.
 
         Twin: io_uring_buf_ring_add with io_uring_buf_ring_advance.
         """
-        if self._core is None:
+        if self._freed:
             raise ClosedError(f"buffer group {self.group} was freed")
+        self._usable()
         for offset, one in enumerate(buffer_ids):
             if not 0 <= one < self.count:
                 raise ValueError(f"there is no buffer {one} among {self.count}")
@@ -99,10 +111,14 @@ class ProvidedBuffers:
 
     def free(self) -> None:
         """Withdraw the group; safe to call twice.  Twin: io_uring_free_buf_ring."""
-        core, self._core = self._core, None
-        if core is not None and core.fd >= 0:
+        if not self._freed:
+            try:
+                core = self._usable()
+            except ClosedError:
+                return  # it went with the ring
             argument = BUF_REG.pack(0, 0, self.group, 0, 0)
             self._register(core, k.IORING_UNREGISTER_PBUF_RING, argument)
+            self._freed = True
 
     def _write(self, slot: int, bid: int) -> None:
         at = (slot & (self.count - 1)) * BUF_SIZE

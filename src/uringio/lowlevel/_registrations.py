@@ -82,6 +82,12 @@ class Registrations(ABC):
     @abstractmethod
     def _check_thread(self) -> None: ...
 
+    def _usable(self) -> Core:
+        """Return the ring if the calling thread may use it; raises what says why not."""
+        core = self._open()
+        self._check_thread()
+        return core
+
     @abstractmethod
     def _take_over(self) -> None: ...
 
@@ -93,8 +99,7 @@ class Registrations(ABC):
 
         Lifetime: what *argument* points to is the caller's.
         """
-        core = self._open()
-        self._check_thread()
+        core = self._usable()
         return _call(core.system, core.fd, RegisterOp(op), argument, count)
 
     # --- files -----------------------------------------------------------------------------------
@@ -219,9 +224,8 @@ class Registrations(ABC):
 
         Kernel: 5.19.  Twin: io_uring_setup_buf_ring.
         """
-        self._check_thread()
         flags = k.IOU_PBUF_RING_INC if incremental else 0
-        return ProvidedBuffers(self._open(), group, count, buffer_bytes, flags)
+        return ProvidedBuffers(self._usable, group, count, buffer_bytes, flags)
 
     def buf_ring_head(self, group: int) -> int:
         """
@@ -355,15 +359,13 @@ class Registrations(ABC):
 
         Kernel: 5.18.  Twin: io_uring_register_ring_fd.
         """
-        core = self._open()
-        self._check_thread()
+        core = self._usable()
         r.register_ring_fd(core)
         self._submit_and_wait = make_submit_and_wait(core)
 
     def unregister_ring_fd(self) -> None:
         """By its descriptor again.  Kernel: 5.18.  Twin: io_uring_unregister_ring_fd."""
-        core = self._open()
-        self._check_thread()
+        core = self._usable()
         r.unregister_ring_fd(core)
         self._submit_and_wait = make_submit_and_wait(core)
 

@@ -69,6 +69,7 @@ class Ring(Registrations):
         flags: `SetupFlags`; CQSIZE and CLAMP are added.  By default the best set that the kernel
             takes: one thread, completions only inside its own calls, whole batches.
         workers_of: A ring whose worker threads to share.
+        system: What to make it on, other than the real one.
 
     Attributes:
         fd: The descriptor, -1 once closed.  Readable when completions wait.
