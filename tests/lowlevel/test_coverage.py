@@ -23,7 +23,6 @@ BOUND_TO_HARDWARE: dict[str, str] = {
 
 # Of the kernel's, and not yet reached from here.
 NOT_YET: dict[str, str] = {
-    "RegisterOp.RESIZE_RINGS": "the queues would have to be mapped anew",
     "RegisterOp.MEM_REGION": "waits with registered arguments",
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.lowlevel.rig import done, effect, result
-from uringio.errors import OpError, UsageError, WrongThreadError
+from uringio.errors import OpError, QueueFullError, UsageError, WrongThreadError
 from uringio.lowlevel import (
     FILE_INDEX_ALLOC,
     FILES_SKIP,
@@ -273,6 +273,47 @@ def test_registered_descriptor(ring: Ring) -> None:
         change()
         prep_nop(ring, user_data=4)
         assert done(ring) == [(4, 0, 0)]
+
+
+@effect(RegisterOp.RESIZE_RINGS)
+@pytest.mark.parametrize("registered", [False, True])
+def test_resized_queues_keep_what_they_hold(
+    ring: Ring, pair: tuple[socket.socket, socket.socket], registered: bool
+) -> None:
+    """Requests filled, in flight and completed survive larger queues, and smaller ones."""
+    if registered:
+        ring.register_ring_fd()
+    room = bytearray(4)
+    prep_recv(ring, pair[0].fileno(), room, user_data=1)
+    ring.submit()
+    for size, others in ((64, (10, 11, 12)), (2, (20, 21))):
+        prep_nop(ring, user_data=others[0])
+        ring.submit()
+        for one in others[1:]:
+            prep_nop(ring, user_data=one)
+        ring.resize_rings(size, 2 * size)
+        assert f"{size} + {2 * size} slots" in repr(ring)
+        assert ring.queued == len(others) - 1
+        assert [one.user_data for one in done(ring, len(others))] == list(others)
+    with pytest.raises(QueueFullError):
+        for _ in range(3):
+            prep_nop(ring)
+    done(ring, 2)
+    pair[1].send(b"data")
+    assert (result(ring), room) == (4, b"data")
+
+
+def test_queues_that_would_lose_something_stay(ring: Ring) -> None:
+    """Smaller than what stands in them: EOVERFLOW, and everything is as it was."""
+    for number in range(10):
+        prep_nop(ring, user_data=number)
+    ring.submit()
+    with pytest.raises(OpError, match="resize_rings") as caught:
+        ring.resize_rings(1, 2)
+    assert caught.value.errno == errno.EOVERFLOW
+    assert [one.user_data for one in done(ring, 10)] == list(range(10))
+    with pytest.raises(ValueError, match="4 and 2 slots"):
+        ring.resize_rings(4, 2)
 
 
 @effect(RegisterOp.SYNC_CANCEL)

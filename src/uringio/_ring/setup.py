@@ -27,6 +27,7 @@ __all__ = [
     "LADDER_RELEASES",
     "SQ_ENTRIES_MAX",
     "Ring",
+    "map_rings",
     "queue_init",
 ]
 
@@ -144,18 +145,27 @@ class Ring:
         """
         if self.fd < 0:
             return
+        self.unmap()
+        if self.registered_by is not None:
+            self.give_index_back()
+        fd, self.fd = self.fd, -1
+        self.system.close(fd)
+        self.buffer_rings.clear()
+
+    def unmap(self) -> None:
+        """
+        Give the mapped memory back; closures over it raise from then on.
+
+        Raises:
+            BufferError: Somebody holds an export of it; it is still mapped.
+        """
         for view in (
             self.sqes, self.cqes, self.sq_head, self.sq_tail, self.sq_flags, self.sq_dropped,
             self.cq_head, self.cq_tail, self.cq_overflow, self.cq_flags,
         ):  # fmt: skip
             view.release()
-        if self.registered_by is not None:
-            self.give_index_back()
-        fd, self.fd = self.fd, -1
         self._sqes_mapping.unmap()
         self._ring_mapping.unmap()
-        self.system.close(fd)
-        self.buffer_rings.clear()
 
     def give_index_back(self) -> int:
         """Undo `_ring.register.register_ring_fd`; the kernel's answer."""
@@ -220,7 +230,7 @@ def queue_init(
     values: tuple[int, ...] = PARAMS.unpack(params)
     del keep
     try:
-        return _map(system, fd, values)
+        return map_rings(system, fd, values)
     except BaseException:
         system.close(fd)
         raise
@@ -249,7 +259,14 @@ def _misfit(what: str, values: tuple[int, ...]) -> RingError:
     )
 
 
-def _map(system: System, fd: int, values: tuple[int, ...]) -> Ring:
+def map_rings(system: System, fd: int, values: tuple[int, ...]) -> Ring:
+    """
+    Map the queues of *fd*, which the kernel has described by *values*, an unpacked PARAMS.
+
+    Raises:
+        RingError: They do not fit together, or lack what this library needs.
+        OpError: They cannot be mapped.
+    """
     sq_entries, cq_entries, flags, _, _, features, _ = values[:7]
     missing = _REQUIRED_FEATURES & ~features
     if missing:

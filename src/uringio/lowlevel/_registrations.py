@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from uringio._ring import register as r
 from uringio._ring.queue import SubmitAndWait, make_submit_and_wait
+from uringio._ring.resize import resize_rings
 from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
 from uringio._sys.layouts import (
@@ -91,6 +92,10 @@ class Registrations(ABC):
     @abstractmethod
     def _take_over(self) -> None: ...
 
+    @abstractmethod
+    def _remap(self, core: Core) -> None: ...
+
+    _cells: list[int]
     _submit_and_wait: SubmitAndWait
 
     def register(self, op: int, argument: bytes | bytearray = b"", count: int = 0) -> int:
@@ -352,6 +357,20 @@ class Registrations(ABC):
         """
         self._check_thread()
         return r.register_iowq_max_workers(self._open(), bounded, unbounded)
+
+    def resize_rings(self, entries: int, cq_entries: int) -> None:
+        """
+        Change the queues' sizes; what stands in them stays.
+
+        Raises:
+            OpError: EINVAL: the ring was made without `SetupFlags.DEFER_TASKRUN`, or the kernel is
+                too old; EOVERFLOW: what stands in the queues would not fit.
+
+        Kernel: 6.13.  Twin: io_uring_resize_rings.
+        """
+        if entries < 1 or cq_entries < entries:
+            raise ValueError(f"queues cannot have {entries} and {cq_entries} slots")
+        self._remap(resize_rings(self._usable(), self._cells[0], entries, cq_entries))
 
     def register_ring_fd(self) -> None:
         """

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
 
 from uringio._ring.probe import probe_ring
-from uringio._ring.queue import SubmitAndWait, make_reap, make_submit_and_wait
+from uringio._ring.queue import make_reap, make_submit_and_wait
 from uringio._ring.setup import FLAG_LADDER, queue_init
 from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
@@ -89,6 +89,8 @@ class Ring(Registrations):
     Kernel: 5.19.  Twin: struct io_uring, io_uring_queue_init_params.
     """
 
+    fill: Fill
+
     def __init__(
         self,
         entries: int = 128,
@@ -126,11 +128,8 @@ class Ring(Registrations):
         self._extras: dict[int, tuple[int, int]] | None = None
         self._big = bool(core.flags & (k.IORING_SETUP_CQE32 | k.IORING_SETUP_CQE_MIXED))
         try:
-            self._reap = self._reap_big if self._big else make_reap(core, self._storage)
             self.opcodes = _opcodes_of(core)
-            self._submit_and_wait: SubmitAndWait = make_submit_and_wait(core)
-            self._core = core
-            self.fill: Fill = self._make_fill()
+            self._remap(core)
         except BaseException:
             self._core = None
             core.close()
@@ -409,6 +408,14 @@ class Ring(Registrations):
             self._cells,
             self._passing,
         )
+
+    def _remap(self, core: Core) -> None:
+        """Work on these queues from now on."""
+        self._core = core
+        self._cells[2] = self._cells[0]
+        self._reap = self._reap_big if self._big else make_reap(core, self._storage)
+        self._submit_and_wait = make_submit_and_wait(core)
+        self.fill = self._make_fill()
 
     def _take_over(self) -> None:
         """Belong to the calling thread from now on."""
