@@ -1,27 +1,28 @@
 """What tests of the public ring share: waiting with patience, and telling what they prove."""
 
 from collections.abc import Callable
+from enum import Enum
 from typing import TypeVar
 
-from uringio.lowlevel import Completion, Opcode, RegisterOp, Ring
+from uringio.lowlevel import Completion, Ring
 
 # The most that a test waits for what must come. [nanoseconds]
 PATIENCE_NS = 20_000_000_000
 
 F = TypeVar("F", bound=Callable[..., object])
 
-# What is shown to have its effect on the real kernel: operation by name -> the tests that do.  By
+# What is shown to have its effect on the real kernel: by name -> the tests that do.  By
 # name, since equal numbers of different kinds are equal.
 PROVEN: dict[str, set[str]] = {}
 
 
-def name_of(op: Opcode | RegisterOp) -> str:
-    """Name an operation with its kind, such as ``"Opcode.NOP"``."""
+def name_of(op: Enum) -> str:
+    """Name a number or flag with its kind, such as ``"Opcode.NOP"``."""
     return f"{type(op).__name__}.{op.name}"
 
 
-def effect(*ops: Opcode | RegisterOp) -> Callable[[F], F]:
-    """Note that a test shows the effect of operations, not merely that none is refused."""
+def effect(*ops: Enum) -> Callable[[F], F]:
+    """Note that a test shows the effect of operations or flags, not that none is refused."""
 
     def mark(function: F) -> F:
         for op in ops:

@@ -13,6 +13,7 @@ MODULES = (
     "test_effects_names",
     "test_effects_sockets",
     "test_registrations",
+    "test_ring",
 )
 
 # Why there is no test of the effect: what machine it would take.

@@ -19,6 +19,8 @@ from uringio.errors import OpError
 from uringio.lowlevel import (
     CancelFlags,
     CqeFlags,
+    Features,
+    MsgRingCommand,
     MsgRingFlags,
     NopFlags,
     Opcode,
@@ -67,6 +69,7 @@ P_PIDFD = 3
 
 
 @effect(Opcode.NOP)
+@effect(NopFlags.INJECT_RESULT)
 def test_nop(ring: Ring) -> None:
     """It completes with its user_data; with a flag, with the result asked for."""
     prep_nop(ring, user_data=2**64 - 2)
@@ -76,6 +79,7 @@ def test_nop(ring: Ring) -> None:
 
 
 @effect(Opcode.TIMEOUT)
+@effect(TimeoutFlags.ABS)
 def test_timeout(ring: Ring) -> None:
     """It expires with ETIME; a count of completions ends it with 0 before."""
     prep_timeout(ring, 1, user_data=1)
@@ -87,6 +91,7 @@ def test_timeout(ring: Ring) -> None:
     assert result(ring) == -errno.ETIME
 
 
+@effect(TimeoutFlags.MULTISHOT)
 def test_multishot_timeout(ring: Ring) -> None:
     """It comes as often as asked for, and the last says so."""
     prep_timeout(ring, 1000, 3, TimeoutFlags.MULTISHOT)
@@ -99,6 +104,7 @@ def test_multishot_timeout(ring: Ring) -> None:
 
 
 @effect(Opcode.TIMEOUT_REMOVE)
+@effect(TimeoutFlags.UPDATE)
 def test_timeouts_are_moved_and_removed(ring: Ring) -> None:
     """One moved to now expires; one removed is cancelled; one that is not there is ENOENT."""
     prep_timeout(ring, LONG_NS, user_data=1)
@@ -124,6 +130,7 @@ def test_link_timeout(ring: Ring, pair: Pair) -> None:
 
 
 @effect(Opcode.ASYNC_CANCEL)
+@effect(CancelFlags.ALL, CancelFlags.FD, CancelFlags.OP, CancelFlags.ANY)
 def test_cancel(ring: Ring, pair: Pair) -> None:
     """By user_data, by descriptor, by operation, and whatever there is."""
     fd = pair[0].fileno()
@@ -162,6 +169,7 @@ def test_poll(ring: Ring, pair: Pair) -> None:
     assert result(ring) & select.POLLIN
 
 
+@effect(PollFlags.ADD_MULTI)
 def test_multishot_poll(ring: Ring, pair: Pair) -> None:
     """Each time something comes."""
     left, right = pair
@@ -174,6 +182,7 @@ def test_multishot_poll(ring: Ring, pair: Pair) -> None:
 
 
 @effect(Opcode.POLL_REMOVE)
+@effect(PollFlags.UPDATE_EVENTS, PollFlags.UPDATE_USER_DATA)
 def test_polls_are_changed_and_removed(ring: Ring, pair: Pair) -> None:
     """New events complete it under its new number; one removed is cancelled."""
     fd = pair[0].fileno()
@@ -188,6 +197,7 @@ def test_polls_are_changed_and_removed(ring: Ring, pair: Pair) -> None:
 
 
 @effect(Opcode.MSG_RING)
+@effect(MsgRingCommand.DATA, MsgRingFlags.FLAGS_PASS)
 def test_messages_between_rings(ring: Ring, make_ring: Callable[..., Ring]) -> None:
     """The other ring gets a completion with the numbers and flags given."""
     other = make_ring()
@@ -201,6 +211,7 @@ def test_messages_between_rings(ring: Ring, make_ring: Callable[..., Ring]) -> N
     assert result(ring) == -errno.EBADFD
 
 
+@effect(MsgRingCommand.SEND_FD, MsgRingFlags.CQE_SKIP)
 def test_files_travel_between_rings(ring: Ring, make_ring: Callable[..., Ring], file: Path) -> None:
     """A registered file arrives in the slot asked for, or in one of the kernel's choice."""
     other = make_ring()
@@ -315,6 +326,7 @@ def test_futex_waitv(ring: Ring) -> None:
 # --- links, drain, skipped completions -----------------------------------------------------------
 
 
+@effect(SqeFlags.IO_LINK)
 def test_links_run_in_order_and_break_on_failure(ring: Ring, file: Path) -> None:
     """A chain goes on after success; behind a failure, and a short read, all is cancelled."""
     fd = os.open(file, os.O_RDWR)
@@ -331,6 +343,7 @@ def test_links_run_in_order_and_break_on_failure(ring: Ring, file: Path) -> None
     os.close(fd)
 
 
+@effect(SqeFlags.IO_HARDLINK)
 def test_hard_links_go_on(ring: Ring) -> None:
     """A failure does not break them."""
     prep_read(ring, -1, bytearray(1), 0, user_data=1, flags=SqeFlags.IO_HARDLINK)
@@ -346,6 +359,7 @@ def test_a_chain_ends_with_its_submission(ring: Ring) -> None:
     assert result(ring) == 0
 
 
+@effect(SqeFlags.IO_DRAIN)
 def test_drained_request_waits_for_those_before(ring: Ring) -> None:
     """It completes last, though it could have been first."""
     prep_timeout(ring, 1_000_000, user_data=1)
@@ -353,6 +367,7 @@ def test_drained_request_waits_for_those_before(ring: Ring) -> None:
     assert [one.user_data for one in done(ring, 2)] == [1, 2]
 
 
+@effect(SqeFlags.CQE_SKIP_SUCCESS, Features.CQE_SKIP)
 def test_skipped_completions(ring: Ring) -> None:
     """Success posts nothing, and is no request in flight; failure posts."""
     skip = SqeFlags.CQE_SKIP_SUCCESS
@@ -363,6 +378,7 @@ def test_skipped_completions(ring: Ring) -> None:
     assert ring.take() == []
 
 
+@effect(SetupFlags.CQE32, SetupFlags.CQE_MIXED, CqeFlags.F_32, NopFlags.CQE32, CqeFlags.SKIP)
 def test_large_completions(make_ring: Callable[..., Ring]) -> None:
     """Rings of 32 bytes, and mixed ones, tell all their words and wrap as others do."""
     for flag in (SetupFlags.CQE32, SetupFlags.CQE_MIXED):
@@ -377,6 +393,7 @@ def test_large_completions(make_ring: Callable[..., Ring]) -> None:
         assert ring.in_flight == 0
 
 
+@effect(SetupFlags.SQE128)
 def test_large_requests(make_ring: Callable[..., Ring]) -> None:
     """A ring of 128-byte requests takes ordinary ones, one per slot."""
     ring = make_ring(4, flags=SetupFlags.SQE128)

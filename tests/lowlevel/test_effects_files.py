@@ -12,6 +12,7 @@ from tests.lowlevel.rig import done, effect, result, results
 from uringio.lowlevel import (
     FILE_INDEX_ALLOC,
     CqeFlags,
+    Features,
     FsyncFlags,
     Opcode,
     RegisterOp,
@@ -55,6 +56,7 @@ def fd(file: Path) -> Iterator[int]:
 
 
 @effect(Opcode.READ)
+@effect(Features.RW_CUR_POS)
 def test_read(ring: Ring, fd: int) -> None:
     """Bytes arrive at the address; -1 reads where the file stands, and moves it."""
     room = bytearray(4)
@@ -154,6 +156,7 @@ def test_writev_fixed(ring: Ring, fd: int, file: Path) -> None:
 
 
 @effect(Opcode.READ_MULTISHOT, RegisterOp.PBUF_RING, RegisterOp.UNREGISTER_PBUF_RING)
+@effect(CqeFlags.MORE)
 def test_read_multishot(ring: Ring) -> None:
     """One request reads each time, into the next buffer; the pipe's end ends it."""
     buffers = ring.setup_buf_ring(7, 4, 64)
@@ -299,6 +302,7 @@ def test_close(ring: Ring) -> None:
     os.close(reading)
 
 
+@effect(SqeFlags.BUFFER_SELECT, CqeFlags.BUFFER)
 def test_provided_buffer_is_named_by_the_completion(ring: Ring) -> None:
     """A plain read of a group says which buffer it took, in its flags."""
     buffers = ring.setup_buf_ring(1, 2, 16)

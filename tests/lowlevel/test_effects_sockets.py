@@ -13,10 +13,13 @@ import pytest
 from tests.lowlevel.rig import PATIENCE_NS, done, effect, result, results, until_end
 from uringio.lowlevel import (
     FILE_INDEX_ALLOC,
+    AcceptFlags,
     CqeFlags,
+    Features,
     Message,
     NotifUsage,
     Opcode,
+    PbufRingFlags,
     RecvSendFlags,
     RegisterOp,
     Ring,
@@ -130,6 +133,7 @@ def test_sockets_in_slots(ring: Ring, listener: socket.socket) -> None:
     assert room == b"slots"
 
 
+@effect(AcceptFlags.MULTISHOT)
 def test_multishot_accept(ring: Ring, listener: socket.socket) -> None:
     """One request takes every connection, into descriptors or slots."""
     prep_multishot_accept(ring, listener.fileno(), user_data=1)
@@ -195,6 +199,7 @@ def test_sendto(ring: Ring, udp: Pair) -> None:
     ]
 
 
+@effect(RecvSendFlags.BUNDLE, Features.RECVSEND_BUNDLE)
 def test_bundles(ring: Ring, pair: Pair) -> None:
     """One send takes several buffers; one receive fills several, consecutive in ring order."""
     left, right = pair
@@ -215,6 +220,7 @@ def test_bundles(ring: Ring, pair: Pair) -> None:
     assert ring.buf_ring_head(3) == 7
 
 
+@effect(RecvSendFlags.RECV_MULTISHOT)
 def test_recv_multishot(ring: Ring, pair: Pair) -> None:
     """Each arrival is a completion; without buffers it ends with ENOBUFS, and loses nothing."""
     left, right = pair
@@ -236,6 +242,7 @@ def test_multishot_without_buffers_is_refused(ring: Ring, pair: Pair) -> None:
     assert result(ring) == -errno.EINVAL
 
 
+@effect(PbufRingFlags.INC, CqeFlags.BUF_MORE)
 def test_incremental_buffers(make_ring: type[Ring], pair: Pair) -> None:
     """A large buffer is filled bit by bit, and says so; the next bytes stand behind."""
     ring = make_ring()
@@ -306,6 +313,7 @@ def test_recvmsg_multishot(ring: Ring, udp: Pair) -> None:
 
 
 @effect(Opcode.SEND_ZC)
+@effect(RecvSendFlags.SEND_ZC_REPORT_USAGE, CqeFlags.NOTIF, NotifUsage.ZC_COPIED)
 def test_send_zc(ring: Ring, tcp: Pair) -> None:
     """Two completions: the bytes are sent, then the memory is free; only then it is let go of."""
     left, right = tcp
@@ -323,6 +331,7 @@ def test_send_zc(ring: Ring, tcp: Pair) -> None:
     assert ring.statistics().held == 0
 
 
+@effect(RecvSendFlags.FIXED_BUF)
 def test_send_zc_fixed(ring: Ring, tcp: Pair) -> None:
     """Registered memory goes out the same way."""
     memory = allocate(4096)
@@ -355,6 +364,12 @@ def test_shutdown(ring: Ring, pair: Pair) -> None:
 
 
 @effect(Opcode.URING_CMD)
+@effect(
+    SocketUringOp.SETSOCKOPT,
+    SocketUringOp.GETSOCKOPT,
+    SocketUringOp.SIOCINQ,
+    SocketUringOp.SIOCOUTQ,
+)
 def test_socket_commands(ring: Ring, tcp: Pair) -> None:
     """Options are set and read, and queues measured."""
     left, right = tcp

@@ -15,12 +15,19 @@ from uringio.errors import OpError, QueueFullError, UsageError, WrongThreadError
 from uringio.lowlevel import (
     FILE_INDEX_ALLOC,
     FILES_SKIP,
+    CqRingFlags,
+    EnterFlags,
+    Features,
     NopFlags,
     Opcode,
+    ProbeFlags,
+    QueryOp,
     RegisterOp,
+    RestrictionOp,
     Ring,
     SetupFlags,
     SqeFlags,
+    WorkerKind,
     allocate,
     prep_nop,
     prep_openat,
@@ -57,6 +64,7 @@ def fds(tmp_path: Path) -> list[int]:
 
 
 @effect(RegisterOp.FILES_UPDATE, RegisterOp.FILES_UPDATE2)
+@effect(Features.RSRC_TAGS)
 def test_files(ring: Ring, fds: list[int]) -> None:
     """Slots stand for files, are replaced, skipped and emptied; tags tell who has gone."""
     ring.register_files([fds[0], -1, fds[1]], [TAG, 0, 0])
@@ -112,6 +120,7 @@ def test_memory_is_shared_between_rings(ring: Ring, make_ring: MakeRing, fds: li
 
 
 @effect(RegisterOp.EVENTFD, RegisterOp.UNREGISTER_EVENTFD)
+@effect(CqRingFlags.EVENTFD_DISABLED)
 def test_eventfd(ring: Ring) -> None:
     """It counts completions, can be silenced without a call, and be taken away."""
     event = os.eventfd(0, os.EFD_NONBLOCK)
@@ -135,6 +144,7 @@ def test_eventfd(ring: Ring) -> None:
 
 
 @effect(RegisterOp.EVENTFD_ASYNC)
+@effect(SqeFlags.ASYNC)
 def test_eventfd_of_what_came_later(
     make_ring: MakeRing, pair: tuple[socket.socket, socket.socket]
 ) -> None:
@@ -153,12 +163,14 @@ def test_eventfd_of_what_came_later(
 
 
 @effect(RegisterOp.PROBE)
+@effect(ProbeFlags.SUPPORTED)
 def test_probe(ring: Ring) -> None:
     """The ring knows the kernel's operations."""
     assert {Opcode.NOP, Opcode.RECV, Opcode.SEND_ZC} <= ring.opcodes
 
 
 @effect(RegisterOp.QUERY)
+@effect(QueryOp.OPCODES)
 def test_query(ring: Ring) -> None:
     """Without a ring, the kernel says the same as the ring's probe and parameters."""
     try:
@@ -196,6 +208,7 @@ def test_personality(ring: Ring, tmp_path: Path) -> None:
 
 
 @effect(RegisterOp.RESTRICTIONS, RegisterOp.ENABLE_RINGS)
+@effect(SetupFlags.R_DISABLED, RestrictionOp.SQE_OP)
 def test_restrictions(make_ring: MakeRing, file: Path) -> None:
     """What is not allowed is EACCES, requests and registrations alike; what is works."""
     ring = make_ring(flags=SetupFlags.R_DISABLED)
@@ -213,6 +226,7 @@ def test_restrictions(make_ring: MakeRing, file: Path) -> None:
         ring.register_files_sparse(4)
 
 
+@effect(RestrictionOp.SQE_FLAGS_REQUIRED)
 def test_sandbox_of_registered_files(
     make_ring: MakeRing, pair: tuple[socket.socket, socket.socket]
 ) -> None:
@@ -229,6 +243,7 @@ def test_sandbox_of_registered_files(
         assert (result(ring), room) == (2, b"in")
 
 
+@effect(SetupFlags.SINGLE_ISSUER)
 def test_disabled_ring_becomes_the_enabling_threads(make_ring: MakeRing) -> None:
     """It works in the thread that enables it, and in that alone."""
     from concurrent.futures import ThreadPoolExecutor
@@ -260,6 +275,7 @@ def test_processors_of_workers(ring: Ring) -> None:
 
 
 @effect(RegisterOp.IOWQ_MAX_WORKERS)
+@effect(WorkerKind.BOUND, WorkerKind.UNBOUND)
 def test_bounds_of_workers(ring: Ring) -> None:
     """The old bounds come back, and then the new ones."""
     ring.register_iowq_max_workers(3, 4)
@@ -267,6 +283,7 @@ def test_bounds_of_workers(ring: Ring) -> None:
 
 
 @effect(RegisterOp.RING_FDS, RegisterOp.UNREGISTER_RING_FDS)
+@effect(EnterFlags.REGISTERED_RING)
 def test_registered_descriptor(ring: Ring) -> None:
     """The ring works by its index, and by its descriptor again."""
     for change in (ring.register_ring_fd, ring.unregister_ring_fd, ring.register_ring_fd):

@@ -11,15 +11,17 @@ from collections.abc import Callable
 import pytest
 
 from tests.fresh import FreshPython
-from tests.lowlevel.rig import done, result, until_end
+from tests.lowlevel.rig import done, effect, result, until_end
 from uringio.errors import QueueFullError
 from uringio.lowlevel import (
+    EnterFlags,
     Features,
     Message,
     NopFlags,
     Ring,
     SetupFlags,
     SqeFlags,
+    SqRingFlags,
     Vectors,
     allocate,
     prep_cancel64,
@@ -46,6 +48,7 @@ def test_batches_keep_their_order(ring: Ring) -> None:
         assert [one.user_data for one in done(ring, 16)] == list(range(base, base + 16))
 
 
+@effect(Features.NODROP, SqRingFlags.CQ_OVERFLOW, SetupFlags.CQSIZE)
 def test_nothing_is_lost_when_completions_overflow(make_ring: MakeRing) -> None:
     """Ten times as many as the queue holds all arrive, each once."""
     ring = make_ring(8, cq_entries=8)
@@ -61,6 +64,13 @@ def test_nothing_is_lost_when_completions_overflow(make_ring: MakeRing) -> None:
     assert ring.statistics()[:4] == (80, 80, 0, 0)
 
 
+@effect(
+    SetupFlags.DEFER_TASKRUN,
+    SetupFlags.TASKRUN_FLAG,
+    SqRingFlags.TASKRUN,
+    NopFlags.TW,
+    EnterFlags.GETEVENTS,
+)
 def test_more_than_twenty_deferred_completions_come_by_one_take(make_ring: MakeRing) -> None:
     """The kernel runs twenty pieces of deferred work in one call; `take` goes on until none."""
     ring = make_ring(64)
@@ -83,6 +93,7 @@ def test_iteration_ends_with_the_last_request(ring: Ring) -> None:
     assert list(ring) == []
 
 
+@effect(EnterFlags.EXT_ARG, Features.EXT_ARG)
 def test_wait_gives_up_when_its_time_is_over(ring: Ring) -> None:
     """What has come by then is handed out; the rest stays in flight."""
     prep_timeout(ring, LONG_NS, user_data=1)
@@ -117,6 +128,7 @@ def test_signals_run_their_handlers_while_a_wait_goes_on(ring: Ring) -> None:
     assert {one.user_data for one in done(ring, 2)} == {1, 2}
 
 
+@effect(SetupFlags.SUBMIT_ALL)
 def test_a_refused_request_does_not_stop_the_batch(ring: Ring) -> None:
     """It gets its own completion, and those behind it run."""
     prep_nop(ring, user_data=1)
@@ -191,6 +203,7 @@ def test_requests_that_share_a_user_data_keep_memory_until_all_have_ended(
     assert (ring.in_flight, ring.statistics().held) == (0, 0)
 
 
+@effect(Features.SUBMIT_STABLE)
 def test_arguments_survive_a_storm_of_garbage(ring: Ring, pair: Pair) -> None:
     """Whatever is allocated between filling and submitting does not overwrite what was passed."""
     first, second = bytearray(2), bytearray(6)
@@ -320,6 +333,7 @@ def test_features_and_flags_have_names(ring: Ring) -> None:
     assert Features.NODROP in ring.features
 
 
+@effect(SetupFlags.ATTACH_WQ)
 def test_rings_share_workers(make_ring: MakeRing) -> None:
     """A bound that is set through one holds for the other."""
     first = make_ring()
@@ -342,6 +356,7 @@ def test_the_ring_can_be_polled(ring: Ring) -> None:
     assert until_end(ring)[-1].res == -errno.ETIME
 
 
+@effect(SetupFlags.COOP_TASKRUN)
 def test_other_rings_take_completions_from_anywhere(make_ring: MakeRing) -> None:
     """A ring without deferred work works the same from its one thread."""
     ring = make_ring(flags=SetupFlags.COOP_TASKRUN | SetupFlags.TASKRUN_FLAG)
