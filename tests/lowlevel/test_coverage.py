@@ -1,41 +1,16 @@
 """Every operation that the kernel has is shown to have its effect, by some test of this folder."""
 
-import importlib
-
 import pytest
 
 from tests.lowlevel.rig import PROVEN, name_of
+from tests.lowlevel.surface import BOUND_TO_HARDWARE, NOT_YET, PAGE, YOUNG, collect, page
 from uringio.lowlevel import Opcode, RegisterOp, Ring
-
-MODULES = (
-    "test_effects_control",
-    "test_effects_files",
-    "test_effects_names",
-    "test_effects_sockets",
-    "test_registrations",
-    "test_ring",
-)
-
-# Why there is no test of the effect: what machine it would take.
-BOUND_TO_HARDWARE: dict[str, str] = {
-    "Opcode.RECV_ZC": "a network card whose receive queue can be taken over",
-    "RegisterOp.ZCRX_IFQ": "the same",
-}
-
-# Of the kernel's, and not yet reached from here.
-NOT_YET: dict[str, str] = {
-    "RegisterOp.MEM_REGION": "waits with registered arguments",
-}
-
-# What no released kernel that these tests have met knows: members of 6.19 and later.
-YOUNG = {"Opcode.NOP128", "Opcode.URING_CMD128", "RegisterOp.ZCRX_CTRL", "RegisterOp.BPF_FILTER"}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def proven() -> None:
-    """Import the modules whose tests note what they prove."""
-    for name in MODULES:
-        importlib.import_module(f"tests.lowlevel.{name}")
+    """Import the modules whose tests note what they show."""
+    collect()
 
 
 def test_every_operation_of_this_kernel_has_its_effect(ring: Ring) -> None:
@@ -55,3 +30,8 @@ def test_every_registration_has_its_effect() -> None:
 def test_explanations_are_needed() -> None:
     """What is proven needs no excuse."""
     assert set(PROVEN) & (set(BOUND_TO_HARDWARE) | set(NOT_YET) | YOUNG) == set()
+
+
+def test_the_page_is_up_to_date() -> None:
+    """docs/reference/surface.md is what `python tools/surface.py` writes now."""
+    assert PAGE.read_text(encoding="utf-8") == page()
