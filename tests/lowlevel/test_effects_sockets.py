@@ -212,7 +212,7 @@ def test_bundles(ring: Ring, pair: Pair) -> None:
     buffers.put(2, 0, 3, 1)
     left.send(b"0123456789")
     bundle = RecvSendFlags.BUNDLE
-    prep_recv(ring, right.fileno(), 0, ioprio=bundle, buf_group=3, len_bytes=0)
+    prep_recv(ring, right.fileno(), 0, ioprio=bundle, buf_group=3, len_bytes=12)
     [got] = done(ring)
     assert (got.res, got.buffer_id) == (10, 2)
     taken = b"".join(bytes(buffers.view(one, 4)) for one in (2, 0, 3))
