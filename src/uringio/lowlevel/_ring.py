@@ -124,6 +124,7 @@ class Ring(Registrations):
         self._lifelong: list[object] = []
         self._renamed: dict[int, int] = {}
         self._completed = 0
+        self._settled = 0
         self._storage: list[tuple[int, int, int]] = []
         self._extras: dict[int, tuple[int, int]] | None = None
         self._big = bool(core.flags & (k.IORING_SETUP_CQE32 | k.IORING_SETUP_CQE_MIXED))
@@ -466,11 +467,12 @@ class Ring(Registrations):
         core.cq_head[0] = tail
 
     def _hand_out(self) -> list[tuple[int, int, int]]:
-        taken = self._storage[:]
-        flight = self._flight
-        for user_data, _, flags in taken:
+        storage, flight = self._storage, self._flight
+        for index in range(self._settled, len(storage)):
+            # First, so that a signal handler that raises here has memory kept, not freed twice.
+            self._settled = index + 1
+            name, _, flags = storage[index]
             if not flags & _MORE:
-                name = user_data
                 if name not in flight:
                     name = self._renamed.pop(name, name)
                 kept = flight.pop(name, None)
@@ -478,13 +480,16 @@ class Ring(Registrations):
                     kept.count -= 1
                     if kept.count:
                         flight[name] = kept
-        del self._storage[: len(taken)]
+        taken = storage[:]
         self._completed += len(taken)
+        self._settled = 0
+        storage.clear()
         return taken
 
     def hold(self, memory: object) -> None:
         """Keep something alive for as long as the ring lives."""
-        self._lifelong.append(memory)
+        if memory is not None:
+            self._lifelong.append(memory)
 
     def rename(self, old: int, new: int, /) -> None:
         """Expect the completions of a request under another user_data; see `prep_poll_update`."""
