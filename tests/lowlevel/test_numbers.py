@@ -164,3 +164,13 @@ def test_what_does_not_exist_is_an_attribute_error() -> None:
     """Late loading does not invent names."""
     with pytest.raises(AttributeError, match="no attribute 'Opcodes'"):
         lowlevel.Opcodes  # noqa: B018
+
+
+def test_numbers_are_those_of_the_compiled_binding() -> None:
+    """What the package index's `liburing` exports is the same, wherever both know a name."""
+    binding = pytest.importorskip("liburing")
+    shared = {name for name in NUMBERS if isinstance(getattr(binding, name, None), int)}
+    assert len(shared) > 50
+    mask = (1 << 64) - 1
+    theirs = {name: int(getattr(binding, name)) & mask for name in shared}
+    assert theirs == {name: NUMBERS[name][0] & mask for name in shared}
