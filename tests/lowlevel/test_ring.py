@@ -12,8 +12,9 @@ import pytest
 
 from tests.fresh import FreshPython
 from tests.lowlevel.rig import done, effect, result, until_end
-from uringio.errors import QueueFullError
+from uringio.errors import QueueFullError, UnsupportedError, UsageError
 from uringio.lowlevel import (
+    Batch,
     EnterFlags,
     Features,
     Message,
@@ -30,6 +31,7 @@ from uringio.lowlevel import (
     prep_readv,
     prep_recv,
     prep_recvmsg,
+    prep_rw,
     prep_timeout,
     prep_write,
 )
@@ -379,3 +381,82 @@ def test_one_address_is_as_good_as_another(ring: Ring) -> None:
     assert memory.view == b"12345678"
     os.close(reading)
     os.close(writing)
+
+
+# --- batches -------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_put_as_often_as_wanted(make_ring: MakeRing) -> None:
+    """Requests recorded once run each time, across the queue's end, with their memory held."""
+    ring = make_ring(8)
+    reading, writing = os.pipe()
+    memory = Tracked(5)
+    gone = weakref.ref(memory)
+    batch = Batch()
+    prep_write(batch, writing, b"again", user_data=1, flags=SqeFlags.IO_LINK)
+    prep_read(batch, reading, memory, user_data=2, flags=SqeFlags.IO_LINK)
+    prep_nop(batch, user_data=3)
+    for _ in range(10):
+        ring.put(batch)
+        assert (ring.queued, ring.statistics().held) == (3, 2)
+        memory[:] = b"-----"
+        assert [one[:2] for one in done(ring, 3)] == [(1, 5), (2, 5), (3, 0)]
+        assert memory == b"again"
+        assert ring.in_flight == 0
+    ring.put(batch)
+    del memory, batch
+    gc.collect()
+    assert gone() is not None
+    done(ring, 3)
+    assert gone() is None
+    os.close(reading)
+    os.close(writing)
+
+
+def test_batches_that_share_a_user_data_are_counted(make_ring: MakeRing) -> None:
+    """The same batch in flight twice, and equal numbers within one, keep their memory to the end."""
+    ring = make_ring(8)
+    batch = Batch()
+    prep_timeout(batch, LONG_NS, user_data=1)
+    prep_timeout(batch, LONG_NS, user_data=1)
+    ring.put(batch)
+    ring.put(batch)
+    ring.submit()
+    assert (ring.in_flight, ring.statistics().held) == (4, 4)
+    prep_cancel64(ring, 1, user_data=2)
+    done(ring, 2)
+    assert ring.in_flight == 3
+
+
+def test_a_batch_that_does_not_fit_leaves_the_ring_as_it_was(make_ring: MakeRing) -> None:
+    """Neither slots nor memory are taken; after a submit there is room."""
+    ring = make_ring(4)
+    batch = Batch()
+    for number in range(3):
+        prep_nop(batch, user_data=number)
+    ring.put(batch)
+    with pytest.raises(QueueFullError, match="3 requests do not fit 1 slots"):
+        ring.put(batch)
+    assert (ring.queued, ring.in_flight) == (3, 3)
+    prep_nop(ring, user_data=9)
+    with pytest.raises(QueueFullError):
+        prep_nop(ring)
+    done(ring, 4)
+    ring.put(batch)
+    assert [one.user_data for one in done(ring, 3)] == [0, 1, 2]
+    assert len(batch) == 3
+
+
+def test_a_batch_is_checked_as_a_ring_would(make_ring: MakeRing) -> None:
+    """What the kernel lacks, what skips its completion with memory, and what does not fit a slot."""
+    ring = make_ring(4)
+    batch = Batch()
+    with pytest.raises(UsageError, match="leave CQE_SKIP_SUCCESS out"):
+        prep_read(batch, 0, bytearray(1), flags=SqeFlags.CQE_SKIP_SUCCESS)
+    assert len(batch) == 0
+    prep_rw(batch, 250, 0, 0, 0, 0)
+    with pytest.raises(UnsupportedError, match="operation 250"):
+        ring.put(batch)
+    with pytest.raises(UsageError, match="64 bytes"):
+        make_ring(4, flags=SetupFlags.SQE128).put(Batch())
+    assert ring.queued == 0

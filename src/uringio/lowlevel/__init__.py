@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         ZcrxRegFlags,
     )
     from ._surface import (
+        Batch,
         BigCompletion,
         ChildEnd,
         Completion,
@@ -209,6 +210,7 @@ __all__ = [
     "FILES_SKIP",
     "FILE_INDEX_ALLOC",
     "AcceptFlags",
+    "Batch",
     "BigCompletion",
     "BlockUringOp",
     "BpfCommand",

@@ -23,7 +23,17 @@ from ._memory import Passing
 from ._opcodes import Opcode
 from ._slots import addr_len
 
-__all__ = ["Fill", "Flight", "Request", "Requests", "Several", "make_fill", "set_address"]
+__all__ = [
+    "Fill",
+    "Flight",
+    "Request",
+    "Requests",
+    "Several",
+    "join",
+    "lacking",
+    "make_fill",
+    "set_address",
+]
 
 _U64: Final = (1 << 64) - 1
 _U32: Final = (1 << 32) - 1
@@ -100,6 +110,19 @@ class Several:
 
 # What requests in flight keep alive, by user_data; None for a request that keeps nothing.
 Flight = dict[int, object]
+
+
+def join(flight: Flight, user_data: int, keep: object) -> None:
+    """Enter a request, whether or not another has its user_data."""
+    if user_data not in flight:
+        flight[user_data] = keep
+        return
+    there = flight[user_data]
+    if isinstance(there, Several):
+        there.add(keep)
+    else:
+        flight[user_data] = both = Several(there)
+        both.add(keep)
 
 
 class Request:
@@ -247,7 +270,7 @@ def make_fill(
         except IndexError:
             head = -1
         if head < 0:
-            raise _lacking(opcode, opcode in known)
+            raise lacking(opcode, opcode in known)
         tail = cells[0]
         if tail == cells[2]:  # as far as there was room when somebody last looked
             cells[2] = tail + entries - ((tail - sq_head[0]) & _U32)
@@ -289,12 +312,7 @@ def make_fill(
                 )
             passing.append(keep)
         elif user_data in flight:
-            there = flight[user_data]
-            if isinstance(there, Several):
-                there.add(keep)
-            else:
-                flight[user_data] = both = Several(there)
-                both.add(keep)
+            join(flight, user_data, keep)
         else:
             flight[user_data] = keep
         cells[0] = tail + 1
@@ -317,7 +335,8 @@ def _name(opcode: int) -> str:
         return f"operation {opcode}"
 
 
-def _lacking(opcode: int, needs_room: bool) -> UnsupportedError | UsageError:
+def lacking(opcode: int, needs_room: bool) -> UnsupportedError | UsageError:
+    """Build what is raised for an operation that cannot be, for want of room in the slot or at all."""
     if needs_room:
         return UsageError(f"{_name(opcode)} needs a ring made with SetupFlags.SQE128")
     try:

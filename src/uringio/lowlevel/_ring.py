@@ -8,6 +8,7 @@ use is refused by an exception that names the remedy, before the kernel hears of
 """
 
 import os
+import sys
 import time
 import warnings
 import weakref
@@ -24,14 +25,16 @@ from uringio._sys.layouts import CQE, CQE_BIG, SQE_FULL
 from uringio._sys.system import System, real_system
 from uringio.errors import (
     ClosedError,
+    QueueFullError,
     RingForkedError,
     UsageError,
     WrongThreadError,
 )
 
+from ._batch import Batch
 from ._choices import refuse_quarrels
 from ._completions import BigCompletion, Completion, Statistics
-from ._filling import Fill, Flight, Several, make_fill, set_address
+from ._filling import Fill, Flight, Several, join, lacking, make_fill, set_address
 from ._opcodes import Opcode
 from ._registrations import Registrations
 from ._ring_flags import Features, SetupFlags
@@ -43,6 +46,7 @@ _MORE: Final = k.IORING_CQE_F_MORE
 _PENDING: Final = k.IORING_SQ_CQ_OVERFLOW | k.IORING_SQ_TASKRUN
 # The user_data of what `close` sends; the highest there is, and refused to nobody.
 _CLOSING: Final = (1 << 64) - 1
+_PERSONALITY_AT: Final = 42
 _CLOSE_NS: Final = 2_000_000_000
 _DEFAULT_DISABLED: Final = (
     k.IORING_SETUP_R_DISABLED
@@ -217,6 +221,49 @@ class Ring(Registrations):
         """How many requests, queued ones included, have a completion to come."""
         shared = sum(one.count - 1 for one in self._flight.values() if isinstance(one, Several))
         return len(self._flight) + shared
+
+    def put(self, batch: Batch) -> None:
+        """
+        Fill as many slots as *batch* has requests, by one copy.
+
+        It may be put again, also while its requests are in flight, as far as the operations allow.
+
+        Raises:
+            QueueFullError: There is less room; nothing was filled.
+            UnsupportedError: The kernel lacks one of its operations.
+            UsageError: The ring has slots of 128 bytes.
+            WrongThreadError: Another thread owns the ring.
+        """
+        core = self._open()
+        self._check_thread()
+        count, tail = len(batch), self._cells[0]
+        if core.sqe_bytes != k.SIZEOF_SQE:
+            raise UsageError("a batch fits slots of 64 bytes, and this ring's have 128")
+        for opcode in batch.opcodes - self.opcodes if self.opcodes else ():
+            raise lacking(opcode, False)
+        self._cells[2] = tail + core.sq_entries - self.queued
+        if tail + count > self._cells[2]:
+            raise QueueFullError(
+                f"{count} requests do not fit {self._cells[2] - tail} slots: submit() first, or "
+                "make the ring larger"
+            )
+        start = tail & core.sq_entries - 1
+        first = min(count, core.sq_entries - start) * k.SIZEOF_SQE
+        core.sqes[start * k.SIZEOF_SQE : start * k.SIZEOF_SQE + first] = batch.raw[:first]
+        core.sqes[: len(batch.raw) - first] = batch.raw[first:]
+        if self._cells[1]:
+            for index in range(tail, tail + count):
+                at = (index & core.sq_entries - 1) * k.SIZEOF_SQE + _PERSONALITY_AT
+                core.sqes[at : at + 2] = self._cells[1].to_bytes(2, sys.byteorder)
+        if batch.unique is not None and self._flight.keys().isdisjoint(batch.unique):
+            self._flight.update(batch.unique)
+        else:
+            for user_data, keep in batch.entries:
+                join(self._flight, user_data, keep)
+        for old, new in batch.renames:
+            self.rename(old, new)
+        self._lifelong += batch.held
+        self._cells[0] = tail + count
 
     def submit(self) -> int:
         """
@@ -468,6 +515,15 @@ class Ring(Registrations):
 
     def _hand_out(self) -> list[tuple[int, int, int]]:
         storage, flight = self._storage, self._flight
+        ended = [name for name, _, flags in storage if not flags & _MORE]
+        if (
+            not self._settled
+            and len(ended) == len(flight)
+            and flight.keys() == set(ended)
+            and Several not in set(map(type, flight.values()))
+        ):  # the common case, a batch that has ended as a whole
+            self._settled = len(storage)
+            flight.clear()
         for index in range(self._settled, len(storage)):
             # First, so that a signal handler that raises here has memory kept, not freed twice.
             self._settled = index + 1

@@ -2,6 +2,7 @@
 
 from uringio._sys.sockaddr import pack_sockaddr, unpack_sockaddr
 
+from ._batch import Batch
 from ._completions import (
     BigCompletion,
     Completion,
@@ -172,6 +173,7 @@ from ._structures import (
 )
 
 __all__ = [
+    "Batch",
     "BigCompletion",
     "ChildEnd",
     "Completion",
