@@ -414,7 +414,7 @@ def test_a_batch_is_put_as_often_as_wanted(make_ring: MakeRing) -> None:
 
 
 def test_batches_that_share_a_user_data_are_counted(make_ring: MakeRing) -> None:
-    """The same batch in flight twice, and equal numbers within one, keep their memory to the end."""
+    """A batch in flight twice, and equal numbers within one, keep their memory to the end."""
     ring = make_ring(8)
     batch = Batch()
     prep_timeout(batch, LONG_NS, user_data=1)
@@ -448,7 +448,7 @@ def test_a_batch_that_does_not_fit_leaves_the_ring_as_it_was(make_ring: MakeRing
 
 
 def test_a_batch_is_checked_as_a_ring_would(make_ring: MakeRing) -> None:
-    """What the kernel lacks, what skips its completion with memory, and what does not fit a slot."""
+    """What the kernel lacks, memory without a completion, and slots of another size are refused."""
     ring = make_ring(4)
     batch = Batch()
     with pytest.raises(UsageError, match="leave CQE_SKIP_SUCCESS out"):

@@ -5,18 +5,21 @@ Filling a request costs a call and a ``pack_into``; a batch of them that is the 
 same files, places and memory) costs a copy of 64 bytes each instead, and one dictionary step.
 """
 
+import sys
 from typing import Final
 
+from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
-from uringio.errors import UsageError
+from uringio.errors import QueueFullError, UsageError
 
 from ._filling import Request, set_address
 from ._memory import Passing
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "copy_into"]
 
 _SKIP: Final = k.IOSQE_CQE_SKIP_SUCCESS
 _SIZE: Final = k.SIZEOF_SQE
+_PERSONALITY_AT: Final = 42
 
 
 class Batch:
@@ -103,3 +106,38 @@ class Batch:
             raise UsageError("no request was filled yet")
         set_address(self.raw, len(self.raw) - _SIZE, addr, len_bytes)
         self.held.append(keep)
+
+
+def copy_into(batch: Batch, core: Core, cells: list[int]) -> None:
+    """
+    Write the requests into the next slots; the count of filled ones is the caller's to move.
+
+    Args:
+        cells: As in `make_fill`.
+
+    Raises:
+        QueueFullError: There is less room; nothing was written.
+        UsageError: The ring has slots of 128 bytes.
+    """
+    if core.sqe_bytes != _SIZE:
+        raise UsageError("a batch fits slots of 64 bytes, and this ring's have 128")
+    entries, raw, sqes = core.sq_entries, batch.raw, core.sqes
+    tail, count = cells[0], len(raw) // _SIZE
+    cells[2] = tail + entries - ((tail - core.sq_head[0]) & 0xFFFFFFFF)
+    if tail + count > cells[2]:
+        raise QueueFullError(
+            f"{count} requests do not fit {cells[2] - tail} slots: submit() first, or make the "
+            "ring larger"
+        )
+    start = tail & entries - 1
+    if start + count <= entries:
+        sqes[start * _SIZE : (start + count) * _SIZE] = raw
+    else:
+        first = (entries - start) * _SIZE
+        sqes[start * _SIZE :] = raw[:first]
+        sqes[: len(raw) - first] = raw[first:]
+    if cells[1]:
+        personality = cells[1].to_bytes(2, sys.byteorder)
+        for index in range(tail, tail + count):
+            at = (index & entries - 1) * _SIZE + _PERSONALITY_AT
+            sqes[at : at + 2] = personality

@@ -336,7 +336,7 @@ def _name(opcode: int) -> str:
 
 
 def lacking(opcode: int, needs_room: bool) -> UnsupportedError | UsageError:
-    """Build what is raised for an operation that cannot be, for want of room in the slot or at all."""
+    """Build what is raised for an operation that the slot has no room for, or the kernel lacks."""
     if needs_room:
         return UsageError(f"{_name(opcode)} needs a ring made with SetupFlags.SQE128")
     try:

@@ -7,11 +7,8 @@ until its request has ended, that completions are not lost for want of room, and
 use is refused by an exception that names the remedy, before the kernel hears of it.
 """
 
-import os
-import sys
 import time
 import warnings
-import weakref
 from _thread import get_ident
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
@@ -25,16 +22,15 @@ from uringio._sys.layouts import CQE, CQE_BIG, SQE_FULL
 from uringio._sys.system import System, real_system
 from uringio.errors import (
     ClosedError,
-    QueueFullError,
-    RingForkedError,
     UsageError,
     WrongThreadError,
 )
 
-from ._batch import Batch
+from ._batch import Batch, copy_into
 from ._choices import refuse_quarrels
 from ._completions import BigCompletion, Completion, Statistics
 from ._filling import Fill, Flight, Several, join, lacking, make_fill, set_address
+from ._forks import forked_error, refuse_closed, refuse_forked, watch
 from ._opcodes import Opcode
 from ._registrations import Registrations
 from ._ring_flags import Features, SetupFlags
@@ -46,7 +42,8 @@ _MORE: Final = k.IORING_CQE_F_MORE
 _PENDING: Final = k.IORING_SQ_CQ_OVERFLOW | k.IORING_SQ_TASKRUN
 # The user_data of what `close` sends; the highest there is, and refused to nobody.
 _CLOSING: Final = (1 << 64) - 1
-_PERSONALITY_AT: Final = 42
+# From how many requests in flight on it pays to ask whether all have ended.
+_MANY: Final = 4
 _CLOSE_NS: Final = 2_000_000_000
 _DEFAULT_DISABLED: Final = (
     k.IORING_SETUP_R_DISABLED
@@ -139,7 +136,7 @@ class Ring(Registrations):
             self._core = None
             core.close()
             raise
-        _rings.add(self)
+        watch(self)
 
     @classmethod
     def sandboxed(
@@ -236,25 +233,9 @@ class Ring(Registrations):
         """
         core = self._open()
         self._check_thread()
-        count, tail = len(batch), self._cells[0]
-        if core.sqe_bytes != k.SIZEOF_SQE:
-            raise UsageError("a batch fits slots of 64 bytes, and this ring's have 128")
         for opcode in batch.opcodes - self.opcodes if self.opcodes else ():
             raise lacking(opcode, False)
-        self._cells[2] = tail + core.sq_entries - self.queued
-        if tail + count > self._cells[2]:
-            raise QueueFullError(
-                f"{count} requests do not fit {self._cells[2] - tail} slots: submit() first, or "
-                "make the ring larger"
-            )
-        start = tail & core.sq_entries - 1
-        first = min(count, core.sq_entries - start) * k.SIZEOF_SQE
-        core.sqes[start * k.SIZEOF_SQE : start * k.SIZEOF_SQE + first] = batch.raw[:first]
-        core.sqes[: len(batch.raw) - first] = batch.raw[first:]
-        if self._cells[1]:
-            for index in range(tail, tail + count):
-                at = (index & core.sq_entries - 1) * k.SIZEOF_SQE + _PERSONALITY_AT
-                core.sqes[at : at + 2] = self._cells[1].to_bytes(2, sys.byteorder)
+        copy_into(batch, core, self._cells)
         if batch.unique is not None and self._flight.keys().isdisjoint(batch.unique):
             self._flight.update(batch.unique)
         else:
@@ -263,7 +244,7 @@ class Ring(Registrations):
         for old, new in batch.renames:
             self.rename(old, new)
         self._lifelong += batch.held
-        self._cells[0] = tail + count
+        self._cells[0] += len(batch)
 
     def submit(self) -> int:
         """
@@ -278,7 +259,10 @@ class Ring(Registrations):
 
         Twin: io_uring_submit.
         """
-        return self._enter(0, None)
+        core = self._usable()
+        before = core.sq_head[0]
+        self._enter(core, 0, None)
+        return (core.sq_head[0] - before) & _U32
 
     def wait(self, count: int = 1, timeout_ns: int | None = None) -> list[tuple[int, int, int]]:
         """
@@ -293,25 +277,25 @@ class Ring(Registrations):
 
         Twin: io_uring_submit_and_wait_timeout with io_uring_peek_batch_cqe.
         """
-        core = self._open()
+        core = self._usable()
         if count > core.cq_entries:
             raise ValueError(f"{count} completions do not fit the queue of {core.cq_entries}")
         if timeout_ns is not None and timeout_ns < 0:
             raise ValueError(f"a wait cannot take {timeout_ns} ns")
-        self._check_thread()
+        storage = self._storage
         self._reap()
-        if len(self._storage) >= count:
-            if self.queued:
-                self._enter(0, None)
-            self._gather()
+        if len(storage) >= count:
+            if self._cells[0] & _U32 != core.sq_head[0]:
+                self._enter(core, 0, None)
+            self._gather(core)
             return self._hand_out()
         deadline_ns = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
-        while len(self._storage) < count:
-            left_ns = None
+        left_ns = None
+        while len(storage) < count:
             if deadline_ns is not None:
                 left_ns = max(0, deadline_ns - time.monotonic_ns())
-            self._enter(count - len(self._storage), left_ns)
-            self._gather()
+            self._enter(core, count - len(storage), left_ns)
+            self._gather(core)
             if left_ns == 0:
                 break
         return self._hand_out()
@@ -323,9 +307,7 @@ class Ring(Registrations):
         Deferred work is run for it, and what found no room in the queue is fetched.
         Twin: io_uring_peek_batch_cqe with io_uring_cq_advance.
         """
-        self._open()
-        self._check_thread()
-        self._gather()
+        self._gather(self._usable())
         return self._hand_out()
 
     def wait_big(self, count: int = 1, timeout_ns: int | None = None) -> list[BigCompletion]:
@@ -400,7 +382,7 @@ class Ring(Registrations):
             self._leak(core)
         told = repr(self)
         self._core = None
-        self.fill = _refuse_closed
+        self.fill = refuse_closed
         self._flight.clear()
         core.close()
         if held:
@@ -440,7 +422,7 @@ class Ring(Registrations):
     def _open(self) -> Core:
         core = self._core
         if core is None:
-            raise _forked_error() if self._forked else ClosedError("this ring is closed")
+            raise forked_error() if self._forked else ClosedError("this ring is closed")
         return core
 
     def _check_thread(self) -> None:
@@ -470,19 +452,14 @@ class Ring(Registrations):
         self._owner = get_ident()
         self.fill = self._make_fill()
 
-    def _enter(self, count: int, timeout_ns: int | None) -> int:
-        core = self._open()
-        self._check_thread()
-        before = core.sq_head[0]
+    def _enter(self, core: Core, count: int, timeout_ns: int | None) -> None:
         passing = len(self._passing)
         self._submit_and_wait(self._cells[0], count, timeout_ns)
         if passing and core.sq_head[0] == self._cells[0] & _U32:
             del self._passing[:passing]
-        return (core.sq_head[0] - before) & _U32
 
-    def _gather(self) -> None:
+    def _gather(self, core: Core) -> None:
         """Move completions into storage, those included that wait for room or for being run."""
-        core = self._open()
         reap = self._reap
         reap()
         while core.sq_flags[0] & _PENDING:
@@ -515,15 +492,12 @@ class Ring(Registrations):
 
     def _hand_out(self) -> list[tuple[int, int, int]]:
         storage, flight = self._storage, self._flight
-        ended = [name for name, _, flags in storage if not flags & _MORE]
-        if (
-            not self._settled
-            and len(ended) == len(flight)
-            and flight.keys() == set(ended)
-            and Several not in set(map(type, flight.values()))
-        ):  # the common case, a batch that has ended as a whole
-            self._settled = len(storage)
-            flight.clear()
+        if not self._settled and len(storage) >= len(flight) > _MANY:
+            ended = {name for name, _, flags in storage if not flags & _MORE}
+            if flight.keys() == ended and Several not in set(map(type, flight.values())):
+                # Everything has ended at once.
+                self._settled = len(storage)
+                flight.clear()
         for index in range(self._settled, len(storage)):
             # First, so that a signal handler that raises here has memory kept, not freed twice.
             self._settled = index + 1
@@ -605,7 +579,7 @@ class Ring(Registrations):
         core, self._core = self._core, None
         if core is not None:
             _leaked.append(core)
-            self.fill = _refuse_forked
+            self.fill = refuse_forked
             self._forked = True
 
 
@@ -614,27 +588,3 @@ def _opcodes_of(core: Core) -> frozenset[int]:
         return probe_ring(core).opcodes
     except OSError:  # a filter or a restriction: what is lacking, the kernel will say
         return frozenset()
-
-
-def _refuse_closed(*_: object) -> None:
-    raise ClosedError("this ring is closed")
-
-
-def _forked_error() -> RingForkedError:
-    return RingForkedError("this ring belongs to the parent process: make one in the child")
-
-
-def _refuse_forked(*_: object) -> None:
-    raise _forked_error()
-
-
-_rings: "weakref.WeakSet[Ring]" = weakref.WeakSet()
-
-
-def _poison_all() -> None:
-    for ring in list(_rings):
-        ring.poison()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_poison_all)
