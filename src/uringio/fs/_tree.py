@@ -256,6 +256,16 @@ class Walk(Ledger):
 
     def _begin(self, source: bytes, target: bytes) -> bool:
         """Open the folders around source and target, and put up the first unit."""
+        with self.condition:
+            if self.stopped:
+                return False  # cancelled before a thread was free: nobody waits for this one
+            self._threads_count += 1
+        try:
+            return self._begin_in(source, target)
+        finally:
+            self._end_thread()
+
+    def _begin_in(self, source: bytes, target: bytes) -> bool:
         folder_path, name = split_path(source)
         into, target_name = split_path(target)
         path = folder_path if name == b"." else os.path.dirname(source.rstrip(b"/"))
@@ -301,9 +311,12 @@ class Walk(Ledger):
                 if self._large or time.monotonic_ns() >= until:
                     return False
         finally:
-            with self.condition:
-                self._threads_count -= 1
-                self.condition.notify_all()
+            self._end_thread()
+
+    def _end_thread(self) -> None:
+        with self.condition:
+            self._threads_count -= 1
+            self.condition.notify_all()
 
     def _take(self) -> tuple[Unit | None, bool]:
         with self.condition:
