@@ -21,6 +21,7 @@ __all__ = [
     "DoubleReleaseError",
     "EndOfStreamError",
     "OpError",
+    "QueueFullError",
     "RingError",
     "RingForkedError",
     "UnsupportedError",
@@ -62,6 +63,10 @@ class DoubleReleaseError(UsageError):
 
 class RingForkedError(UsageError):
     """The ring belongs to the parent process; a forked child must make its own."""
+
+
+class QueueFullError(UsageError):
+    """A ring has no slot left for another request: submit those that are filled first."""
 
 
 class WrongThreadError(UsageError):

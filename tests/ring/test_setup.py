@@ -299,6 +299,13 @@ def test_impossible_sizes_are_refused_by_name(entries: int, cq_entries: int | No
     assert refusing.flags_tried == []
 
 
+def test_processes_of_32_bits_are_refused(system: System) -> None:
+    """Structures with pointers are laid out for 64; nothing is asked of the kernel."""
+    system.pointer_bytes = 4
+    with pytest.raises(RingError, match=r"64-bit process.*another backend"):
+        queue_init(system, 8)
+
+
 def test_empty_ladder_is_refused() -> None:
     """There must be flags to try."""
     with pytest.raises(ValueError, match="ladder"):

@@ -18,6 +18,8 @@ import pytest
 INCLUDES = (
     "stdio.h",
     "stddef.h",
+    "signal.h",
+    "sys/epoll.h",
     "sys/socket.h",
     "sys/syscall.h",
     "sys/uio.h",
@@ -26,11 +28,15 @@ INCLUDES = (
     "netinet/udp.h",
     "poll.h",
     "fcntl.h",
+    "linux/futex.h",
     "linux/io_uring.h",
     "linux/openat2.h",
     "linux/stat.h",
     "linux/time_types.h",
 )
+
+# Where there are such.
+OPTIONAL_INCLUDES = ("linux/blkdev.h", "linux/io_uring/bpf_filter.h", "linux/io_uring/query.h")
 
 FIRST_LINE = 1000  # of the expressions, whatever precedes them
 
@@ -81,6 +87,9 @@ def _compile(compiler: str, folder: str, expressions: list[str], *options: str) 
     source = Path(folder) / "probe.c"
     text = "#define _GNU_SOURCE\n"
     text += "".join(f"#include <{name}>\n" for name in INCLUDES)
+    text += "".join(
+        f"#if __has_include(<{name}>)\n#include <{name}>\n#endif\n" for name in OPTIONAL_INCLUDES
+    )
     text += f'int main(void) {{\n#line {FIRST_LINE} "probe.c"\n'
     text += "".join(f'printf("%lld\\n", (long long)({one}));\n' for one in expressions)
     source.write_text(text + "return 0; }\n", encoding="ascii")

@@ -119,7 +119,7 @@ def register_buf_ring(ring: Ring, ring_addr: int, entries: int, group: int) -> N
         ring,
         "register_buf_ring",
         k.IORING_REGISTER_PBUF_RING,
-        BUF_REG.pack(ring_addr, entries, group, 0),
+        BUF_REG.pack(ring_addr, entries, group, 0, 0),
         1,
     )
 
@@ -127,7 +127,11 @@ def register_buf_ring(ring: Ring, ring_addr: int, entries: int, group: int) -> N
 def unregister_buf_ring(ring: Ring, group: int) -> None:
     """Withdraw a ring of provided buffers.  Kernel: 5.19."""
     _register(
-        ring, "unregister_buf_ring", k.IORING_UNREGISTER_PBUF_RING, BUF_REG.pack(0, 0, group, 0), 1
+        ring,
+        "unregister_buf_ring",
+        k.IORING_UNREGISTER_PBUF_RING,
+        BUF_REG.pack(0, 0, group, 0, 0),
+        1,
     )
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "LADDER_RELEASES",
     "SQ_ENTRIES_MAX",
     "Ring",
+    "map_rings",
     "queue_init",
 ]
 
@@ -76,10 +77,13 @@ class Ring:
         flags: The set-up flags that the kernel accepted.
         features: IORING_FEAT_* bits.
         sq_entries, cq_entries: Sizes, powers of two.
+        sqe_bytes, cqe_bytes: What one entry of either takes; on a ring of mixed completions, the
+            smaller size.
         buffer_rings: What the kernel may pick receive buffers from, by group.
         registered_by: The thread whose registered index *enter_fd* is, None without one.
         sqes, cqes: The arrays. [bytes]
-        sq_head, sq_tail, sq_flags, sq_dropped, cq_head, cq_tail, cq_overflow: One-word views.
+        sq_head, sq_tail, sq_flags, sq_dropped, cq_head, cq_tail, cq_overflow, cq_flags: One-word
+            views.
     """
 
     def __init__(
@@ -108,11 +112,12 @@ class Ring:
         self.sq_head, self.sq_tail = word(sq_off[0]), word(sq_off[1])
         self.sq_flags, self.sq_dropped = word(sq_off[4]), word(sq_off[5])
         self.cq_head, self.cq_tail = word(cq_off[0]), word(cq_off[1])
-        self.cq_overflow = word(cq_off[4])
+        self.cq_overflow, self.cq_flags = word(cq_off[4]), word(cq_off[6])
         if word(sq_off[2])[0] != sq_entries - 1 or word(cq_off[2])[0] != cq_entries - 1:
             raise _misfit(f"masks {word(sq_off[2])[0]:#x} and {word(cq_off[2])[0]:#x}", params)
         self.sqes = sqes.view
-        self.cqes = ring.view[cq_off[5] : cq_off[5] + cq_entries * k.SIZEOF_CQE]
+        self.sqe_bytes, self.cqe_bytes = _entry_sizes(flags)
+        self.cqes = ring.view[cq_off[5] : cq_off[5] + cq_entries * self.cqe_bytes]
         if not flags & k.IORING_SETUP_NO_SQARRAY:
             # Slot n always stands at index n, so the index array is filled once and forgotten.
             array = ring.view[sq_off[6] : sq_off[6] + 4 * sq_entries].cast("I")
@@ -140,18 +145,27 @@ class Ring:
         """
         if self.fd < 0:
             return
-        for view in (
-            self.sqes, self.cqes, self.sq_head, self.sq_tail, self.sq_flags, self.sq_dropped,
-            self.cq_head, self.cq_tail, self.cq_overflow,
-        ):  # fmt: skip
-            view.release()
+        self.unmap()
         if self.registered_by is not None:
             self.give_index_back()
         fd, self.fd = self.fd, -1
-        self._sqes_mapping.unmap()
-        self._ring_mapping.unmap()
         self.system.close(fd)
         self.buffer_rings.clear()
+
+    def unmap(self) -> None:
+        """
+        Give the mapped memory back; closures over it raise from then on.
+
+        Raises:
+            BufferError: Somebody holds an export of it; it is still mapped.
+        """
+        for view in (
+            self.sqes, self.cqes, self.sq_head, self.sq_tail, self.sq_flags, self.sq_dropped,
+            self.cq_head, self.cq_tail, self.cq_overflow, self.cq_flags,
+        ):  # fmt: skip
+            view.release()
+        self._sqes_mapping.unmap()
+        self._ring_mapping.unmap()
 
     def give_index_back(self) -> int:
         """Undo `_ring.register.register_ring_fd`; the kernel's answer."""
@@ -168,6 +182,7 @@ def queue_init(
     *,
     cq_entries: int | None = None,
     ladder: tuple[int, ...] = FLAG_LADDER,
+    share_workers_fd: int = 0,
 ) -> Ring:
     """
     Set a ring up and map it.
@@ -177,6 +192,7 @@ def queue_init(
         cq_entries: Completion slots, by default four times as many, rounded up to a power of two,
             clamped to 65536; at least as many as *entries* comes to. [count]
         ladder: Set-up flags to try in turn; the next is tried on EINVAL alone.
+        share_workers_fd: The ring whose workers to share, for IORING_SETUP_ATTACH_WQ.
 
     Raises:
         RingError: Refused; ``errno`` and ``remedy`` say why and what to do.
@@ -184,6 +200,12 @@ def queue_init(
 
     Twin: io_uring_queue_init_params.  Kernel: 5.19.
     """
+    if system.pointer_bytes != 8:
+        raise RingError(
+            errno.ENOSYS,
+            "rings need a 64-bit process",
+            "Use a 64-bit Python; another backend works without",
+        )
     if entries < 1:
         raise ValueError(f"a ring needs at least one entry, not {entries}")
     entries = min(_power_of_two(entries), SQ_ENTRIES_MAX)
@@ -198,7 +220,7 @@ def queue_init(
     addr, _, keep = pin(params, writable=True)
     fd = -errno.EINVAL
     for flags in ladder:
-        PARAMS.pack_into(params, 0, 0, cq_entries, flags, *(0,) * 22)
+        PARAMS.pack_into(params, 0, 0, cq_entries, flags, 0, 0, 0, share_workers_fd, *(0,) * 18)
         fd = system.io_uring_setup(entries, addr)
         if fd != -errno.EINVAL:
             break
@@ -208,10 +230,17 @@ def queue_init(
     values: tuple[int, ...] = PARAMS.unpack(params)
     del keep
     try:
-        return _map(system, fd, values)
+        return map_rings(system, fd, values)
     except BaseException:
         system.close(fd)
         raise
+
+
+def _entry_sizes(flags: int) -> tuple[int, int]:
+    return (
+        k.SIZEOF_SQE128 if flags & k.IORING_SETUP_SQE128 else k.SIZEOF_SQE,
+        k.SIZEOF_CQE32 if flags & k.IORING_SETUP_CQE32 else k.SIZEOF_CQE,
+    )
 
 
 def _power_of_two(count: int) -> int:
@@ -230,7 +259,14 @@ def _misfit(what: str, values: tuple[int, ...]) -> RingError:
     )
 
 
-def _map(system: System, fd: int, values: tuple[int, ...]) -> Ring:
+def map_rings(system: System, fd: int, values: tuple[int, ...]) -> Ring:
+    """
+    Map the queues of *fd*, which the kernel has described by *values*, an unpacked PARAMS.
+
+    Raises:
+        RingError: They do not fit together, or lack what this library needs.
+        OpError: They cannot be mapped.
+    """
     sq_entries, cq_entries, flags, _, _, features, _ = values[:7]
     missing = _REQUIRED_FEATURES & ~features
     if missing:
@@ -250,11 +286,12 @@ def _map(system: System, fd: int, values: tuple[int, ...]) -> Ring:
     sq_off, cq_off = values[7:16], values[16:25]
     if not _is_power_of_two(sq_entries) or not _is_power_of_two(cq_entries):
         raise _misfit("queue sizes that are no powers of two", values)
-    len_bytes = max(cq_off[5] + cq_entries * k.SIZEOF_CQE, sq_off[6] + 4 * sq_entries)
+    sqe_bytes, cqe_bytes = _entry_sizes(flags)
+    len_bytes = max(cq_off[5] + cq_entries * cqe_bytes, sq_off[6] + 4 * sq_entries)
     ring = system.map_ring(fd, k.IORING_OFF_SQ_RING, len_bytes)
     sqes: Mapping | None = None
     try:
-        sqes = system.map_ring(fd, k.IORING_OFF_SQES, sq_entries * k.SIZEOF_SQE)
+        sqes = system.map_ring(fd, k.IORING_OFF_SQES, sq_entries * sqe_bytes)
         return Ring(system, fd, values, ring, sqes)
     except BaseException:
         ring.unmap()

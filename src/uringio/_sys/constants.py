@@ -2,8 +2,9 @@
 The kernel's numbers, by the kernel's names.
 
 Source: <linux/io_uring.h> as shipped with liburing 2.15, and the generic ABI of <asm-generic/*.h>.
-Only what the rooms above use stands here; `tests/sys` compares every member with the C compiler's
-header where one is present.
+The one home of every number of io_uring's; `uringio.lowlevel` gives them types and explanations.
+Of other headers only what the rooms above use stands here.  `tests/sys` pins every member, and
+holds it against the C compiler's headers where there are any.
 """
 
 from typing import Final
@@ -17,7 +18,7 @@ NR_OPENAT2: Final = 437
 # --- open_how ------------------------------------------------------------------------------------
 RESOLVE_CACHED: Final = 0x20
 
-# --- opcodes -------------------------------------------------------------------------------------
+# --- opcodes --------------------------------------------------------------------------------------
 IORING_OP_NOP: Final = 0
 IORING_OP_READV: Final = 1
 IORING_OP_WRITEV: Final = 2
@@ -25,110 +26,281 @@ IORING_OP_FSYNC: Final = 3
 IORING_OP_READ_FIXED: Final = 4
 IORING_OP_WRITE_FIXED: Final = 5
 IORING_OP_POLL_ADD: Final = 6
+IORING_OP_POLL_REMOVE: Final = 7
+IORING_OP_SYNC_FILE_RANGE: Final = 8
 IORING_OP_SENDMSG: Final = 9
 IORING_OP_RECVMSG: Final = 10
 IORING_OP_TIMEOUT: Final = 11
+IORING_OP_TIMEOUT_REMOVE: Final = 12
 IORING_OP_ACCEPT: Final = 13
 IORING_OP_ASYNC_CANCEL: Final = 14
+IORING_OP_LINK_TIMEOUT: Final = 15
 IORING_OP_CONNECT: Final = 16
 IORING_OP_FALLOCATE: Final = 17
 IORING_OP_OPENAT: Final = 18
 IORING_OP_CLOSE: Final = 19
+IORING_OP_FILES_UPDATE: Final = 20
 IORING_OP_STATX: Final = 21
 IORING_OP_READ: Final = 22
 IORING_OP_WRITE: Final = 23
+IORING_OP_FADVISE: Final = 24
+IORING_OP_MADVISE: Final = 25
 IORING_OP_SEND: Final = 26
 IORING_OP_RECV: Final = 27
 IORING_OP_OPENAT2: Final = 28
+IORING_OP_EPOLL_CTL: Final = 29
+IORING_OP_SPLICE: Final = 30
+IORING_OP_PROVIDE_BUFFERS: Final = 31
+IORING_OP_REMOVE_BUFFERS: Final = 32
+IORING_OP_TEE: Final = 33
 IORING_OP_SHUTDOWN: Final = 34
 IORING_OP_RENAMEAT: Final = 35
 IORING_OP_UNLINKAT: Final = 36
 IORING_OP_MKDIRAT: Final = 37
 IORING_OP_SYMLINKAT: Final = 38
 IORING_OP_LINKAT: Final = 39
+IORING_OP_MSG_RING: Final = 40
+IORING_OP_FSETXATTR: Final = 41
+IORING_OP_SETXATTR: Final = 42
+IORING_OP_FGETXATTR: Final = 43
+IORING_OP_GETXATTR: Final = 44
 IORING_OP_SOCKET: Final = 45
+IORING_OP_URING_CMD: Final = 46
 IORING_OP_SEND_ZC: Final = 47
 IORING_OP_SENDMSG_ZC: Final = 48
+IORING_OP_READ_MULTISHOT: Final = 49
+IORING_OP_WAITID: Final = 50
+IORING_OP_FUTEX_WAIT: Final = 51
+IORING_OP_FUTEX_WAKE: Final = 52
+IORING_OP_FUTEX_WAITV: Final = 53
 IORING_OP_FIXED_FD_INSTALL: Final = 54
 IORING_OP_FTRUNCATE: Final = 55
+IORING_OP_BIND: Final = 56
+IORING_OP_LISTEN: Final = 57
+IORING_OP_RECV_ZC: Final = 58
+IORING_OP_EPOLL_WAIT: Final = 59
+IORING_OP_READV_FIXED: Final = 60
+IORING_OP_WRITEV_FIXED: Final = 61
+IORING_OP_PIPE: Final = 62
+IORING_OP_NOP128: Final = 63
+IORING_OP_URING_CMD128: Final = 64
 
-# --- io_uring_params.flags -----------------------------------------------------------------------
+# --- io_uring_params.flags ------------------------------------------------------------------------
+IORING_SETUP_IOPOLL: Final = 1 << 0
+IORING_SETUP_SQPOLL: Final = 1 << 1
+IORING_SETUP_SQ_AFF: Final = 1 << 2
 IORING_SETUP_CQSIZE: Final = 1 << 3
 IORING_SETUP_CLAMP: Final = 1 << 4
+IORING_SETUP_ATTACH_WQ: Final = 1 << 5
 IORING_SETUP_R_DISABLED: Final = 1 << 6
 IORING_SETUP_SUBMIT_ALL: Final = 1 << 7
 IORING_SETUP_COOP_TASKRUN: Final = 1 << 8
 IORING_SETUP_TASKRUN_FLAG: Final = 1 << 9
+IORING_SETUP_SQE128: Final = 1 << 10
+IORING_SETUP_CQE32: Final = 1 << 11
 IORING_SETUP_SINGLE_ISSUER: Final = 1 << 12
 IORING_SETUP_DEFER_TASKRUN: Final = 1 << 13
+IORING_SETUP_NO_MMAP: Final = 1 << 14
+IORING_SETUP_REGISTERED_FD_ONLY: Final = 1 << 15
 IORING_SETUP_NO_SQARRAY: Final = 1 << 16
+IORING_SETUP_HYBRID_IOPOLL: Final = 1 << 17
+IORING_SETUP_CQE_MIXED: Final = 1 << 18
+IORING_SETUP_SQE_MIXED: Final = 1 << 19
+IORING_SETUP_SQ_REWIND: Final = 1 << 20
 
-# --- io_uring_params.features --------------------------------------------------------------------
+# --- io_uring_params.features ---------------------------------------------------------------------
 IORING_FEAT_SINGLE_MMAP: Final = 1 << 0
 IORING_FEAT_NODROP: Final = 1 << 1
 IORING_FEAT_SUBMIT_STABLE: Final = 1 << 2
 IORING_FEAT_RW_CUR_POS: Final = 1 << 3
+IORING_FEAT_CUR_PERSONALITY: Final = 1 << 4
 IORING_FEAT_FAST_POLL: Final = 1 << 5
+IORING_FEAT_POLL_32BITS: Final = 1 << 6
+IORING_FEAT_SQPOLL_NONFIXED: Final = 1 << 7
 IORING_FEAT_EXT_ARG: Final = 1 << 8
+IORING_FEAT_NATIVE_WORKERS: Final = 1 << 9
+IORING_FEAT_RSRC_TAGS: Final = 1 << 10
+IORING_FEAT_CQE_SKIP: Final = 1 << 11
+IORING_FEAT_LINKED_FILE: Final = 1 << 12
 IORING_FEAT_REG_REG_RING: Final = 1 << 13
+IORING_FEAT_RECVSEND_BUNDLE: Final = 1 << 14
+IORING_FEAT_MIN_TIMEOUT: Final = 1 << 15
+IORING_FEAT_RW_ATTR: Final = 1 << 16
 IORING_FEAT_NO_IOWAIT: Final = 1 << 17
 
-# --- io_uring_enter flags ------------------------------------------------------------------------
+# --- io_uring_enter flags -------------------------------------------------------------------------
 IORING_ENTER_GETEVENTS: Final = 1 << 0
+IORING_ENTER_SQ_WAKEUP: Final = 1 << 1
+IORING_ENTER_SQ_WAIT: Final = 1 << 2
 IORING_ENTER_EXT_ARG: Final = 1 << 3
 IORING_ENTER_REGISTERED_RING: Final = 1 << 4
+IORING_ENTER_ABS_TIMER: Final = 1 << 5
+IORING_ENTER_EXT_ARG_REG: Final = 1 << 6
 IORING_ENTER_NO_IOWAIT: Final = 1 << 7
 
-# --- sqe.flags -----------------------------------------------------------------------------------
+# --- sqe.flags ------------------------------------------------------------------------------------
 IOSQE_FIXED_FILE: Final = 1 << 0
 IOSQE_IO_DRAIN: Final = 1 << 1
 IOSQE_IO_LINK: Final = 1 << 2
+IOSQE_IO_HARDLINK: Final = 1 << 3
 IOSQE_ASYNC: Final = 1 << 4
 IOSQE_BUFFER_SELECT: Final = 1 << 5
 IOSQE_CQE_SKIP_SUCCESS: Final = 1 << 6
 
-# --- cqe.flags and ring flags --------------------------------------------------------------------
+# --- cqe.flags and ring flags ---------------------------------------------------------------------
 IORING_CQE_F_BUFFER: Final = 1 << 0
 IORING_CQE_F_MORE: Final = 1 << 1
 IORING_CQE_F_SOCK_NONEMPTY: Final = 1 << 2
 IORING_CQE_F_NOTIF: Final = 1 << 3
+IORING_CQE_F_BUF_MORE: Final = 1 << 4
+IORING_CQE_F_SKIP: Final = 1 << 5
+IORING_CQE_F_32: Final = 1 << 15
+IORING_CQE_F_TSTAMP_HW: Final = 1 << 16
 IORING_CQE_BUFFER_SHIFT: Final = 16
+IORING_TIMESTAMP_TYPE_SHIFT: Final = 17
 IORING_SQ_NEED_WAKEUP: Final = 1 << 0
 IORING_SQ_CQ_OVERFLOW: Final = 1 << 1
 IORING_SQ_TASKRUN: Final = 1 << 2
+IORING_CQ_EVENTFD_DISABLED: Final = 1 << 0
 
-# --- per-operation flags -------------------------------------------------------------------------
+# --- per-operation flags and commands -------------------------------------------------------------
 IORING_RECVSEND_POLL_FIRST: Final = 1 << 0
+IORING_RECV_MULTISHOT: Final = 1 << 1
 IORING_RECVSEND_FIXED_BUF: Final = 1 << 2
+IORING_SEND_ZC_REPORT_USAGE: Final = 1 << 3
+IORING_RECVSEND_BUNDLE: Final = 1 << 4
+IORING_SEND_VECTORIZED: Final = 1 << 5
+IORING_NOTIF_USAGE_ZC_COPIED: Final = 1 << 31
 IORING_ACCEPT_MULTISHOT: Final = 1 << 0
+IORING_ACCEPT_DONTWAIT: Final = 1 << 1
+IORING_ACCEPT_POLL_FIRST: Final = 1 << 2
+IORING_TIMEOUT_ABS: Final = 1 << 0
+IORING_TIMEOUT_UPDATE: Final = 1 << 1
+IORING_TIMEOUT_BOOTTIME: Final = 1 << 2
+IORING_TIMEOUT_REALTIME: Final = 1 << 3
+IORING_LINK_TIMEOUT_UPDATE: Final = 1 << 4
+IORING_TIMEOUT_ETIME_SUCCESS: Final = 1 << 5
+IORING_TIMEOUT_MULTISHOT: Final = 1 << 6
+IORING_TIMEOUT_IMMEDIATE_ARG: Final = 1 << 7
 IORING_POLL_ADD_MULTI: Final = 1 << 0
-IORING_FSYNC_DATASYNC: Final = 1 << 0
+IORING_POLL_UPDATE_EVENTS: Final = 1 << 1
+IORING_POLL_UPDATE_USER_DATA: Final = 1 << 2
+IORING_POLL_ADD_LEVEL: Final = 1 << 3
 IORING_ASYNC_CANCEL_ALL: Final = 1 << 0
+IORING_ASYNC_CANCEL_FD: Final = 1 << 1
 IORING_ASYNC_CANCEL_ANY: Final = 1 << 2
+IORING_ASYNC_CANCEL_FD_FIXED: Final = 1 << 3
+IORING_ASYNC_CANCEL_USERDATA: Final = 1 << 4
+IORING_ASYNC_CANCEL_OP: Final = 1 << 5
+IORING_FSYNC_DATASYNC: Final = 1 << 0
+SPLICE_F_FD_IN_FIXED: Final = 1 << 31
+SPLICE_F_MOVE: Final = 1 << 0
+SPLICE_F_NONBLOCK: Final = 1 << 1
+SPLICE_F_MORE: Final = 1 << 2
+IORING_MSG_DATA: Final = 0
+IORING_MSG_SEND_FD: Final = 1
+IORING_MSG_RING_CQE_SKIP: Final = 1 << 0
+IORING_MSG_RING_FLAGS_PASS: Final = 1 << 1
+IORING_FIXED_FD_NO_CLOEXEC: Final = 1 << 0
 IORING_NOP_INJECT_RESULT: Final = 1 << 0
+IORING_NOP_FILE: Final = 1 << 1
+IORING_NOP_FIXED_FILE: Final = 1 << 2
+IORING_NOP_FIXED_BUFFER: Final = 1 << 3
+IORING_NOP_TW: Final = 1 << 4
+IORING_NOP_CQE32: Final = 1 << 5
+IORING_URING_CMD_FIXED: Final = 1 << 0
+IORING_RW_ATTR_FLAG_PI: Final = 1 << 0
+IORING_FILE_INDEX_ALLOC: Final = 0xFFFFFFFF
+SOCKET_URING_OP_SIOCINQ: Final = 0
+SOCKET_URING_OP_SIOCOUTQ: Final = 1
+SOCKET_URING_OP_GETSOCKOPT: Final = 2
+SOCKET_URING_OP_SETSOCKOPT: Final = 3
+SOCKET_URING_OP_TX_TIMESTAMP: Final = 4
+SOCKET_URING_OP_GETSOCKNAME: Final = 5
+BLOCK_URING_CMD_DISCARD: Final = 0x1200
+BLOCK_URING_CMD_ZONE_RESET_ALL: Final = 0x1201
+FUTEX2_SIZE_U32: Final = 0x02
+FUTEX2_PRIVATE: Final = 128
+FUTEX_BITSET_MATCH_ANY: Final = 0xFFFFFFFF
 
-# --- register opcodes ----------------------------------------------------------------------------
+# --- register opcodes -----------------------------------------------------------------------------
 IORING_REGISTER_BUFFERS: Final = 0
 IORING_UNREGISTER_BUFFERS: Final = 1
 IORING_REGISTER_FILES: Final = 2
 IORING_UNREGISTER_FILES: Final = 3
+IORING_REGISTER_EVENTFD: Final = 4
+IORING_UNREGISTER_EVENTFD: Final = 5
 IORING_REGISTER_FILES_UPDATE: Final = 6
+IORING_REGISTER_EVENTFD_ASYNC: Final = 7
 IORING_REGISTER_PROBE: Final = 8
+IORING_REGISTER_PERSONALITY: Final = 9
+IORING_UNREGISTER_PERSONALITY: Final = 10
+IORING_REGISTER_RESTRICTIONS: Final = 11
 IORING_REGISTER_ENABLE_RINGS: Final = 12
+IORING_REGISTER_FILES2: Final = 13
+IORING_REGISTER_FILES_UPDATE2: Final = 14
 IORING_REGISTER_BUFFERS2: Final = 15
 IORING_REGISTER_BUFFERS_UPDATE: Final = 16
+IORING_REGISTER_IOWQ_AFF: Final = 17
+IORING_UNREGISTER_IOWQ_AFF: Final = 18
 IORING_REGISTER_IOWQ_MAX_WORKERS: Final = 19
 IORING_REGISTER_RING_FDS: Final = 20
 IORING_UNREGISTER_RING_FDS: Final = 21
 IORING_REGISTER_PBUF_RING: Final = 22
 IORING_UNREGISTER_PBUF_RING: Final = 23
 IORING_REGISTER_SYNC_CANCEL: Final = 24
+IORING_REGISTER_FILE_ALLOC_RANGE: Final = 25
+IORING_REGISTER_PBUF_STATUS: Final = 26
+IORING_REGISTER_NAPI: Final = 27
+IORING_UNREGISTER_NAPI: Final = 28
+IORING_REGISTER_CLOCK: Final = 29
+IORING_REGISTER_CLONE_BUFFERS: Final = 30
+IORING_REGISTER_SEND_MSG_RING: Final = 31
+IORING_REGISTER_ZCRX_IFQ: Final = 32
+IORING_REGISTER_RESIZE_RINGS: Final = 33
+IORING_REGISTER_MEM_REGION: Final = 34
+IORING_REGISTER_QUERY: Final = 35
+IORING_REGISTER_ZCRX_CTRL: Final = 36
+IORING_REGISTER_BPF_FILTER: Final = 37
+IORING_REGISTER_USE_REGISTERED_RING: Final = 1 << 31
+
+# --- of registrations -----------------------------------------------------------------------------
+IORING_REGISTER_FILES_SKIP: Final = -2
 IORING_RSRC_REGISTER_SPARSE: Final = 1 << 0
 IO_URING_OP_SUPPORTED: Final = 1 << 0
+IOU_PBUF_RING_MMAP: Final = 1 << 0
+IOU_PBUF_RING_INC: Final = 1 << 1
+IORING_REGISTER_SRC_REGISTERED: Final = 1 << 0
+IORING_REGISTER_DST_REPLACE: Final = 1 << 1
+IORING_MEM_REGION_TYPE_USER: Final = 1 << 0
+IORING_MEM_REGION_REG_WAIT_ARG: Final = 1 << 0
+IORING_REG_WAIT_TS: Final = 1 << 0
+IORING_RESTRICTION_REGISTER_OP: Final = 0
+IORING_RESTRICTION_SQE_OP: Final = 1
+IORING_RESTRICTION_SQE_FLAGS_ALLOWED: Final = 2
+IORING_RESTRICTION_SQE_FLAGS_REQUIRED: Final = 3
+IO_WQ_BOUND: Final = 0
+IO_WQ_UNBOUND: Final = 1
+ZCRX_REG_IMPORT: Final = 1 << 0
+ZCRX_REG_NODEV: Final = 1 << 1
+ZCRX_FEATURE_RX_PAGE_SIZE: Final = 1 << 0
+ZCRX_CTRL_FLUSH_RQ: Final = 0
+ZCRX_CTRL_EXPORT: Final = 1
+IORING_ZCRX_AREA_DMABUF: Final = 1 << 0
+IORING_ZCRX_AREA_SHIFT: Final = 48
+IO_URING_QUERY_OPCODES: Final = 0
+IO_URING_QUERY_ZCRX: Final = 1
+IO_URING_QUERY_SCQ: Final = 2
+IO_URING_BPF_CMD_FILTER: Final = 1
+IO_URING_BPF_FILTER_DENY_REST: Final = 1 << 0
+IO_URING_BPF_FILTER_SZ_STRICT: Final = 1 << 1
 
 # --- mmap offsets --------------------------------------------------------------------------------
 IORING_OFF_SQ_RING: Final = 0
+IORING_OFF_CQ_RING: Final = 0x8000000
 IORING_OFF_SQES: Final = 0x10000000
+IORING_OFF_PBUF_RING: Final = 0x80000000
+IORING_OFF_PBUF_SHIFT: Final = 16
 
 # --- <linux/fs.h> --------------------------------------------------------------------------------
 RWF_HIPRI: Final = 0x01
@@ -142,7 +314,9 @@ RESOLVE_NO_MAGICLINKS: Final = 0x02
 RESOLVE_BENEATH: Final = 0x08
 
 SIZEOF_SQE: Final = 64
+SIZEOF_SQE128: Final = 128
 SIZEOF_CQE: Final = 16
+SIZEOF_CQE32: Final = 32
 SIZEOF_PARAMS: Final = 120
 SIZEOF_STATX: Final = 256
 SIZEOF_SOCKADDR_STORAGE: Final = 128

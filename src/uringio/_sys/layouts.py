@@ -6,6 +6,7 @@ and aligns every member by hand, so they are the same on every 64-bit Linux.  Si
 pinned by `tests/sys/test_layouts.py` and compared with the C compiler's where one is present.
 """
 
+import os
 from struct import Struct
 from typing import Final, Protocol
 
@@ -34,8 +35,17 @@ class PackInto(Protocol):
     def __call__(self, buffer: memoryview, offset: int, /, *values: int) -> object: ...
 
 
-# io_uring_cqe: user_data, res, flags.
+# All of it: the head as above, fd, off, addr, len, the flags word, user_data, buf_index,
+# personality, file_index, addr3 / optval / attr_ptr, attr_type_mask.
+SQE_FULL: Final = Struct("=IiQQIIQHHIQQ")
+
+# Where a command of 80 bytes lies in a request of 128.
+SQE_COMMAND_OFFSET: Final = 48
+SQE_COMMAND_BYTES: Final = 80
+
+# io_uring_cqe: user_data, res, flags; and the same with 16 bytes more of the operation's own.
 CQE: Final = Struct("=QiI")
+CQE_BIG: Final = Struct("=QiIQQ")
 
 # io_uring_params: sq_entries cq_entries flags sq_thread_cpu sq_thread_idle features wq_fd resv[3],
 # then io_sqring_offsets and io_cqring_offsets, each seven or eight u32 and a u64.
@@ -52,17 +62,80 @@ BUF: Final = Struct("=QIH")
 BUF_SIZE: Final = 16
 BUF_RING_TAIL_OFFSET: Final = 14
 
-# io_uring_buf_reg: ring_addr, ring_entries, bgid, flags, resv[3].
-BUF_REG: Final = Struct("=QIHH24x")
+# io_uring_buf_reg: ring_addr, ring_entries, bgid, flags, min_left, resv[5].
+BUF_REG: Final = Struct("=QIHHI20x")
+
+# io_uring_buf_status: buf_group, head.
+BUF_STATUS: Final = Struct("=II32x")
 
 # io_uring_rsrc_update: offset, resv, data.
 RSRC_UPDATE: Final = Struct("=I4xQ")
 
+# io_uring_rsrc_update2: offset, resv, data, tags, nr.
+RSRC_UPDATE2: Final = Struct("=I4xQQI4x")
+
 # io_uring_rsrc_register: nr, flags, resv2, data, tags.
 RSRC_REGISTER: Final = Struct("=II8xQQ")
 
-# io_uring_rsrc_update2: offset, resv, data, tags, nr, resv2.
-RSRC_UPDATE2: Final = Struct("=I4xQQI4x")
+# io_uring_restriction: opcode, and register_op / sqe_op / sqe_flags; and the head of a list of them
+# for a task: flags, nr_res.
+RESTRICTION: Final = Struct("=HB13x")
+TASK_RESTRICTION: Final = Struct("=HH12x")
+
+# io_uring_clock_register: clockid.
+CLOCK_REGISTER: Final = Struct("=I12x")
+
+# io_uring_clone_buffers: src_fd, flags, src_off, dst_off, nr.
+CLONE_BUFFERS: Final = Struct("=IIIII12x")
+
+# io_uring_napi: busy_poll_to, prefer_busy_poll.
+NAPI: Final = Struct("=IB11x")
+
+# io_uring_file_index_range: off, len.
+FILE_INDEX_RANGE: Final = Struct("=II8x")
+
+# io_uring_region_desc: user_addr, size, flags, id, mmap_offset; and io_uring_mem_region_reg:
+# region_uptr, flags.
+REGION_DESC: Final = Struct("=QQIIQ32x")
+MEM_REGION_REG: Final = Struct("=QQ16x")
+
+# io_uring_reg_wait: ts, min_wait_usec, flags, sigmask, sigmask_sz.
+REG_WAIT: Final = Struct("=qqIIQI28x")
+
+# io_uring_recvmsg_out: namelen, controllen, payloadlen, flags.
+RECVMSG_OUT: Final = Struct("=IIII")
+
+# io_uring_attr_pi: flags, app_tag, len, addr, seed.
+ATTR_PI: Final = Struct("=HHIQQ8x")
+
+# io_uring_query_hdr: next_entry, query_data, query_op, size, result; and what it may point to.
+QUERY_HDR: Final = Struct("=QQIIi12x")
+# nr_request_opcodes, nr_register_opcodes, feature_flags, ring_setup_flags, enter_flags, sqe_flags,
+# nr_query_opcodes.
+QUERY_OPCODE: Final = Struct("=IIQQQQI4x")
+# register_flags, area_flags, nr_ctrl_opcodes, features, rq_hdr_size, rq_hdr_alignment.
+QUERY_ZCRX: Final = Struct("=QQIIII8x")
+# hdr_size, hdr_alignment.
+QUERY_SCQ: Final = Struct("=QQ")
+
+# io_uring_bpf with its filter: cmd_type, cmd_flags; opcode, flags, filter_len, pdu_size and
+# filter_ptr.
+BPF: Final = Struct("=HH4xIIIB3xQ40x")
+# io_uring_bpf_ctx, as a filter of OPENAT2 sees it: user_data, opcode, sqe_flags, pdu_size, and
+# flags, mode, resolve.
+BPF_CTX: Final = Struct("=QBBB5xQQQ")
+
+# io_uring_zcrx_rqe: off, len.  io_uring_zcrx_cqe: off.  io_uring_zcrx_offsets: head, tail, rqes.
+ZCRX_RQE: Final = Struct("=QI4x")
+ZCRX_CQE: Final = Struct("=Q8x")
+ZCRX_OFFSETS: Final = Struct("=III20x")
+# io_uring_zcrx_area_reg: addr, len, rq_area_token, flags, dmabuf_fd.
+ZCRX_AREA_REG: Final = Struct("=QQQII16x")
+# io_uring_zcrx_ifq_reg: if_idx, if_rxq, rq_entries, flags, area_ptr, region_ptr, the offsets as
+# above, zcrx_id, rx_buf_len.
+ZCRX_IFQ_REG: Final = Struct("=IIIIQQIII20xII24x")
+# zcrx_ctrl for an export: zcrx_id, op, zcrx_fd.
+ZCRX_CTRL: Final = Struct("=II16xI44x")
 
 # io_uring_probe head: last_op, ops_len, resv; and io_uring_probe_op: op, resv, flags, resv2.
 PROBE_HEAD: Final = Struct("=BB14x")
@@ -81,6 +154,15 @@ CMSG_ALIGN: Final = 8
 
 # ucred: pid, uid, gid.
 UCRED: Final = Struct("=iII")
+
+# futex_waitv: val, uaddr, flags.
+FUTEX_WAITV: Final = Struct("=QQI4x")
+
+# siginfo_t of SIGCHLD: si_signo, si_errno, si_code, si_pid, si_uid, si_status.
+SIGINFO_CHILD: Final = Struct("=iii4xiIi100x")
+
+# epoll_event: events, data; without padding on one architecture.
+EPOLL_EVENT: Final = Struct("=IQ" if os.uname().machine == "x86_64" else "=I4xQ")
 
 # open_how: flags, mode, resolve.
 OPEN_HOW: Final = Struct("=QQQ")

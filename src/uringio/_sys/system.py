@@ -16,6 +16,7 @@ import errno
 import os
 import select
 import stat
+import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, AnyStr, Final, cast
@@ -93,6 +94,7 @@ class System:
         self.bare_syscall: BareSyscall = libc.bare_syscall
         self.get_errno: Callable[[], int] = get_errno
         self.nr_enter = NR_IO_URING_ENTER
+        self.pointer_bytes = struct.calcsize("P")
         # Whether loads and stores of ours and of other processors keep their order unasked.
         self.total_store_order = os.uname().machine in _TOTAL_STORE_ORDER
         # For a hot path: bytes as they are, -1 and `get_errno` on refusal; `os.read` raises, but

@@ -1,35 +1,27 @@
-"""Doors for those who build on the ring or the drivers themselves."""
+"""Direct descriptors on the running loop: files by their slots in the table of its ring."""
 
-from collections.abc import Callable
-from functools import partial
 from operator import index
 from typing import Final, cast
 
 from uringio._driver import current
 from uringio._driver.direct import Direct, FixedFd
-from uringio._driver.op import INSTALL, NOP, READ, RECV_INTO, SEND, WRITE, Op
+from uringio._driver.op import INSTALL, READ, RECV_INTO, SEND, WRITE, Op
 from uringio._driver.sockets import SEND_FLAGS, HasFileno, number_of
 from uringio._own.fd import OwnedFd
 from uringio.errors import UnsupportedError
 
 __all__ = [
     "FixedFd",
-    "Op",
     "fixed_read_into",
     "fixed_recv_into",
     "fixed_send",
     "fixed_write",
     "install_fd",
-    "nop",
     "register_fd",
 ]
 
 _OFFSET_MAX: Final = (1 << 63) - 1
 _FLAGS_MAX: Final = (1 << 32) - 1
-
-# `partial` rather than a function: one Python call less per op.
-nop: Callable[[], Op[int]] = partial(Op, NOP)
-
 
 def register_fd(fd: int | HasFileno) -> FixedFd:
     """

@@ -1,0 +1,3 @@
+"""
+Batches on the bare ring, against the compiled binding from the package index.
+"""

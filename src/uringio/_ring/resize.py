@@ -1,0 +1,53 @@
+"""
+Give a ring queues of other sizes, entries and all.
+
+The kernel copies what stands in the queues into new ones, and the counts go on where they were;
+the old mapping is of no use to anybody then.  So a ring that was resized is another object over the
+same descriptor, and whoever holds words or closures of the old one must take them anew.
+
+Twin: io_uring_resize_rings.  Source: io_uring_resize_rings(3).
+"""
+
+from uringio._sys import constants as k
+from uringio._sys.layouts import PARAMS
+from uringio._sys.memory import pin
+from uringio.errors import op_error
+
+from .setup import Ring, map_rings
+
+__all__ = ["resize_rings"]
+
+
+def resize_rings(ring: Ring, tail: int, entries: int, cq_entries: int) -> Ring:
+    """
+    Change the queues' sizes, and return the ring that takes the place of *ring*.
+
+    Args:
+        tail: Slots filled; published first, since the kernel copies no others.
+        entries: Submission slots, rounded up to a power of two, clamped. [count]
+        cq_entries: Completion slots, likewise. [count]
+
+    Raises:
+        OpError: EINVAL: the ring does not defer completions, or the kernel is older than 6.13;
+            EOVERFLOW: what stands in the queues would not fit.  The ring is as it was.  Any errno
+            of mmap(2): it can only be closed any more.
+        BufferError: Somebody holds an export of the ring's memory.
+
+    Kernel: 6.13.
+    """
+    params = bytearray(PARAMS.size)
+    flags = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
+    PARAMS.pack_into(params, 0, entries, cq_entries, flags, *(0,) * 22)
+    addr, _, _keep = pin(params, writable=True)
+    ring.sq_tail[0] = tail & 0xFFFFFFFF
+    result = ring.system.io_uring_register(ring.fd, k.IORING_REGISTER_RESIZE_RINGS, addr, 1)
+    if result < 0:
+        raise op_error(-result, "resize_rings", ring.fd)
+    values: tuple[int, ...] = PARAMS.unpack(params)
+    described = (values[0], values[1], ring.flags, 0, 0, ring.features, 0, *values[7:])
+    ring.unmap()
+    made = map_rings(ring.system, ring.fd, described)
+    made.enter_fd, made.enter_flags = ring.enter_fd, ring.enter_flags
+    made.registered_by = ring.registered_by
+    made.buffer_rings = ring.buffer_rings
+    return made

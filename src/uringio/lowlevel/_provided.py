@@ -1,0 +1,136 @@
+"""Buffers that the kernel picks from when data is there: a ring of them in shared memory."""
+
+from collections.abc import Callable
+from typing import Final
+
+from uringio._ring.setup import Ring as Core
+from uringio._sys import constants as k
+from uringio._sys.layouts import BUF, BUF_REG, BUF_RING_TAIL_OFFSET, BUF_SIZE
+from uringio._sys.memory import pin
+from uringio.errors import ClosedError, op_error
+
+__all__ = ["ProvidedBuffers"]
+
+_COUNT_MAX: Final = 32768
+_U16: Final = (1 << 16) - 1
+
+
+class ProvidedBuffers:
+    """
+    A group of buffers for requests with a ``buf_group``; made by `Ring.setup_buf_ring`.
+
+    The kernel takes buffers in the order in which they were put.  For sockets and pipes: a worker
+    of the kernel's (`SqeFlags.ASYNC`, regular files) would look at the ring from another processor,
+    whose order of stores nothing here can bind on every architecture.
+
+    Attributes:
+        group: The group's number.
+        count: How many places the ring has, and how many buffers there are.
+        buffer_bytes: The size of each. [bytes]
+        memory: All of them in a row.
+
+    Lifetime: the ring keeps it until `free`, and then until the ring is closed: the kernel may
+    still fill buffers that requests have taken.
+
+    Kernel: 5.19.  Twin: struct io_uring_buf_ring.  Source: io_uring_provided_buffers(7).
+    """
+
+    def __init__(
+        self,
+        usable: Callable[[], Core],
+        group: int,
+        count: int,
+        buffer_bytes: int,
+        flags: int,
+    ) -> None:
+        if count < 1 or count & (count - 1) or count > _COUNT_MAX:
+            raise ValueError(f"the number of buffers must be a power of two up to 32768: {count}")
+        if not 0 < buffer_bytes < 1 << 32:
+            raise ValueError(f"buffers cannot have a size of {buffer_bytes} bytes")
+        if not 0 <= group < 1 << 16:
+            raise ValueError(f"a buffer group's number is 0 to 65535, not {group}")
+        core = usable()
+        self._usable = usable
+        self._freed = False
+        self.group = group
+        self.count = count
+        self.buffer_bytes = buffer_bytes
+        self.memory = core.system.allocate(count * buffer_bytes)
+        self._entries = core.system.allocate(count * BUF_SIZE)
+        self._tail = 0
+        tail_at = BUF_RING_TAIL_OFFSET
+        self._tail_word = self._entries.view[tail_at : tail_at + 2].cast("H")
+        argument = BUF_REG.pack(self._entries.addr, count, group, flags, 0)
+        self._register(core, k.IORING_REGISTER_PBUF_RING, argument)
+        core.buffer_rings[group] = self
+        for bid in range(count):
+            self._write(bid, bid)
+        self._publish(count)
+
+    def view(self, buffer_id: int, len_bytes: int, start: int = 0) -> memoryview:
+        """
+        Look at what the kernel has put into a buffer.
+
+        Args:
+            len_bytes: The completion's ``res``.
+            start: Where in the buffer; other than 0 only where it is consumed bit by bit. [bytes]
+
+        Lifetime: the content is good until `put`; copy it to keep it.
+
+        Raises:
+            ValueError: There is no such buffer, or it is not so long.
+        """
+        if not 0 <= buffer_id < self.count:
+            raise ValueError(f"there is no buffer {buffer_id} among {self.count}")
+        if not 0 <= start <= start + len_bytes <= self.buffer_bytes:
+            raise ValueError(
+                f"{len_bytes} bytes at {start} do not lie in a buffer of {self.buffer_bytes}"
+            )
+        begin = buffer_id * self.buffer_bytes + start
+        return self.memory.view[begin : begin + len_bytes]
+
+    def put(self, *buffer_ids: int) -> None:
+        """
+        Give buffers back to the kernel, each once.
+
+        Raises:
+            ValueError: There is no such buffer.
+            ClosedError: The group was freed, or the ring is closed.
+            WrongThreadError: The ring belongs to another thread.
+
+        Twin: io_uring_buf_ring_add with io_uring_buf_ring_advance.
+        """
+        if self._freed:
+            raise ClosedError(f"buffer group {self.group} was freed")
+        self._usable()
+        for offset, one in enumerate(buffer_ids):
+            if not 0 <= one < self.count:
+                raise ValueError(f"there is no buffer {one} among {self.count}")
+            self._write(self._tail + offset, one)
+        self._publish(len(buffer_ids))
+
+    def free(self) -> None:
+        """Withdraw the group; safe to call twice.  Twin: io_uring_free_buf_ring."""
+        if not self._freed:
+            try:
+                core = self._usable()
+            except ClosedError:
+                return  # it went with the ring
+            argument = BUF_REG.pack(0, 0, self.group, 0, 0)
+            self._register(core, k.IORING_UNREGISTER_PBUF_RING, argument)
+            self._freed = True
+
+    def _write(self, slot: int, bid: int) -> None:
+        at = (slot & (self.count - 1)) * BUF_SIZE
+        addr = self.memory.addr + bid * self.buffer_bytes
+        BUF.pack_into(self._entries.view, at, addr, self.buffer_bytes, bid)
+
+    def _publish(self, count: int) -> None:
+        self._tail += count
+        self._tail_word[0] = self._tail & _U16
+
+    def _register(self, core: Core, op: int, argument: bytes) -> None:
+        addr, _, _keep = pin(argument)
+        result = core.system.io_uring_register(core.fd, op, addr, 1)
+        if result < 0:
+            raise op_error(-result, "register PBUF_RING", core.fd, detail=f"group {self.group}")

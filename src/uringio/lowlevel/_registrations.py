@@ -1,0 +1,512 @@
+"""
+What is registered with a ring, as methods by liburing's names.
+
+Each raises an `OpError` named for it, whose text tells which kernel brought the registration when
+the answer may mean that this one lacks it.  Memory and buffers that were registered are kept alive
+by the ring until they are unregistered or the ring has closed.
+"""
+
+import errno
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from struct import pack
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from uringio._ring import register as r
+from uringio._ring.queue import SubmitAndWait, make_submit_and_wait
+from uringio._ring.resize import resize_rings
+from uringio._ring.setup import Ring as Core
+from uringio._sys import constants as k
+from uringio._sys.layouts import (
+    BUF_STATUS,
+    CLOCK_REGISTER,
+    CLONE_BUFFERS,
+    FILE_INDEX_RANGE,
+    IOVEC,
+    NAPI,
+    QUERY_HDR,
+    QUERY_OPCODE,
+    RESTRICTION,
+    RSRC_REGISTER,
+    RSRC_UPDATE2,
+    SYNC_CANCEL_REG,
+)
+from uringio._sys.memory import pin
+from uringio._sys.system import System, real_system
+from uringio.errors import OpError, UsageError, op_error
+
+from ._filling import Request
+from ._memory import Target, target
+from ._opcodes import RegisterOp
+from ._provided import ProvidedBuffers
+
+if TYPE_CHECKING:
+    from ._ring import Ring
+
+__all__ = ["Query", "Registrations", "query", "register_sync_msg"]
+
+_NS_PER_S: Final = 1_000_000_000
+
+
+def _call(system: System, fd: int, op: RegisterOp, argument: bytes | bytearray, count: int) -> int:
+    addr = 0
+    if argument:
+        addr, _, _keep = pin(argument, writable=isinstance(argument, bytearray))
+    result = system.io_uring_register(fd, op, addr, count)
+    if result < 0:
+        raise _refusal(-result, op, fd)
+    return result
+
+
+def _refusal(number: int, op: RegisterOp, fd: int) -> OpError:
+    detail = ""
+    if number == errno.EINVAL:
+        detail = f"not with these arguments, or this kernel is older than Linux {op.since}"
+    elif number == errno.EACCES:
+        detail = "the ring's restrictions forbid it"
+    elif number == errno.EBADFD:
+        detail = "only on a ring that is still disabled (SetupFlags.R_DISABLED)"
+    elif number == errno.ENOMEM:
+        detail = "the locked-memory limit (ulimit -l) may be too low"
+    return op_error(number, f"register {op.name}", fd, detail=detail)
+
+
+class Registrations(ABC):
+    """The registrations of a `Ring`."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, object] = {}
+
+    @abstractmethod
+    def _open(self) -> Core: ...
+
+    @abstractmethod
+    def _check_thread(self) -> None: ...
+
+    def _usable(self) -> Core:
+        """Return the ring if the calling thread may use it; raises what says why not."""
+        core = self._open()
+        self._check_thread()
+        return core
+
+    @abstractmethod
+    def _take_over(self) -> None: ...
+
+    @abstractmethod
+    def _remap(self, core: Core) -> None: ...
+
+    _cells: list[int]
+    _submit_and_wait: SubmitAndWait
+
+    def register(self, op: int, argument: bytes | bytearray = b"", count: int = 0) -> int:
+        """
+        Make any registration, by its number; a `bytearray` gets the kernel's answer.
+
+        Lifetime: what *argument* points to is the caller's.
+        """
+        core = self._usable()
+        return _call(core.system, core.fd, RegisterOp(op), argument, count)
+
+    # --- files -----------------------------------------------------------------------------------
+
+    def register_files(self, fds: Sequence[int], tags: Sequence[int] | None = None) -> None:
+        """
+        Make a table of files, for requests with `SqeFlags.FIXED_FILE`; -1 leaves a slot empty.
+
+        Args:
+            tags: For each slot, the user_data of a completion that tells when the kernel has let
+                go of the file; 0 for none.  Kernel: 5.13.
+
+        Kernel: 5.1.  Twin: io_uring_register_files, io_uring_register_files_tags.
+        """
+        raw = pack(f"={len(fds)}i", *fds)
+        if tags is None:
+            self.register(RegisterOp.FILES, raw, len(fds))
+            return
+        self._tagged(RegisterOp.FILES2, raw, _tags(tags, len(fds)), len(fds))
+
+    def register_files_sparse(self, count: int) -> None:
+        """Make a table of empty slots.  Kernel: 5.19.  Twin: io_uring_register_files_sparse."""
+        argument = RSRC_REGISTER.pack(count, k.IORING_RSRC_REGISTER_SPARSE, 0, 0)
+        self.register(RegisterOp.FILES2, argument, len(argument))
+
+    def register_files_update(
+        self, first_slot: int, fds: Sequence[int], tags: Sequence[int] | None = None
+    ) -> int:
+        """
+        Replace slots from *first_slot* on, and return how many were; -1 empties, -2 leaves one.
+
+        Kernel: 5.5, with tags 5.13.  Twin: io_uring_register_files_update(_tag).
+        """
+        if tags is None:
+            self._check_thread()
+            return r.register_files_update(self._open(), first_slot, fds)
+        raw = pack(f"={len(fds)}i", *fds)
+        marks = _tags(tags, len(fds))
+        addr, _, _keep = pin(raw)
+        marks_addr, _, _keep_too = pin(marks)
+        argument = RSRC_UPDATE2.pack(first_slot, addr, marks_addr, len(fds))
+        return self.register(RegisterOp.FILES_UPDATE2, argument, len(argument))
+
+    def unregister_files(self) -> None:
+        """Drop the table; requests that use its files go on.  Kernel: 5.1."""
+        self.register(RegisterOp.UNREGISTER_FILES)
+
+    def register_file_alloc_range(self, first_slot: int, count: int) -> None:
+        """
+        Bound the slots that the kernel chooses from where it is asked to choose one.
+
+        Kernel: 6.0.  Twin: io_uring_register_file_alloc_range.
+        """
+        self.register(RegisterOp.FILE_ALLOC_RANGE, FILE_INDEX_RANGE.pack(first_slot, count))
+
+    # --- memory ----------------------------------------------------------------------------------
+
+    def register_buffers(self, pieces: Sequence[Target]) -> None:
+        """
+        Pin memory for fixed-buffer requests, which then name it by its place in *pieces*.
+
+        Lifetime: kept until `unregister_buffers`.  Counts against the locked-memory limit.
+        Kernel: 5.1.  Twin: io_uring_register_buffers.
+        """
+        raw, kept = _vectors(pieces)
+        self.register(RegisterOp.BUFFERS, raw, len(pieces))
+        self._buffers = dict(enumerate(kept))
+
+    def register_buffers_sparse(self, count: int) -> None:
+        """Make empty slots for memory.  Kernel: 5.19.  Twin: io_uring_register_buffers_sparse."""
+        argument = RSRC_REGISTER.pack(count, k.IORING_RSRC_REGISTER_SPARSE, 0, 0)
+        self.register(RegisterOp.BUFFERS2, argument, len(argument))
+
+    def register_buffers_update(
+        self, first_slot: int, pieces: Sequence[Target], tags: Sequence[int] | None = None
+    ) -> int:
+        """
+        Replace slots from *first_slot* on, and return how many were.
+
+        Lifetime: memory that was replaced is kept too, until `unregister_buffers`, since requests
+        in flight may still use it.  Kernel: 5.13.  Twin: io_uring_register_buffers_update_tag.
+        """
+        raw, kept = _vectors(pieces)
+        marks = _tags(tags or [0] * len(pieces), len(pieces))
+        addr, _, _keep = pin(raw)
+        marks_addr, _, _keep_too = pin(marks)
+        argument = RSRC_UPDATE2.pack(first_slot, addr, marks_addr, len(pieces))
+        count = self.register(RegisterOp.BUFFERS_UPDATE, argument, len(argument))
+        for index, one in enumerate(kept, first_slot):
+            self._buffers[index] = (self._buffers.get(index), one)
+        return count
+
+    def unregister_buffers(self) -> None:
+        """Unpin the memory; waits for requests that use it.  Kernel: 5.1."""
+        self.register(RegisterOp.UNREGISTER_BUFFERS)
+        self._buffers = {}
+
+    def clone_buffers(
+        self, other: "Ring", *, first: int = 0, other_first: int = 0, count: int = 0, flags: int = 0
+    ) -> None:
+        """
+        Share the pinned memory of another ring; count 0 is all of it.
+
+        Args:
+            flags: `CloneBuffersFlags`.
+
+        Kernel: 6.12, parts of it 6.13.  Twin: io_uring_clone_buffers_offset.
+        """
+        argument = CLONE_BUFFERS.pack(other.fd, flags, other_first, first, count)
+        self.register(RegisterOp.CLONE_BUFFERS, argument, 1)
+        self._buffers = {**self._buffers, -1 - len(self._buffers): dict(other._buffers)}
+
+    def setup_buf_ring(
+        self, group: int, count: int, buffer_bytes: int, *, incremental: bool = False
+    ) -> ProvidedBuffers:
+        """
+        Provide a group of buffers, of which the kernel takes one when data is there.
+
+        Args:
+            count: A power of two, up to 32768.
+            incremental: Have large buffers consumed bit by bit.  Kernel: 6.12.
+
+        Kernel: 5.19.  Twin: io_uring_setup_buf_ring.
+        """
+        flags = k.IOU_PBUF_RING_INC if incremental else 0
+        return ProvidedBuffers(self._usable, group, count, buffer_bytes, flags)
+
+    def buf_ring_head(self, group: int) -> int:
+        """
+        Return how many buffers of a group were taken, modulo 65536.
+
+        Kernel: 6.8.  Twin: io_uring_buf_ring_head.
+        """
+        argument = bytearray(BUF_STATUS.pack(group, 0))
+        self.register(RegisterOp.PBUF_STATUS, argument, 1)
+        head: int = BUF_STATUS.unpack(argument)[1]
+        return head
+
+    # --- notification ----------------------------------------------------------------------------
+
+    def register_eventfd(self, fd: int, *, only_async: bool = False) -> None:
+        """
+        Have an eventfd count completions, or only those that did not come with the submission.
+
+        Kernel: 5.2, *only_async* 5.6.  Twin: io_uring_register_eventfd(_async).
+        """
+        op = RegisterOp.EVENTFD_ASYNC if only_async else RegisterOp.EVENTFD
+        self.register(op, pack("=i", fd), 1)
+
+    def unregister_eventfd(self) -> None:
+        """No longer.  Kernel: 5.2."""
+        self.register(RegisterOp.UNREGISTER_EVENTFD)
+
+    @property
+    def eventfd_enabled(self) -> bool:
+        """
+        Whether the eventfd is written to; settable without a system call.
+
+        Kernel: 5.8.  Twin: io_uring_cq_eventfd_enabled, io_uring_cq_eventfd_toggle.
+        """
+        return not self._open().cq_flags[0] & k.IORING_CQ_EVENTFD_DISABLED
+
+    @eventfd_enabled.setter
+    def eventfd_enabled(self, enabled: bool) -> None:
+        word = self._open().cq_flags
+        self._check_thread()
+        if enabled:
+            word[0] &= ~k.IORING_CQ_EVENTFD_DISABLED
+        else:
+            word[0] |= k.IORING_CQ_EVENTFD_DISABLED
+
+    # --- who may do what -------------------------------------------------------------------------
+
+    def register_personality(self) -> int:
+        """
+        Keep the caller's present credentials, and return their number for `Ring.personality`.
+
+        Kernel: 5.6.  Twin: io_uring_register_personality.
+        """
+        return self.register(RegisterOp.PERSONALITY)
+
+    def unregister_personality(self, number: int) -> None:
+        """Forget credentials.  Kernel: 5.6.  Twin: io_uring_unregister_personality."""
+        self.register(RegisterOp.UNREGISTER_PERSONALITY, b"", number)
+
+    def register_restrictions(
+        self,
+        *,
+        ops: Iterable[int] = (),
+        register_ops: Iterable[int] = (),
+        flags_allowed: int = 0,
+        flags_required: int = 0,
+    ) -> None:
+        """
+        Allow nothing but this, once the ring is enabled; anything else gets EACCES.
+
+        Args:
+            ops: `Opcode`s.
+            register_ops: `RegisterOp`s.
+            flags_allowed: `SqeFlags` that requests may have beside the required ones.
+            flags_required: `SqeFlags` that every request must have.
+
+        The ring must have been made with `SetupFlags.R_DISABLED`; once only.
+        Kernel: 5.10.  Twin: io_uring_register_restrictions.
+        """
+        rows = [RESTRICTION.pack(k.IORING_RESTRICTION_SQE_OP, one) for one in ops]
+        rows += [RESTRICTION.pack(k.IORING_RESTRICTION_REGISTER_OP, one) for one in register_ops]
+        if flags_allowed:
+            rows.append(RESTRICTION.pack(k.IORING_RESTRICTION_SQE_FLAGS_ALLOWED, flags_allowed))
+        if flags_required:
+            rows.append(RESTRICTION.pack(k.IORING_RESTRICTION_SQE_FLAGS_REQUIRED, flags_required))
+        if not rows:
+            raise UsageError("a ring that is allowed nothing is of no use: name operations")
+        core = self._open()
+        _call(core.system, core.fd, RegisterOp.RESTRICTIONS, b"".join(rows), len(rows))
+
+    def enable(self) -> None:
+        """
+        Start a ring that was made with `SetupFlags.R_DISABLED`; it now is the calling thread's.
+
+        Kernel: 5.10.  Twin: io_uring_enable_rings.
+        """
+        core = self._open()
+        _call(core.system, core.fd, RegisterOp.ENABLE_RINGS, b"", 0)
+        self._take_over()
+
+    # --- workers, clocks, waits ------------------------------------------------------------------
+
+    def register_iowq_aff(self, processors: Collection[int]) -> None:
+        """
+        Choose the processors that the ring's workers may run on.
+
+        Kernel: 5.14.  Twin: io_uring_register_iowq_aff.
+        """
+        mask = 0
+        for one in processors:
+            mask |= 1 << one
+        raw = mask.to_bytes(-(-mask.bit_length() // 64) * 8 or 8, "little")
+        self.register(RegisterOp.IOWQ_AFF, raw, len(raw))
+
+    def unregister_iowq_aff(self) -> None:
+        """Allow them all again.  Kernel: 5.14."""
+        self.register(RegisterOp.UNREGISTER_IOWQ_AFF)
+
+    def register_iowq_max_workers(self, bounded: int = 0, unbounded: int = 0) -> tuple[int, int]:
+        """
+        Bound the kernel's worker threads, and return the old bounds; 0 leaves one as it is.
+
+        Kernel: 5.15.  Twin: io_uring_register_iowq_max_workers.
+        """
+        self._check_thread()
+        return r.register_iowq_max_workers(self._open(), bounded, unbounded)
+
+    def resize_rings(self, entries: int, cq_entries: int) -> None:
+        """
+        Change the queues' sizes; what stands in them stays.
+
+        Raises:
+            OpError: EINVAL: the ring was made without `SetupFlags.DEFER_TASKRUN`, or the kernel is
+                too old; EOVERFLOW: what stands in the queues would not fit.
+
+        Kernel: 6.13.  Twin: io_uring_resize_rings.
+        """
+        if entries < 1 or cq_entries < entries:
+            raise ValueError(f"queues cannot have {entries} and {cq_entries} slots")
+        self._remap(resize_rings(self._usable(), self._cells[0], entries, cq_entries))
+
+    def register_ring_fd(self) -> None:
+        """
+        Let the kernel find the ring without looking its descriptor up.
+
+        Kernel: 5.18.  Twin: io_uring_register_ring_fd.
+        """
+        core = self._usable()
+        r.register_ring_fd(core)
+        self._submit_and_wait = make_submit_and_wait(core)
+
+    def unregister_ring_fd(self) -> None:
+        """By its descriptor again.  Kernel: 5.18.  Twin: io_uring_unregister_ring_fd."""
+        core = self._usable()
+        r.unregister_ring_fd(core)
+        self._submit_and_wait = make_submit_and_wait(core)
+
+    def register_sync_cancel(
+        self,
+        user_data: int = 0,
+        *,
+        fd: int = -1,
+        flags: int = 0,
+        opcode: int = 0,
+        timeout_ns: int | None = None,
+    ) -> int:
+        """
+        Cancel requests, wait until they have ended, and return how many.
+
+        Args:
+            fd, flags, opcode: What to match, by `CancelFlags`.
+            timeout_ns: How long to wait for their end; None: for ever.
+
+        Their completions still have to be taken.  Kernel: 6.0.
+        Twin: io_uring_register_sync_cancel.
+
+        Raises:
+            OpError: ENOENT, nothing matched; ETIME, some had not ended.
+        """
+        seconds, rest = (-1, -1) if timeout_ns is None else divmod(timeout_ns, _NS_PER_S)
+        argument = SYNC_CANCEL_REG.pack(user_data, fd, flags, seconds, rest, opcode)
+        return self.register(RegisterOp.SYNC_CANCEL, argument, 1)
+
+    def register_clock(self, clock: int) -> None:
+        """
+        Choose the clock of waits, CLOCK_MONOTONIC or CLOCK_BOOTTIME.
+
+        Kernel: 6.12.  Twin: io_uring_register_clock.
+        """
+        self.register(RegisterOp.CLOCK, CLOCK_REGISTER.pack(clock))
+
+    def register_napi(self, busy_poll_us: int, *, prefer_busy_poll: bool = False) -> None:
+        """
+        Have waits poll the network card so long before they sleep.
+
+        Kernel: 6.9.  Twin: io_uring_register_napi.
+        """
+        argument = bytearray(NAPI.pack(busy_poll_us, prefer_busy_poll))
+        self.register(RegisterOp.NAPI, argument, 1)
+
+    def unregister_napi(self) -> None:
+        """No longer.  Kernel: 6.9.  Twin: io_uring_unregister_napi."""
+        self.register(RegisterOp.UNREGISTER_NAPI, bytearray(NAPI.size), 1)
+
+    def _tagged(self, op: RegisterOp, raw: bytes, marks: bytes, count: int) -> None:
+        addr, _, _keep = pin(raw)
+        marks_addr, _, _keep_too = pin(marks)
+        argument = RSRC_REGISTER.pack(count, 0, addr, marks_addr)
+        self.register(op, argument, len(argument))
+
+
+def _tags(tags: Sequence[int], count: int) -> bytes:
+    if len(tags) != count:
+        raise ValueError(f"{len(tags)} tags for {count} slots")
+    return pack(f"={count}Q", *tags)
+
+
+def _vectors(pieces: Sequence[Target]) -> tuple[bytes, list[object]]:
+    raw = b""
+    kept: list[object] = []
+    for piece in pieces:
+        addr, size, keep = target(piece, None)
+        raw += IOVEC.pack(addr, size)
+        kept.append(keep)
+    return raw, kept
+
+
+def register_sync_msg(request: Request) -> None:
+    """
+    Post a completion to a ring from a thread that has none, as MSG_RING would.
+
+    Args:
+        request: Filled by `prep_msg_ring`.
+
+    Raises:
+        OpError: It was refused; EINVAL also where the kernel is too old.
+
+    Kernel: 6.13.  Twin: io_uring_register_sync_msg.
+    """
+    _call(real_system(), -1, RegisterOp.SEND_MSG_RING, request.raw, 1)
+
+
+class Query(NamedTuple):
+    """
+    What a kernel has, asked without a ring.
+
+    Attributes:
+        opcodes: How many operations, from 0 up.
+        register_ops: How many registrations.
+        features, setup_flags, enter_flags, sqe_flags: The bits that it knows.
+        query_ops: How many questions it answers.
+    """
+
+    opcodes: int
+    register_ops: int
+    features: int
+    setup_flags: int
+    enter_flags: int
+    sqe_flags: int
+    query_ops: int
+
+
+def query() -> Query:
+    """
+    Ask the kernel what it has.
+
+    Raises:
+        OpError: EINVAL or EBADF, the kernel is older than the question.
+
+    Kernel: 6.18.  Twin: io_uring_register_query.
+    """
+    answer = bytearray(QUERY_OPCODE.size)
+    answer_addr, _, _keep = pin(answer, writable=True)
+    head = bytearray(QUERY_HDR.pack(0, answer_addr, k.IO_URING_QUERY_OPCODES, QUERY_OPCODE.size, 0))
+    _call(real_system(), -1, RegisterOp.QUERY, head, 0)
+    result: int = QUERY_HDR.unpack(head)[4]
+    if result < 0:
+        raise _refusal(-result, RegisterOp.QUERY, -1)
+    return Query(*QUERY_OPCODE.unpack(answer))

@@ -1,0 +1,590 @@
+"""
+A ring for people: typed requests in, batches of completions out, and nothing freed too early.
+
+The mechanism is `uringio._ring`; what is added here is what a program would have to think of
+itself: which operations the kernel has, that only the owner's thread comes near, that memory lives
+until its request has ended, that completions are not lost for want of room, and that every wrong
+use is refused by an exception that names the remedy, before the kernel hears of it.
+"""
+
+import time
+import warnings
+from _thread import get_ident
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Self
+
+from uringio._ring.probe import probe_ring
+from uringio._ring.queue import make_reap, make_submit_and_wait
+from uringio._ring.setup import FLAG_LADDER, queue_init
+from uringio._ring.setup import Ring as Core
+from uringio._sys import constants as k
+from uringio._sys.layouts import CQE, CQE_BIG, SQE_FULL
+from uringio._sys.system import System, real_system
+from uringio.errors import (
+    ClosedError,
+    UsageError,
+    WrongThreadError,
+)
+
+from ._batch import Batch, copy_into
+from ._choices import refuse_quarrels
+from ._completions import BigCompletion, Completion, Statistics
+from ._filling import Fill, Flight, Several, join, lacking, make_fill, set_address
+from ._forks import forked_error, refuse_closed, refuse_forked, watch
+from ._opcodes import Opcode
+from ._registrations import Registrations
+from ._ring_flags import Features, SetupFlags
+
+__all__ = ["Ring"]
+
+_U32: Final = (1 << 32) - 1
+_MORE: Final = k.IORING_CQE_F_MORE
+_PENDING: Final = k.IORING_SQ_CQ_OVERFLOW | k.IORING_SQ_TASKRUN
+# The user_data of what `close` sends; the highest there is, and refused to nobody.
+_CLOSING: Final = (1 << 64) - 1
+# From how many requests in flight on it pays to ask whether all have ended.
+_MANY: Final = 4
+_CLOSE_NS: Final = 2_000_000_000
+_DEFAULT_DISABLED: Final = (
+    k.IORING_SETUP_R_DISABLED
+    | k.IORING_SETUP_SUBMIT_ALL
+    | k.IORING_SETUP_SINGLE_ISSUER
+    | k.IORING_SETUP_DEFER_TASKRUN
+)
+_BASE_FLAGS: Final = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
+
+# Memory of requests that did not end while their ring was closed: the kernel may still write it.
+_leaked: list[object] = []
+
+
+class Ring(Registrations):
+    """
+    One io_uring, to be filled by the `prep_*` functions.
+
+    Belongs to the thread that makes it, or, made with `SetupFlags.R_DISABLED`, to the one that
+    calls `enable`.  A context manager; `close` it otherwise.
+
+    Args:
+        entries: Slots for requests, rounded up to a power of two, at most 32768. [count]
+        cq_entries: Slots for completions, by default four times as many. [count]
+        flags: `SetupFlags`; CQSIZE and CLAMP are added.  By default the best set that the kernel
+            takes: one thread, completions only inside its own calls, whole batches.
+        workers_of: A ring whose worker threads to share.
+        system: What to make it on, other than the real one.
+
+    Attributes:
+        fd: The descriptor, -1 once closed.  Readable when completions wait.
+        opcodes: The operations that the kernel has; empty where a filter forbids asking, and then
+            none is refused for lack of it.
+
+    Raises:
+        RingError: Refused; ``errno`` and ``remedy`` say why and what to do.
+        UnsupportedError: A kind of ring that this class does not serve.
+        UsageError: Flags that the kernel refuses together.
+        ValueError: Sizes that no kernel takes.
+
+    Lifetime: memory given to requests, as objects rather than addresses, is kept until their last
+    completion was handed out.  A message from another ring counts as a completion, so let senders
+    use a user_data that belongs to no request here.
+
+    Kernel: 5.19.  Twin: struct io_uring, io_uring_queue_init_params.
+    """
+
+    fill: Fill
+
+    def __init__(
+        self,
+        entries: int = 128,
+        *,
+        cq_entries: int | None = None,
+        flags: int | None = None,
+        workers_of: "Ring | None" = None,
+        system: System | None = None,
+    ) -> None:
+        self._core: Core | None = None
+        self._forked = False
+        ladder: tuple[int, ...] = FLAG_LADDER
+        if flags is not None:
+            refuse_quarrels(flags)
+            ladder = (flags | _BASE_FLAGS,)
+        if workers_of is not None:
+            ladder = tuple(one | k.IORING_SETUP_ATTACH_WQ for one in ladder)
+        core = queue_init(
+            real_system() if system is None else system,
+            entries,
+            cq_entries=cq_entries,
+            ladder=ladder,
+            share_workers_fd=0 if workers_of is None else workers_of.fd,
+        )
+        super().__init__()
+        self._owner = get_ident()
+        self._flight: Flight = {}
+        self._cells = [core.sq_tail[0], 0, core.sq_tail[0]]
+        self._first = self._cells[0]
+        self._passing: list[object] = []
+        self._lifelong: list[object] = []
+        self._renamed: dict[int, int] = {}
+        self._completed = 0
+        self._settled = 0
+        self._storage: list[tuple[int, int, int]] = []
+        self._extras: dict[int, tuple[int, int]] | None = None
+        self._big = bool(core.flags & (k.IORING_SETUP_CQE32 | k.IORING_SETUP_CQE_MIXED))
+        try:
+            self.opcodes = _opcodes_of(core)
+            self._remap(core)
+        except BaseException:
+            self._core = None
+            core.close()
+            raise
+        watch(self)
+
+    @classmethod
+    def sandboxed(
+        cls,
+        entries: int = 128,
+        *,
+        ops: Iterable[int],
+        files: Sequence[int] = (),
+        fixed_files_only: bool = False,
+    ) -> Self:
+        """
+        Make a ring that can do nothing but what is listed, for good.
+
+        Args:
+            ops: `Opcode`s; without ASYNC_CANCEL, `close` can only wait for requests in flight.
+            files: Descriptors for its table of registered files.
+            fixed_files_only: Refuse requests on anything but these.
+
+        Anything else completes with EACCES, and no further registration is taken.  A limit for
+        requests, not for the process: its other code may still make other rings.
+
+        Raises:
+            RingError: As in making any ring.
+
+        Kernel: 6.1.
+        """
+        ring = cls(entries, flags=_DEFAULT_DISABLED)
+        try:
+            if files:
+                ring.register_files(files)
+            required = k.IOSQE_FIXED_FILE if fixed_files_only else 0
+            ring.register_restrictions(ops=ops, flags_required=required)
+            ring.enable()
+        except BaseException:
+            ring.close()
+            raise
+        return ring
+
+    # --- requests --------------------------------------------------------------------------------
+
+    @property
+    def fd(self) -> int:
+        """The descriptor, -1 once closed."""
+        return -1 if self._core is None else self._core.fd
+
+    @property
+    def features(self) -> Features:
+        """What this kernel's rings can do."""
+        return Features(self._open().features)
+
+    @property
+    def setup_flags(self) -> SetupFlags:
+        """How the ring was made, as the kernel took it."""
+        return SetupFlags(self._open().flags)
+
+    @property
+    def personality(self) -> int:
+        """Which registered credentials requests get that are filled from now on; 0: one's own."""
+        return self._cells[1]
+
+    @personality.setter
+    def personality(self, number: int) -> None:
+        if not 0 <= number < 1 << 16:
+            raise ValueError(f"a personality's number is from 0 to 65535, not {number}")
+        self._cells[1] = number
+
+    @property
+    def queued(self) -> int:
+        """How many requests are filled and not yet submitted."""
+        return (self._cells[0] - self._open().sq_head[0]) & _U32
+
+    @property
+    def space(self) -> int:
+        """How many more may be filled before a `submit`.  Twin: io_uring_sq_space_left."""
+        return self._open().sq_entries - self.queued
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests, queued ones included, have a completion to come."""
+        shared = sum(one.count - 1 for one in self._flight.values() if isinstance(one, Several))
+        return len(self._flight) + shared
+
+    def put(self, batch: Batch) -> None:
+        """
+        Fill as many slots as *batch* has requests, by one copy.
+
+        It may be put again, also while its requests are in flight, as far as the operations allow.
+
+        Raises:
+            QueueFullError: There is less room; nothing was filled.
+            UnsupportedError: The kernel lacks one of its operations.
+            UsageError: The ring has slots of 128 bytes.
+            WrongThreadError: Another thread owns the ring.
+        """
+        core = self._open()
+        self._check_thread()
+        for opcode in batch.opcodes - self.opcodes if self.opcodes else ():
+            raise lacking(opcode, False)
+        copy_into(batch, core, self._cells)
+        if batch.unique is not None and self._flight.keys().isdisjoint(batch.unique):
+            self._flight.update(batch.unique)
+        else:
+            for user_data, keep in batch.entries:
+                join(self._flight, user_data, keep)
+        for old, new in batch.renames:
+            self.rename(old, new)
+        self._lifelong += batch.held
+        self._cells[0] += len(batch)
+
+    def submit(self) -> int:
+        """
+        Hand over all requests that were filled, and return how many the kernel took.
+
+        Fewer than `queued` only where it has no memory for more, or where completions must be taken
+        first: take them, and call again.
+
+        Raises:
+            RingError: The ring is unusable.
+            WrongThreadError: Another thread owns the ring.
+
+        Twin: io_uring_submit.
+        """
+        core = self._usable()
+        before = core.sq_head[0]
+        self._enter(core, 0, None)
+        return (core.sq_head[0] - before) & _U32
+
+    def wait(self, count: int = 1, timeout_ns: int | None = None) -> list[tuple[int, int, int]]:
+        """
+        Submit what was filled, wait, and take what has completed as (user_data, res, flags).
+
+        Args:
+            count: How many completions to wait for.
+            timeout_ns: How long at most; None: for ever.  Fewer may be there when it has passed.
+
+        Signal handlers run meanwhile, and may raise: completions already taken are then handed out
+        by the next call.
+
+        Twin: io_uring_submit_and_wait_timeout with io_uring_peek_batch_cqe.
+        """
+        core = self._usable()
+        if count > core.cq_entries:
+            raise ValueError(f"{count} completions do not fit the queue of {core.cq_entries}")
+        if timeout_ns is not None and timeout_ns < 0:
+            raise ValueError(f"a wait cannot take {timeout_ns} ns")
+        storage = self._storage
+        self._reap()
+        if len(storage) >= count:
+            if self._cells[0] & _U32 != core.sq_head[0]:
+                self._enter(core, 0, None)
+            self._gather(core)
+            return self._hand_out()
+        deadline_ns = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
+        left_ns = None
+        while len(storage) < count:
+            if deadline_ns is not None:
+                left_ns = max(0, deadline_ns - time.monotonic_ns())
+            self._enter(core, count - len(storage), left_ns)
+            self._gather(core)
+            if left_ns == 0:
+                break
+        return self._hand_out()
+
+    def take(self) -> list[tuple[int, int, int]]:
+        """
+        Take what has completed, without waiting or submitting, as (user_data, res, flags).
+
+        Deferred work is run for it, and what found no room in the queue is fetched.
+        Twin: io_uring_peek_batch_cqe with io_uring_cq_advance.
+        """
+        self._gather(self._usable())
+        return self._hand_out()
+
+    def wait_big(self, count: int = 1, timeout_ns: int | None = None) -> list[BigCompletion]:
+        """
+        `wait` on a ring made with `SetupFlags.CQE32` or CQE_MIXED, with all 32 bytes.
+
+        Raises:
+            UsageError: The ring's completions have 16.
+        """
+        if not self._big:
+            raise UsageError("completions of this ring have 16 bytes: make it with CQE32")
+        extras: dict[int, tuple[int, int]] = {}
+        self._extras = extras
+        first = self._completed
+        try:
+            taken = self.wait(count, timeout_ns)
+        finally:
+            self._extras = None
+        return [
+            BigCompletion(*one, *extras.get(first + index, (0, 0)))
+            for index, one in enumerate(taken)
+        ]
+
+    def __iter__(self) -> Iterator[Completion]:
+        """
+        Submit, and yield completions as they come, until nothing is in flight any more.
+
+        A loop body may fill more requests; they are submitted when the next wait begins.
+        """
+        while self.in_flight:
+            for one in self.wait():
+                yield Completion(*one)
+
+    def statistics(self) -> Statistics:
+        """Count what the ring has done and holds."""
+        core = self._open()
+        return Statistics(
+            submitted=self._cells[0] - self._first - self.queued,
+            completed=self._completed,
+            queued=self.queued,
+            in_flight=self.in_flight,
+            held=self._held(),
+            dropped=core.sq_dropped[0],
+            overflowed=core.cq_overflow[0],
+        )
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def close(self, timeout_ns: int = _CLOSE_NS) -> None:
+        """
+        Cancel what is in flight, wait for its end, and close the ring; safe to call twice.
+
+        Memory of requests that have not ended when the time is over is kept for the life of the
+        process, with a `ResourceWarning`: the kernel may still write to it.
+
+        Raises:
+            WrongThreadError: Requests are in flight, and another thread owns the ring.
+
+        Twin: io_uring_queue_exit, which does not wait.
+        """
+        core = self._core
+        if core is None:
+            return
+        if self._holds_memory():
+            self._check_thread()
+            try:
+                self._drain(timeout_ns)
+            except OSError:
+                pass  # it can no longer be entered: what is held is kept below
+        held = self._holds_memory()
+        if held:
+            self._leak(core)
+        told = repr(self)
+        self._core = None
+        self.fill = refuse_closed
+        self._flight.clear()
+        core.close()
+        if held:
+            warnings.warn(
+                f"{told} was closed with requests in flight: their memory is kept for ever",
+                ResourceWarning,
+                stacklevel=2,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        core = self._core
+        if core is not None:
+            if self._holds_memory():
+                self._leak(core)
+            told = repr(self)
+            self._core = None
+            core.close()
+            warnings.warn(f"{told} was never closed", ResourceWarning, stacklevel=2, source=self)
+
+    def __repr__(self) -> str:
+        core = self._core
+        if core is None:
+            return "<uringio.lowlevel.Ring, closed>"
+        return (
+            f"<uringio.lowlevel.Ring, fd {core.fd}, {core.sq_entries} + {core.cq_entries} slots, "
+            f"{self.queued} queued, {self.in_flight} in flight, {SetupFlags(core.flags)!r}>"
+        )
+
+    # --- within ----------------------------------------------------------------------------------
+
+    def _open(self) -> Core:
+        core = self._core
+        if core is None:
+            raise forked_error() if self._forked else ClosedError("this ring is closed")
+        return core
+
+    def _check_thread(self) -> None:
+        if get_ident() != self._owner:
+            raise WrongThreadError("this ring belongs to the thread that made or enabled it")
+
+    def _make_fill(self) -> Fill:
+        return make_fill(
+            self._open(),
+            self.opcodes or range(256),
+            self._owner,
+            self._flight,
+            self._cells,
+            self._passing,
+        )
+
+    def _remap(self, core: Core) -> None:
+        """Work on these queues from now on."""
+        self._core = core
+        self._cells[2] = self._cells[0]
+        self._reap = self._reap_big if self._big else make_reap(core, self._storage)
+        self._submit_and_wait = make_submit_and_wait(core)
+        self.fill = self._make_fill()
+
+    def _take_over(self) -> None:
+        """Belong to the calling thread from now on."""
+        self._owner = get_ident()
+        self.fill = self._make_fill()
+
+    def _enter(self, core: Core, count: int, timeout_ns: int | None) -> None:
+        passing = len(self._passing)
+        self._submit_and_wait(self._cells[0], count, timeout_ns)
+        if passing and core.sq_head[0] == self._cells[0] & _U32:
+            del self._passing[:passing]
+
+    def _gather(self, core: Core) -> None:
+        """Move completions into storage, those included that wait for room or for being run."""
+        reap = self._reap
+        reap()
+        while core.sq_flags[0] & _PENDING:
+            count = len(self._storage)
+            # Only what the kernel has already: requests are handed over by those who say so.
+            self._submit_and_wait(core.sq_head[0], 0, None)
+            reap()
+            if len(self._storage) == count:
+                break  # the hint was stale, or what is left will come by itself
+
+    def _reap_big(self) -> None:
+        core = self._open()
+        cqes, mask = core.cqes, core.cq_entries - 1
+        mixed = core.flags & k.IORING_SETUP_CQE_MIXED
+        head, tail = core.cq_head[0], core.cq_tail[0]
+        while head != tail:
+            at = (head & mask) * core.cqe_bytes
+            user_data, res, flags = CQE.unpack_from(cqes, at)
+            head = (head + 1) & _U32
+            if mixed and flags & k.IORING_CQE_F_SKIP:
+                continue
+            if not mixed or flags & k.IORING_CQE_F_32:
+                if mixed:
+                    head = (head + 1) & _U32
+                if self._extras is not None:
+                    *_, extra1, extra2 = CQE_BIG.unpack_from(cqes, at)
+                    self._extras[self._completed + len(self._storage)] = (extra1, extra2)
+            self._storage.append((user_data, res, flags))
+        core.cq_head[0] = tail
+
+    def _hand_out(self) -> list[tuple[int, int, int]]:
+        storage, flight = self._storage, self._flight
+        if not self._settled and len(storage) >= len(flight) > _MANY:
+            ended = {name for name, _, flags in storage if not flags & _MORE}
+            if flight.keys() == ended and Several not in set(map(type, flight.values())):
+                # Everything has ended at once.
+                self._settled = len(storage)
+                flight.clear()
+        for index in range(self._settled, len(storage)):
+            # First, so that a signal handler that raises here has memory kept, not freed twice.
+            self._settled = index + 1
+            name, _, flags = storage[index]
+            if not flags & _MORE:
+                if name not in flight:
+                    name = self._renamed.pop(name, name)
+                kept = flight.pop(name, None)
+                if isinstance(kept, Several):
+                    kept.count -= 1
+                    if kept.count:
+                        flight[name] = kept
+        taken = storage[:]
+        self._completed += len(taken)
+        self._settled = 0
+        storage.clear()
+        return taken
+
+    def hold(self, memory: object) -> None:
+        """Keep something alive for as long as the ring lives."""
+        if memory is not None:
+            self._lifelong.append(memory)
+
+    def rename(self, old: int, new: int, /) -> None:
+        """Expect the completions of a request under another user_data; see `prep_poll_update`."""
+        if old != new:
+            self._renamed[new] = old
+
+    def address(self, addr: int, len_bytes: int, keep: object, /) -> None:
+        """Give the request that was filled last, a send, an address; see `prep_send_set_addr`."""
+        core = self._open()
+        self._check_thread()
+        if not self.queued:
+            raise UsageError("no request was filled since the last submit")
+        at = (self._cells[0] - 1 & core.sq_entries - 1) * core.sqe_bytes
+        set_address(core.sqes, at, addr, len_bytes)
+        self._passing.append(keep)
+
+    def _holds_memory(self) -> bool:
+        """Tell whether the kernel may still touch memory that lives because of the ring."""
+        if not self._flight:
+            return False
+        return bool(self._lifelong or self._buffers or self._open().buffer_rings) or any(
+            one is not None for one in self._flight.values()
+        )
+
+    def _held(self) -> int:
+        return sum(
+            one.holds if isinstance(one, Several) else one is not None
+            for one in self._flight.values()
+        )
+
+    def _leak(self, core: Core) -> None:
+        _leaked.append(
+            (list(self._flight.values()), self._lifelong, self._buffers, dict(core.buffer_rings))
+        )
+
+    def _drain(self, timeout_ns: int) -> None:
+        core = self._open()
+        # What the kernel has not seen becomes nothing, and completes as such.
+        for index in range(core.sq_head[0], core.sq_head[0] + self.queued):
+            at = (index & (core.sq_entries - 1)) * core.sqe_bytes
+            user_data = SQE_FULL.unpack_from(core.sqes, at)[6]
+            SQE_FULL.pack_into(core.sqes, at, 0, -1, 0, 0, 0, 0, user_data, 0, 0, 0, 0, 0)
+        deadline_ns = time.monotonic_ns() + timeout_ns
+        self.wait(0)
+        self.fill(
+            Opcode.ASYNC_CANCEL, -1, 0, 0, 0,
+            k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY, _CLOSING, 0,
+        )  # fmt: skip
+        while self._holds_memory():
+            left_ns = deadline_ns - time.monotonic_ns()
+            if left_ns <= 0:
+                break
+            self.wait(1, left_ns)
+
+    def poison(self) -> None:
+        """In a forked child, called by itself: refuse everything, touch no shared memory."""
+        core, self._core = self._core, None
+        if core is not None:
+            _leaked.append(core)
+            self.fill = refuse_forked
+            self._forked = True
+
+
+def _opcodes_of(core: Core) -> frozenset[int]:
+    try:
+        return probe_ring(core).opcodes
+    except OSError:  # a filter or a restriction: what is lacking, the kernel will say
+        return frozenset()

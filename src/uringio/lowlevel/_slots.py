@@ -1,0 +1,49 @@
+"""Fields of requests that are not simply what the caller said."""
+
+import sys
+from struct import pack, unpack
+
+from uringio._sys import constants as k
+
+__all__ = ["addr_len", "level_and_option", "poll_mask", "selecting", "slot_of"]
+
+_U32 = (1 << 32) - 1
+
+
+def slot_of(file_index: int) -> int:
+    """
+    Encode a slot of the registered files: 0 means a plain descriptor, so slots count from 1.
+
+    Raises:
+        ValueError: There is no such slot.
+    """
+    if file_index == k.IORING_FILE_INDEX_ALLOC:
+        return file_index
+    if not 0 <= file_index < k.IORING_FILE_INDEX_ALLOC - 1:
+        raise ValueError(f"there is no slot {file_index}")
+    return file_index + 1
+
+
+def selecting(flags: int, buf_group: int | None) -> tuple[int, int]:
+    """Add what a request needs that takes a provided buffer: (flags, group)."""
+    return (flags, 0) if buf_group is None else (flags | k.IOSQE_BUFFER_SELECT, buf_group)
+
+
+def addr_len(len_bytes: int) -> int:
+    """Place the length of a destination's address, 16 bits at the word's first byte."""
+    if not 0 <= len_bytes < 1 << 16:
+        raise ValueError(f"an address cannot have {len_bytes} bytes")
+    return len_bytes if sys.byteorder == "little" else len_bytes << 16
+
+
+def level_and_option(level: int, option: int) -> int:
+    """Place a socket option's two numbers where other requests have an address."""
+    word: int = unpack("=Q", pack("=II", level & _U32, option & _U32))[0]
+    return word
+
+
+def poll_mask(mask: int) -> int:
+    """Place POLL* bits, whose halves the kernel swaps on big-endian machines."""
+    if sys.byteorder == "little":
+        return mask
+    return (mask & 0xFFFF) << 16 | mask >> 16 & 0xFFFF

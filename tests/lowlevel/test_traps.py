@@ -1,0 +1,112 @@
+"""What the kernel really does where its manual says otherwise, or nothing."""
+
+import errno
+import socket
+
+import pytest
+
+from tests.kernel import uring_refusal
+from tests.lowlevel.rig import done, result
+from uringio._ring.setup import queue_init
+from uringio._sys.system import System
+from uringio.errors import OpError, RingError
+from uringio.lowlevel import (
+    CqeFlags,
+    NopFlags,
+    RecvSendFlags,
+    RegisterOp,
+    Ring,
+    SetupFlags,
+    SqeFlags,
+    prep_close_direct,
+    prep_nop,
+    prep_recv,
+)
+
+S = SetupFlags
+
+
+def refusal_of(flags: int) -> int:
+    """Ask the kernel itself for a ring, and return its errno, 0 for none."""
+    if reason := uring_refusal():
+        pytest.skip(reason)
+    try:
+        queue_init(System(), 4, ladder=(int(flags),)).close()
+    except RingError as error:
+        return error.errno or 0
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "number"),
+    [
+        # io_uring_setup_flags(7) has mixed sizes need the large ones; they exclude them.
+        (S.CQE32 | S.CQE_MIXED, errno.EINVAL),
+        (S.SQE128 | S.SQE_MIXED, errno.EINVAL),
+        # The same page has NO_SQARRAY needed here; it is NO_MMAP.
+        (S.REGISTERED_FD_ONLY | S.NO_SQARRAY, errno.EINVAL),
+        # And what is true but easily missed.
+        (S.DEFER_TASKRUN, errno.EINVAL),
+        (S.TASKRUN_FLAG, errno.EINVAL),
+        (S.SQPOLL | S.SINGLE_ISSUER | S.DEFER_TASKRUN, errno.EINVAL),
+        (S.SQ_AFF, errno.EINVAL),
+        (S.HYBRID_IOPOLL, errno.EINVAL),
+        (S.NO_MMAP, errno.EFAULT),
+    ],
+    ids=str,
+)
+def test_flags_that_the_kernel_refuses(flags: SetupFlags, number: int) -> None:
+    """Each combination, and by which errno; a kernel too old for a flag says EINVAL as well."""
+    assert refusal_of(flags) in {number, errno.EINVAL}
+
+
+def test_query_is_there_where_zero_copy_control_may_not_be(ring: Ring) -> None:
+    """io_uring_register(2) dates both to 6.15; 6.18 knows 36 registrations, from 0 to QUERY."""
+    with pytest.raises(OpError) as caught:
+        ring.register(RegisterOp.ZCRX_CTRL, bytes(72), 0)
+    assert caught.value.errno in {errno.EINVAL, errno.ENOENT, errno.ENXIO, errno.EOPNOTSUPP}
+
+
+def test_a_bundles_result_is_bytes(ring: Ring, pair: tuple[socket.socket, socket.socket]) -> None:
+    """
+    The header's comment says buffers; and the number in the flags is the first one's.
+
+    The length is that of whole buffers: of one that would be filled in part alone, none is taken.
+    """
+    ring.setup_buf_ring(0, 4, 4)
+    pair[0].send(b"0123456789")
+    prep_recv(ring, pair[1].fileno(), 0, ioprio=RecvSendFlags.BUNDLE, buf_group=0, len_bytes=12)
+    [one] = done(ring)
+    assert (one.res, one.buffer_id) == (10, 0)
+
+
+def test_the_size_of_a_completion_is_the_operations_choice() -> None:
+    """There is no flag of requests for it, whatever io_uring_setup_flags(7) says."""
+    with Ring(4, flags=S.CQE_MIXED) as ring:
+        prep_nop(ring, user_data=1)
+        prep_nop(ring, NopFlags.CQE32, user_data=2)
+        sizes = {one.user_data: bool(one.flags & CqeFlags.F_32) for one in ring.wait_big(2)}
+    assert sizes == {1: False, 2: True}
+
+
+def test_closing_a_slot_must_not_call_it_a_registered_file(ring: Ring) -> None:
+    """The slot stands in a field of its own; with FIXED_FILE the request is refused."""
+    ring.register_files_sparse(2)
+    prep_close_direct(ring, 0, flags=SqeFlags.FIXED_FILE)
+    assert result(ring) in {-errno.EBADF, -errno.EINVAL}
+
+
+def test_an_eventual_refusal_is_a_completion(ring: Ring) -> None:
+    """A request that the kernel cannot even prepare is consumed, and completes with its errno."""
+    prep_nop(ring, 1 << 30)
+    assert ring.submit() == 1
+    assert result(ring) == -errno.EINVAL
+
+
+def test_drain_and_skip_exclude_each_other(ring: Ring) -> None:
+    """A drained request of a ring needs the completions that skipping leaves out."""
+    prep_nop(ring, user_data=1, flags=SqeFlags.IO_DRAIN | SqeFlags.CQE_SKIP_SUCCESS)
+    prep_nop(ring, user_data=2)
+    found = {one.user_data: one.res for one in done(ring)}
+    assert found[2] == 0
+    assert found.get(1, 0) in {0, -errno.EOPNOTSUPP}
