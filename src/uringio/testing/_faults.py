@@ -2,14 +2,14 @@
 
 import errno
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ._clock import SimClock
 from ._dice import Dice
 from ._trace import Trace
 
-__all__ = ["CALM", "STORM", "ExactFault", "FaultPlan", "Faults"]
+__all__ = ["CALM", "STORM", "ExactFault", "FaultPlan", "Faults", "plan_of", "plan_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,35 @@ STORM: Final = FaultPlan(
     delay=0.15, reorder=0.2, short=0.2, interrupt=0.05, starve=0.05, partial_submit=0.05,
     refuse_submit=0.03, overflow=0.05, duplicate=0.02, cancel_miss=0.2,
 )  # fmt: skip
+
+
+def plan_text(plan: FaultPlan) -> str:
+    """Write a plan as one word; `plan_of` reads it."""
+    fresh = FaultPlan()
+    changed = [
+        f"{name}={getattr(plan, name)}"
+        for name in FaultPlan.__slots__
+        if name != "exact" and getattr(plan, name) != getattr(fresh, name)
+    ]
+    return ",".join([*changed, *(f"{one.op}#{one.nth}={one.number}" for one in plan.exact)])
+
+
+def plan_of(text: str) -> FaultPlan:
+    """Read what `plan_text` wrote; raises ValueError."""
+    if text == "storm":
+        return STORM
+    values: dict[str, float | int] = {}
+    exact: list[ExactFault] = []
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        op, mark, nth = name.partition("#")
+        if mark and equals:
+            exact.append(ExactFault(op, int(nth), int(value)))
+        elif equals and name in FaultPlan.__slots__ and name != "exact":
+            values[name] = int(value) if name.endswith(("_ns", "_max")) else float(value)
+        else:
+            raise ValueError(f"{part!r} is no fault: a kind and its share, or op#nth=errno")
+    return replace(FaultPlan(exact=tuple(exact)), **values)  # type: ignore[arg-type]
 
 
 class Faults:

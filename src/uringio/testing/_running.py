@@ -6,7 +6,7 @@ from typing import TypeVar, TypeVarTuple
 from uringio._run import running
 from uringio._run.context import Context
 
-from ._faults import CALM, FaultPlan
+from ._faults import CALM, FaultPlan, plan_text
 from ._kernel import SimKernel
 from ._profiles import Profile
 
@@ -65,19 +65,8 @@ def replay_command(async_fn: Callable[..., object], kernel: SimKernel) -> str:
     """Return what to type to have the same run again; the faults are the kernel's own plan."""
     module = getattr(async_fn, "__module__", "?")
     name = getattr(async_fn, "__qualname__", repr(async_fn))
-    plan = kernel.faults.plan
+    plan = plan_text(kernel.faults.plan)
     return (
         f"python -m uringio.testing {module}:{name} --seed {kernel.seed} "
-        f"--profile {kernel.profile.name} --faults '{_told(plan)}'"
+        f"--profile {kernel.profile.name} --faults '{plan}'"
     )
-
-
-def _told(plan: FaultPlan) -> str:
-    fresh = FaultPlan()
-    changed = {
-        name: getattr(plan, name)
-        for name in FaultPlan.__slots__
-        if name != "exact" and getattr(plan, name) != getattr(fresh, name)
-    }
-    exact = [f"{one.op}#{one.nth}={one.number}" for one in plan.exact]
-    return ",".join([*(f"{name}={value}" for name, value in changed.items()), *exact])

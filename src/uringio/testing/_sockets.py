@@ -41,7 +41,7 @@ class SimNet:
 
     def __init__(self, clock: SimClock, seed: int) -> None:
         self.clock = clock
-        self.latency_ns = (2_000, 60_000)
+        self.latency_ns = (20_000, 1_000_000)
         self.buffer_bytes = _BUFFER_BYTES
         self.paths: dict[bytes, int] = {}  # names of Unix sockets, and their inode numbers
         self._dice = Dice(seed, "network")

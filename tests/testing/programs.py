@@ -1,0 +1,123 @@
+"""Programs to run under simulation; what each checks is in it."""
+
+import uringio
+from uringio.net import SocketStream
+
+PORT = 8000
+
+
+async def echo(stream: SocketStream) -> None:
+    async with stream:
+        while data := await stream.recv():
+            await stream.send_all(data)
+
+
+def pattern(number: int, count: int) -> bytes:
+    """Bytes of which every piece says where it belongs."""
+    return (b"%08d" % number * (count // 8 + 1))[:count]
+
+
+async def talk(number: int, sizes: list[int]) -> None:
+    async with await uringio.connect_tcp("127.0.0.1", PORT) as stream:
+        for size in sizes:
+            message = pattern(number, size)
+            async with uringio.TaskGroup() as group:
+                group.start_soon(stream.send_all, message)
+                assert await stream.recv_exactly(size) == message
+
+
+async def echo_server_and_clients(
+    client_count: int = 6, sizes: tuple[int, ...] = (1, 700, 30_000, 100_000)
+) -> int:
+    """Every client gets back exactly what it sent, in order."""
+    async with (
+        await uringio.listen_tcp("127.0.0.1", PORT) as listener,
+        uringio.TaskGroup() as serving,
+    ):
+        serving.start_soon(listener.serve, echo)
+        async with uringio.TaskGroup() as clients:
+            for number in range(client_count):
+                clients.start_soon(talk, number, list(sizes))
+        serving.cancel_scope.cancel()
+    return client_count
+
+
+async def cancel_storm(total: int = 200_000, reader_seconds: float = 0.000_05) -> tuple[int, int]:
+    """
+    Receives are cancelled all the time; no byte is lost, doubled or moved.
+
+    Returns how many receives were cancelled, and how many were not.
+    """
+    sent = b"".join(b"%07d " % number for number in range(total // 8))
+    got = bytearray()
+    cancelled = completed = 0
+
+    async def feed(stream: SocketStream) -> None:
+        async with stream:
+            await stream.send_all(sent)
+
+    async with (
+        await uringio.listen_tcp("127.0.0.1", PORT) as listener,
+        uringio.TaskGroup() as serving,
+    ):
+        serving.start_soon(listener.serve, feed)
+        async with await uringio.connect_tcp("127.0.0.1", PORT) as stream:
+            ended = False
+            while not ended:
+                with uringio.move_on_after(reader_seconds) as scope:
+                    data = await stream.recv(2_000)
+                    completed += 1
+                    got += data
+                    ended = not data
+                if scope.cancelled_caught:
+                    cancelled += 1
+        serving.cancel_scope.cancel()
+    assert bytes(got) == sent, f"{len(got)} of {len(sent)} bytes, or others"
+    return cancelled, completed
+
+
+async def many_at_once(stream_count: int = 100) -> int:
+    """More receives become ready in one enter than there are buffers for."""
+    payload = pattern(7, 5_000)
+    done = 0
+
+    async def answer(stream: SocketStream) -> None:
+        nonlocal done
+        async with stream:
+            assert await stream.recv_exactly(len(payload)) == payload
+            done += 1
+
+    async with (
+        await uringio.listen_tcp("127.0.0.1", PORT) as listener,
+        uringio.TaskGroup() as serving,
+    ):
+        serving.start_soon(listener.serve, answer)
+        streams = [await uringio.connect_tcp("127.0.0.1", PORT) for _ in range(stream_count)]
+        await uringio.sleep(0.01)
+        for stream in streams:
+            await stream.send_all(payload)
+        for stream in streams:
+            assert await stream.recv() == b""
+            await stream.aclose()
+        serving.cancel_scope.cancel()
+    return done
+
+
+async def copy_file(size: int) -> None:
+    """A file is written, synced, read back, and is the same."""
+    data = pattern(3, size)
+    async with await uringio.open_file("/data", "wb") as file:
+        await file.write_all(data)
+        await file.fsync()
+    async with await uringio.open_file("/data") as file:
+        assert await file.read_all() == data
+
+
+async def waits_for_ever() -> None:
+    async with await uringio.listen_tcp("127.0.0.1", PORT) as listener:
+        await listener.accept()
+
+
+async def forgets_a_socket() -> None:
+    async with await uringio.listen_tcp("127.0.0.1", PORT):
+        uringio._leaked = await uringio.connect_tcp("127.0.0.1", PORT)  # type: ignore[attr-defined]
