@@ -31,6 +31,18 @@ def test_echo_survives_every_fault_on_each_rung(profile: str) -> None:
     assert faults >= ops * 5 / 100, f"{faults} faults in {ops} operations prove little"
 
 
+@pytest.mark.parametrize("profile", ["5.10", "blocked", "absent"])
+def test_programs_fall_back_to_epoll(profile: str) -> None:
+    """Where no ring can be had, the same programs run on a simulated epoll, faults and all."""
+    for seed in range(3):
+        kernel = testing.SimKernel(seed, profile, testing.STORM)
+        assert testing.run(programs.echo_server_and_clients, kernel=kernel) == 6
+        assert kernel.faults.total
+        assert any(line.startswith("epoll_wait") for line in kernel.trace.tail)
+        kernel = testing.SimKernel(seed, profile, testing.STORM)
+        assert testing.run(programs.cancel_storm, kernel=kernel)[0]
+
+
 def test_echo_without_faults_needs_none() -> None:
     """The calm plan injects nothing, and the echo is echoed."""
     kernel = testing.SimKernel(1)

@@ -1,11 +1,10 @@
 """`python -m uringio.testing MODULE:FUNCTION --seed N`: have a simulated run again."""
 
 import argparse
-import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Awaitable, Callable
-from operator import attrgetter
 
 from ._faults import plan_of
 from ._kernel import SimKernel
@@ -48,8 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _found(name: str) -> Callable[[], Awaitable[object]]:
-    module, _, path = name.partition(":")
-    found: Callable[[], Awaitable[object]] = attrgetter(path)(importlib.import_module(module))
+    found: Callable[[], Awaitable[object]] = pkgutil.resolve_name(name)
     return found
 
 

@@ -9,6 +9,7 @@ the same each time.
 
 import errno
 from _thread import get_ident
+from collections.abc import Iterable
 from typing import Final
 
 from uringio._sys import constants as k
@@ -24,7 +25,7 @@ from ._requests import put_address
 from ._rings import SimRing
 from ._sockets import SimNet, StreamSocket
 from ._trace import Trace
-from .errors import LeakError, SimulationError
+from .errors import DeadlockError, LeakError, SimulationError
 
 __all__ = ["SimKernel"]
 
@@ -128,6 +129,25 @@ class SimKernel:
         self.clock.advance_to(when_ns)
         if self.clock.elapsed_ns > _SIMULATED_NS_MAX:
             raise SimulationError("an hour of simulated time has passed and the program still runs")
+
+    def pass_time(self, deadline_ns: int | None, waiting: Iterable[object]) -> bool:
+        """
+        Jump to the next thing that happens, but not past a deadline; False at the deadline.
+
+        Raises:
+            DeadlockError: Nothing is going to happen, and there is no deadline.
+        """
+        next_ns = self.clock.next_ns()
+        if deadline_ns is not None and (next_ns is None or next_ns > deadline_ns):
+            self.advance_to(deadline_ns)
+            return False
+        if next_ns is None:
+            raise DeadlockError(
+                "nothing is going to happen any more, and the program waits for one of "
+                f"{list(waiting)}"
+            )
+        self.advance_to(next_ns)
+        return True
 
     def wake_delay_ns(self) -> int:
         """Return how long a waiter takes to wake."""

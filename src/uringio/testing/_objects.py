@@ -47,10 +47,10 @@ class SimFile:
         """Undo that; safe to call twice."""
         self._watchers.pop(watcher, None)
 
-    def changed(self) -> None:
-        """Tell whoever watches what it is ready for."""
+    def changed(self, events: int = 0xFFFF) -> None:
+        """Tell whoever watches what it is ready for, as far as it is one of *events*."""
         if self._watchers:
-            mask = self.poll()
+            mask = self.poll() & events
             for watcher in list(self._watchers):
                 watcher.on_ready(self, mask)
 
@@ -128,7 +128,7 @@ class Pipe(SimFile):
         data = bytes(stuffing.data[:count])
         del stuffing.data[:count]
         if stuffing.writer is not None:
-            stuffing.writer.changed()
+            stuffing.writer.changed(POLLOUT)
         return data
 
     def write(self, data: bytes) -> int | None:
@@ -142,7 +142,7 @@ class Pipe(SimFile):
         if not count and data:
             return None
         stuffing.data += data[:count]
-        stuffing.reader.changed()
+        stuffing.reader.changed(POLLIN)
         return count
 
     def released(self) -> None:

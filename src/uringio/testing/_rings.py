@@ -21,7 +21,7 @@ from uringio._sys.memory import Memory
 from ._disk import OpenFile
 from ._objects import SimFile
 from ._requests import HANDLERS, Request
-from .errors import DeadlockError, NotSimulatedError
+from .errors import NotSimulatedError
 
 if TYPE_CHECKING:
     from ._kernel import SimKernel
@@ -356,7 +356,6 @@ class SimRing(SimFile):
     def wait(self, min_complete: int, deadline_ns: int | None) -> int:
         """Run task work until so many completions are there; 0 or ``-errno``."""
         kernel = self._kernel
-        clock = kernel.clock
         wanted = min(min_complete, self.cq_entries)
         batch = max(_WORK_COUNT_MAX, wanted) if self.deferred else None
         if not self.flush_overflow() and kernel.profile.busy_on_overflow:
@@ -371,19 +370,8 @@ class SimRing(SimFile):
                 break
             if kernel.faults.strikes("interrupt", "enter"):
                 return -errno.EINTR
-            next_ns = clock.next_ns()
-            if next_ns is None and deadline_ns is None:
-                raise DeadlockError(
-                    "nothing is going to happen any more, and the program waits for one of "
-                    f"{list(self.requests.values())}"
-                )
-            if deadline_ns is not None and (next_ns is None or next_ns > deadline_ns):
-                kernel.advance_to(deadline_ns)
-                if not self._work:
-                    return -errno.ETIME
-                continue
-            assert next_ns is not None
-            kernel.advance_to(next_ns)
+            if not kernel.pass_time(deadline_ns, self.requests.values()) and not self._work:
+                return -errno.ETIME
         return 0
 
     @property

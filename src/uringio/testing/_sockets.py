@@ -259,7 +259,7 @@ class StreamSocket(SimFile):
             if not peek:
                 del self._received[:count]
                 if self._peer is not None:
-                    self._peer.changed()
+                    self._peer.changed(POLLOUT)
             return data
         if self.error:
             return -self._take_error()
@@ -300,7 +300,7 @@ class StreamSocket(SimFile):
             self.reset(errno.ECONNRESET)  # the peer's kernel says that nobody is there
             return
         peer._received += piece
-        peer.changed()
+        peer.changed(POLLIN)
 
     def shutdown(self, how: int) -> int:
         """End one or both directions; 0 or ``-errno``."""
@@ -327,7 +327,7 @@ class StreamSocket(SimFile):
             peer = self._peer
             if peer is not None and peer._is_open and peer.state != "dead":
                 peer._received_end = True
-                peer.changed()
+                peer.changed(POLLIN | POLLRDHUP | POLLHUP)
 
         self._after_travel(arrive)
 

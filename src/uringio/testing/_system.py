@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from ctypes import memmove, string_at
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from uringio._sys import constants as k
 from uringio._sys.layouts import (
@@ -28,6 +28,7 @@ from uringio._sys.system import AddressInfo, Mapping, System
 from uringio.errors import op_error
 
 from ._disk import OpenFile
+from ._epoll import SimEpoll
 from ._objects import SimFile
 from ._requests import gathered, no_more, read_file, scatter, spans_of, write_file
 from ._rings import CQ_OFFSETS, SQ_OFFSETS, BufferGroup, SimRing
@@ -35,6 +36,7 @@ from ._sockets import StreamSocket
 from .errors import NotSimulatedError
 
 if TYPE_CHECKING:
+    import select
     from ctypes import c_size_t, c_void_p
 
     from ._kernel import SimKernel
@@ -46,15 +48,18 @@ _SOL_SOCKET: Final = 1
 _SO_TYPE: Final = 3
 _SO_ERROR: Final = 4
 _SO_ACCEPTCONN: Final = 30
+_SO_PROTOCOL: Final = 38
+_SO_DOMAIN: Final = 39
+_IPPROTO_TCP: Final = 6
 _AT_CURRENT_POSITION: Final = (1 << 64) - 1
 _NS_PER_S: Final = 1_000_000_000
 
 # What a simulated program may not do yet.
 _REFUSED: Final = (
-    "bare_send", "clone_file", "copy_metadata", "copy_range", "copy_small", "epoll", "fallocate",
+    "clone_file", "copy_metadata", "copy_range", "copy_small", "fallocate",
     "find_data", "folder_pair", "forget_cached", "linkat", "list_folder", "mkdirat", "openat2",
-    "preadv", "pwritev", "read_bytes", "read_link", "remove_file", "renameat", "same_content",
-    "socket_object", "start_thread", "statx", "symlinkat",
+    "preadv", "pwritev", "read_link", "remove_file", "renameat", "same_content",
+    "send_cached", "socket_object", "start_thread", "statx", "symlinkat",
 )  # fmt: skip
 
 
@@ -93,6 +98,9 @@ class SimSystem(System):
         self.get_errno = self._get_errno
         self.total_store_order = True  # nothing else runs
         self.monotonic_ns = self._monotonic_ns
+        self.bare_send = self._bare_send
+        self.read_bytes = self._read_bytes
+        self._data = b""
         for name, function in {
             "recv": self._recv, "send": self._send, "sendmsg": self._sendmsg,
             "recvmsg": self._recvmsg, "read": self._read, "write": self._write,
@@ -288,17 +296,17 @@ class SimSystem(System):
             value = self.SOCK_STREAM
         elif level == _SOL_SOCKET and option == _SO_ACCEPTCONN:
             value = int(socket.state == "listening")
+        elif level == _SOL_SOCKET and option == _SO_PROTOCOL:
+            value = 0 if socket.family == self.AF_UNIX else _IPPROTO_TCP
+        elif level == _SOL_SOCKET and option == _SO_DOMAIN:
+            value = socket.family
         raw = value if isinstance(value, bytes) else value.to_bytes(4, _BYTE_ORDER, signed=True)
         return raw[:len_bytes]
 
     def accept(self, fd: int, addr: int, addrlen: int, flags: int) -> int:
         """See `System`."""
-        socket = self._kernel.socket_of(fd)
-        return socket if isinstance(socket, int) else self._accepted(socket, addr, addrlen, flags)
-
-    def _accepted(self, socket: StreamSocket, addr: int, addrlen: int, flags: int) -> int:
-        self._kernel.enter_call()
-        return self._kernel.accept(socket, addr, addrlen, flags)
+        accept = self._kernel.accept
+        return self._attempt("accept", fd, lambda socket: accept(socket, addr, addrlen, flags))
 
     def getaddrinfo(self, host: str | None, port: int | str, kind: int) -> Sequence[AddressInfo]:
         """See `System`."""
@@ -312,55 +320,96 @@ class SimSystem(System):
         """See `System`."""
         return self._kernel.net.paths.get(os.fsencode(path), 0)
 
-    def _connect(self, fd: int, addr: int, len_bytes: int) -> int:
-        self._kernel.enter_call()
-        socket = self._kernel.socket_of(fd)
+    def _attempt(
+        self, call: str, fd: int, attempt: Callable[[StreamSocket], bytes | int | None]
+    ) -> int:
+        """Try a call on a socket; what it read is in `_data` then."""
+        kernel = self._kernel
+        kernel.enter_call()
+        kernel.op_count += 1
+        socket = kernel.socket_of(fd)
+        result: bytes | int | None
         if isinstance(socket, int):
-            return socket
-        was_connecting = socket.state == "connecting"
-        result = socket.connect(string_at(addr, len_bytes))
+            result = socket
+        elif number := kernel.faults.exact(call):
+            result = -number
+        else:
+            result = attempt(socket)
+        if isinstance(result, bytes):
+            self._data = result
+            result = len(result)
         if result is None:
-            return -errno.EALREADY if was_connecting else -errno.EINPROGRESS
+            result = -errno.EAGAIN
+        kernel.trace.add(f"{call} {fd} = {result}")
         return result
 
+    def _connect(self, fd: int, addr: int, len_bytes: int) -> int:
+        def connect(socket: StreamSocket) -> int:
+            was_connecting = socket.state == "connecting"
+            result = socket.connect(string_at(addr, len_bytes))
+            if result is None:
+                return -errno.EALREADY if was_connecting else -errno.EINPROGRESS
+            return result
+
+        return self._attempt("connect", fd, connect)
+
     def _shutdown(self, fd: int, how: int) -> int:
-        socket = self._kernel.socket_of(fd)
-        return socket if isinstance(socket, int) else socket.shutdown(how)
+        return self._attempt("shutdown", fd, lambda socket: socket.shutdown(how))
+
+    def _receive(self, call: str, fd: int, len_bytes: int, flags: int) -> int:
+        def receive(socket: StreamSocket) -> bytes | int | None:
+            # Never cut short: for an edge-triggered poller that says that there is no more.
+            return socket.receive(len_bytes, bool(flags & _MSG_PEEK))
+
+        return self._attempt(call, fd, receive)
 
     def _recv(self, fd: int, addr: int, len_bytes: int, flags: int) -> int:
-        self._kernel.enter_call()
-        socket = self._kernel.socket_of(fd)
-        if isinstance(socket, int):
-            return socket
-        data = socket.receive(self._shortened("recv", len_bytes), bool(flags & _MSG_PEEK))
-        return _stored(addr, data)
+        count = self._receive("recv", fd, len_bytes, flags)
+        if count > 0:
+            memmove(addr, self._data, count)
+        return count
+
+    def _read_bytes(self, fd: int, len_bytes: int, /) -> bytes:
+        file = self._kernel.file_of(fd)
+        if isinstance(file, StreamSocket):
+            count = self._receive("read", fd, len_bytes, 0)
+            if count >= 0:
+                return self._data
+        else:
+            data = -errno.EBADF if file is None else file.read(len_bytes)
+            if isinstance(data, bytes):
+                return data
+            count = -errno.EAGAIN if data is None else data
+        raise OSError(-count, os.strerror(-count))
 
     def _send(self, fd: int, addr: int, len_bytes: int, _flags: int) -> int:
         return self._send_bytes(fd, string_at(addr, len_bytes))
 
+    def _bare_send(self, fd: int, data: bytes, len_bytes: int, _flags: int, /) -> int:
+        count = self._send_bytes(fd, data[:len_bytes])
+        if count < 0:
+            self._errno = -count
+            return -1
+        return count
+
     def _send_bytes(self, fd: int, data: bytes) -> int:
-        self._kernel.enter_call()
-        socket = self._kernel.socket_of(fd)
-        if isinstance(socket, int):
-            return socket
-        count = socket.write(data[: self._shortened("send", len(data))])
-        return -errno.EAGAIN if count is None else count
+        def send(socket: StreamSocket) -> int | None:
+            if self._kernel.faults.strikes("reset"):
+                socket.break_off()
+            return socket.write(data[: self._shortened("send", len(data))])
+
+        return self._attempt("send", fd, send)
 
     def _sendmsg(self, fd: int, addr: int, _flags: int) -> int:
         return self._send_bytes(fd, gathered(addr))
 
     def _recvmsg(self, fd: int, addr: int, flags: int) -> int:
-        self._kernel.enter_call()
-        socket = self._kernel.socket_of(fd)
-        if isinstance(socket, int):
-            return socket
         spans = spans_of(addr)
-        data = socket.receive(sum(size for _, size in spans), bool(flags & _MSG_PEEK))
-        if data is None or isinstance(data, int):
-            return -errno.EAGAIN if data is None else data
-        scatter(spans, data)
-        no_more(addr)
-        return len(data)
+        count = self._receive("recvmsg", fd, sum(size for _, size in spans), flags)
+        if count >= 0:
+            scatter(spans, self._data)
+            no_more(addr)
+        return count
 
     def _shortened(self, name: str, count: int) -> int:
         faults = self._kernel.faults
@@ -402,6 +451,12 @@ class SimSystem(System):
     def poke(self, fd: int) -> None:
         """See `System`."""
         self._file(fd, "write").write(b"\0")
+
+    def epoll(self) -> "select.epoll":
+        """See `System`."""
+        poller = SimEpoll(self._kernel)
+        poller.fd = self._checked(self._kernel.install(poller.file), "epoll_create", -1)
+        return cast("select.epoll", poller)
 
     def poll_fd(self, fd: int, mask: int) -> int:
         """See `System`."""
