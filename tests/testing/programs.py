@@ -121,3 +121,41 @@ async def waits_for_ever() -> None:
 async def forgets_a_socket() -> None:
     async with await uringio.listen_tcp("127.0.0.1", PORT):
         uringio._leaked = await uringio.connect_tcp("127.0.0.1", PORT)  # type: ignore[attr-defined]
+
+
+async def stubborn(number: int, rounds: int) -> int:
+    """Ask until it is answered; returns how often it had to begin anew."""
+    tries = 0
+    message = pattern(number, 3_000)
+    while rounds:
+        try:
+            async with await uringio.connect_tcp("127.0.0.1", PORT) as stream:
+                while rounds:
+                    await stream.send_all(message)
+                    with uringio.timeout(20):
+                        assert await stream.recv_exactly(len(message)) == message
+                    rounds -= 1
+        except (OSError, uringio.EndOfStreamError):
+            tries += 1
+            await uringio.sleep(0.05)
+    return tries
+
+
+async def accept_storm(client_count: int = 12, rounds: int = 3) -> int:
+    """Connections break and descriptors run out; everybody is served in the end."""
+    tries: list[int] = []
+
+    async def client(number: int) -> None:
+        tries.append(await stubborn(number, rounds))
+
+    async with (
+        await uringio.listen_tcp("127.0.0.1", PORT) as listener,
+        uringio.TaskGroup() as serving,
+    ):
+        serving.start_soon(listener.serve, echo)
+        async with uringio.TaskGroup() as clients:
+            for number in range(client_count):
+                clients.start_soon(client, number)
+        serving.cancel_scope.cancel()
+    assert len(tries) == client_count
+    return sum(tries)

@@ -1,6 +1,7 @@
 """Whole programs on the simulated kernel: they are right under faults, and the same each time."""
 
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -10,13 +11,6 @@ from uringio import testing
 from uringio.errors import OpError
 
 RINGS = ["6.18", "6.1", "6.0", "5.19"]
-
-
-def calmed(until_ns: int) -> testing.FaultPlan:
-    return testing.FaultPlan(
-        **{name: getattr(testing.STORM, name) for name in testing.FaultPlan.__slots__}
-        | {"until_ns": until_ns}
-    )
 
 
 @pytest.mark.parametrize("profile", RINGS)
@@ -72,11 +66,23 @@ def test_pool_exhaustion_is_survived() -> None:
     assert kernel.faults.counts["starve"] > 10
 
 
+@pytest.mark.parametrize("profile", ["6.18", "blocked"])
+def test_accept_storm_is_weathered(profile: str) -> None:
+    """Resets and EMFILE on both sides: the server goes on, and in the end all are served."""
+    anew = 0
+    for seed in range(3):
+        plan = replace(testing.STORM, reset=0.05, exhaust=0.05, until_ns=200_000_000)
+        kernel = testing.SimKernel(seed, profile, plan)
+        anew += testing.run(programs.accept_storm, kernel=kernel)
+        assert kernel.faults.counts["reset"]
+    assert anew
+
+
 def test_liveness_returns_when_the_faults_stop() -> None:
     """After the last fault everything ends within five simulated seconds."""
     quiet_ns = 2_000_000
     for seed in range(4):
-        kernel = testing.SimKernel(seed, faults=calmed(quiet_ns))
+        kernel = testing.SimKernel(seed, faults=replace(testing.STORM, until_ns=quiet_ns))
         testing.run(programs.echo_server_and_clients, kernel=kernel)
         assert kernel.faults.stopped and kernel.faults.total
         assert kernel.clock.elapsed_ns - quiet_ns < 5 * 10**9

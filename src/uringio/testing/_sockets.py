@@ -144,6 +144,7 @@ class StreamSocket(SimFile):
         self._peer: StreamSocket | None = None
         self._received = bytearray()
         self._received_end = False
+        self._has_fin = False  # the orderly end of TCP, which hides an error that comes after it
         self._ended = False  # our own direction
         self._travelling_bytes = 0
         self._last_arrival_ns = 0
@@ -213,6 +214,9 @@ class StreamSocket(SimFile):
 
     def _after_travel(self, function: Callable[[], None]) -> None:
         """Call *function* on arrival of the next thing that we send, or get, in order."""
+        if self.family == System.AF_UNIX:
+            function()
+            return
         when_ns = max(self._net.clock.now_ns + self._net.travel_ns(), self._last_arrival_ns)
         self._last_arrival_ns = when_ns
         self._net.clock.call_at(when_ns, function)
@@ -261,7 +265,7 @@ class StreamSocket(SimFile):
                 if self._peer is not None:
                     self._peer.changed(POLLOUT)
             return data
-        if self.error:
+        if self.error and not self._has_fin:
             return -self._take_error()
         if self._received_end or self.state == "dead":
             return b""
@@ -271,6 +275,8 @@ class StreamSocket(SimFile):
 
     def write(self, data: bytes) -> int | None:
         """See `SimFile`."""
+        if self._ended and self.family == System.AF_UNIX:
+            return -errno.EPIPE  # which leaves the error to the next receive
         if self.error:
             return -self._take_error()
         if self._ended or self.state == "dead":
@@ -309,7 +315,9 @@ class StreamSocket(SimFile):
             self.state = "new"
             self.changed()
             return 0
-        if self.state != "connected":
+        if self.family == System.AF_UNIX and self.state == "dead":
+            return 0
+        if self.state != "connected" or self._is_over():
             return -errno.ENOTCONN
         if how in {_SHUT_RD, _SHUT_RDWR}:
             self._received_end = True
@@ -317,6 +325,10 @@ class StreamSocket(SimFile):
             self._send_end()
         self.changed()
         return 0
+
+    def _is_over(self) -> bool:
+        """Whether both directions of a TCP connection have ended, and so it is closed."""
+        return self._ended and self._received_end and self.family != System.AF_UNIX
 
     def _send_end(self) -> None:
         if self._ended:
@@ -327,13 +339,14 @@ class StreamSocket(SimFile):
             peer = self._peer
             if peer is not None and peer._is_open and peer.state != "dead":
                 peer._received_end = True
+                peer._has_fin = self.family != System.AF_UNIX
                 peer.changed(POLLIN | POLLRDHUP | POLLHUP)
 
         self._after_travel(arrive)
 
     def reset(self, number: int) -> None:
         """Break the connection off, for this end, as a reset from the peer would."""
-        if self.state == "dead":
+        if self.state == "dead" or self._is_over():
             return
         self._die(errno.EPIPE if self._received_end and not self._ended else number)
 
@@ -387,7 +400,13 @@ class StreamSocket(SimFile):
         if self.state == "listening":
             self._stop_listening()
         elif self.state == "connected":
-            if self._received or self._lingers_not():
+            peer = self._peer
+            if self.family == System.AF_UNIX and peer is not None:
+                if peer.state == "connected":
+                    peer.error = errno.ECONNRESET if self._received else 0
+                    peer._received_end = peer._ended = True
+                    peer.changed()
+            elif self._received or self._lingers_not():
                 self._reset_peer()
             else:
                 self._send_end()
@@ -413,7 +432,7 @@ class StreamSocket(SimFile):
 
     def require_connected(self, fd: int) -> bytes:
         """Return the peer's address; raises `OpError`."""
-        if self.state != "connected":
+        if self.state != "connected" or self._is_over():
             raise op_error(errno.ENOTCONN, "getpeername", fd)
         return self.remote
 
