@@ -14,6 +14,8 @@ from pathlib import Path
 
 SYS_IO_URING_SETUP = 425  # the same on every architecture
 PARAMS_SIZE_BYTES = 120  # struct io_uring_params
+CAP_IPC_LOCK = 14
+LOCKED_BYTES = 8 << 20  # what tests of locked memory need, several at a time
 
 
 @functools.cache
@@ -34,3 +36,16 @@ def uring_refusal() -> str | None:
     if switch.exists() and (value := switch.read_text().strip()) != "0":
         reason += f"; kernel.io_uring_disabled = {value}"
     return reason
+
+
+def lock_refusal() -> str | None:
+    """Say why a few MiB of memory cannot be locked here, or None where they can."""
+    import resource
+
+    limit_bytes, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (effective,) = [line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")]
+    may_lock = bool(int(effective, 16) >> CAP_IPC_LOCK & 1)
+    if may_lock or limit_bytes < 0 or limit_bytes >= LOCKED_BYTES:
+        return None
+    return f"only {limit_bytes} bytes of memory may be locked (ulimit -l), not {LOCKED_BYTES}"

@@ -158,6 +158,12 @@ class Registration:
         traceback: TracebackType | None,
     ) -> None:
         tables, self._tables = self._tables, None
-        if tables is not None:
-            for ended in tables.remove_memory(self._pool.memory):
-                await ended
+        if tables is None:
+            return
+        waits = tables.remove_memory(self._pool.memory)
+        try:
+            while waits:
+                await waits.pop()
+        finally:
+            for unheard in waits:
+                unheard.state = STALE  # cancelled: they need not be awaited

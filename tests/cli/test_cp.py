@@ -18,8 +18,8 @@ import pytest
 from tests.fresh import FreshPython
 from uringio._sys.system import System
 from uringio.cli import main
-from uringio.cli.cp import quoted
 from uringio.cli.meter import amount
+from uringio.cli.quoting import quoted
 
 MIB = 1 << 20
 IS_ROOT = os.geteuid() == 0
@@ -132,6 +132,7 @@ def test_destinations_mean_what_they_mean_to_cp(cp: Cp) -> None:
         (("folder", "folder"), "cannot copy 'folder' to 'folder/folder': the target is inside of "),
         (("folder", "folder/sub/new"), "cannot copy 'folder' to 'folder/sub/new': the target is "),
         (("file", "new/"), "cannot create 'new/': Not a directory"),
+        (("file", ""), "cannot create '': No such file or directory"),
         (("file/", "new"), "cannot copy 'file/': Not a directory"),
         (("file", "other", "new"), "target 'new': No such file or directory"),
         (("file", "folder", "other"), "target 'other': Not a directory"),

@@ -26,6 +26,7 @@ from tests.cli.site import SECRET, SIZES, Served, make_site, serving
 from tests.conftest import BACKENDS
 from tests.fresh import FreshPython
 from tests.kernel import uring_refusal
+from uringio.cli import main
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/fd").exists(), reason="the tests ask /proc what a server has open"
@@ -583,11 +584,14 @@ def refused(*argv: str) -> str:
 
 
 def test_a_port_in_use_is_one_line(backend: str, tmp_path: Path) -> None:
-    """Somebody has the port: one line says which, and why."""
+    """Somebody has the port: one line says which, why, and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         line = refused("serve", str(tmp_path), "--port", port, "--backend", backend)
-    assert line == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
+    assert line == (
+        f"cannot listen on 127.0.0.1 port {port}: Address already in use; "
+        "--port takes another, --port 0 any that is free"
+    )
 
 
 def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
@@ -599,9 +603,22 @@ def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_bad_host_is_one_line(tmp_path: Path) -> None:
-    """An address that is not this machine's: one line."""
+    """An address that is not this machine's, or none: one line."""
     line = refused("serve", str(tmp_path), "--host", "192.0.2.1", "--port", "0")
-    assert line == "cannot listen on 192.0.2.1 port 0: Cannot assign requested address"
+    assert line == (
+        "cannot listen on 192.0.2.1 port 0: Cannot assign requested address; "
+        "--host takes an address of this machine, 0.0.0.0 or :: all of them"
+    )
+    line = refused("serve", str(tmp_path), "--host", "", "--port", "0")
+    assert line.startswith("cannot listen on '' port 0: ")
+
+
+def test_an_odd_name_of_a_folder_is_one_line(tmp_path: Path) -> None:
+    """A name with a line's end, or none, is quoted: the message stays one line and says which."""
+    odd = str(tmp_path / "a\nb")
+    said = refused("serve", odd)
+    assert said == f"cannot serve $'{tmp_path}/a\\nb': No such file or directory"
+    assert refused("serve", "") == "cannot serve '': No such file or directory"
 
 
 @pytest.mark.parametrize("argv", [["--port", "70000"], ["--port", "x"], ["--backend", "iocp"], []])
@@ -614,6 +631,29 @@ def test_bad_usage_is_status_2(argv: list[str]) -> None:
     assert run.returncode == 2
     assert b"usage: uringio" in run.stderr
     assert b"Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (
+            ["serve", "--port", "x"],
+            "argument --port: 'x' is not a whole number",
+        ),
+        (["serve", "--workers", "2.5"], "argument --workers: '2.5' is not a whole number"),
+        (["serve", "--grace", "x"], "argument --grace: 'x' is not a number of seconds"),
+        (["cp", "-x", "a", "b"], "uringio cp: error: unrecognized arguments: -x"),
+        (["probe", "more"], "uringio probe: error: unrecognized arguments: more"),
+    ],
+)
+def test_bad_usage_says_what_is_wrong(
+    argv: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In words of the user's, under the usage of the command that was called."""
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"usage: uringio {argv[0]} ")
+    assert said.endswith(told + "\n")
 
 
 def test_help_is_status_0() -> None:

@@ -33,6 +33,7 @@ def some_receive(lab: Lab, stream: SocketStream, pool: BufferPool) -> Awaitable[
         lambda: stream.recvmsg(size),
         lambda: stream.recvmsg_into([bytearray(size), bytearray(3)]),
         lambda: stream.recv_exactly(size),
+        stream.recv_lease,
     ]
     return lab.rng.choice(ways)()
 
@@ -382,7 +383,9 @@ def sends_changed_their_minds(lab: Lab) -> None:
                 data: bytearray | Buffer = bytearray(numbered(sent, size))
                 if lab.chance(0.4):
                     data = Buffer.holding(data)
-                send = stream.send_buffer if isinstance(data, Buffer) else stream.send_all
+                send: Callable[..., Awaitable[object]] = stream.send_all
+                if isinstance(data, Buffer):
+                    send = stream.send_buffer
                 task = lab.spawn(_wait, send, data)
                 for _ in range(rng.randint(0, 3)):
                     await lab.passes(0, 2)
@@ -404,6 +407,130 @@ def sends_changed_their_minds(lab: Lab) -> None:
 
     async def _wait(call: Callable[[T], Awaitable[object]], data: T) -> object:
         return await call(data)
+
+    lab.run(main)
+    lab.verdict()
+
+
+@program
+def leases_kept_and_dropped(lab: Lab) -> None:
+    """Leases are kept for long, sliced, dropped, released twice, and outlive stream and loop."""
+    rng = lab.rng
+    kept: list[tuple[memoryview, bytes]] = []
+
+    def inspect() -> None:
+        for view, expected in kept:
+            same(bytes(view), expected, "a lease")
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            pairs = [await stack.enter_async_context(connected()) for _ in range(rng.randint(1, 4))]
+            positions = [0] * len(pairs)
+            for _ in range(rng.randint(20, 200)):
+                which = rng.randrange(len(pairs))
+                near, far = pairs[which]
+                data = numbered(positions[which], rng.randint(1, 3000))
+                positions[which] += len(data)
+                await far.send_all(data)
+                got = b""
+                while len(got) < len(data):
+                    if lab.chance(0.3):
+                        task = lab.spawn(endured, near.recv_lease)
+                        await lab.passes(0, 2)
+                        task.cancel()
+                        await task.wait()
+                        if task.error is None:
+                            view = await task.result()
+                            got += bytes(view or b"")
+                            del view
+                        del task
+                        continue
+                    while len(kept) > 40:  # else the stream waits for what we hold
+                        kept.pop(rng.randrange(len(kept)))
+                    view = await near.recv_lease()
+                    piece = bytes(view)
+                    got += piece
+                    half = view[: len(view) // 2]
+                    match rng.randrange(4):
+                        case 0:
+                            half.release()
+                            view.release()
+                            view.release()
+                        case 1:
+                            kept.append((half, piece[: len(piece) // 2]))
+                        case 2:
+                            kept.append((view, piece))
+                    del view, half
+                same(got, data, "leased")
+                if lab.chance(0.1):
+                    kept.clear()
+                if lab.chance(0.1):
+                    inspect()
+            if lab.chance(0.5):
+                stack.pop_all()
+
+    lab.run(main)
+    lab.plant(100)
+    inspect()
+    kept.clear()
+    gc.collect()
+    lab.verdict()
+
+
+@program
+def buffers_sent_without_a_copy(lab: Lab) -> None:
+    """Zero-copy sends to peers that stall, leave and reset, cancelled, closed, memory reused."""
+    rng = lab.rng
+
+    async def main() -> None:
+        pool = BufferPool(16 << 20)
+        for _ in range(rng.randint(1, 6)):
+            async with with_peer(rng.choice((None, 4608))) as (stream, peer):
+                sent = 0
+                is_whole = True
+                received = bytearray()
+                peer.setblocking(False)
+                for _ in range(rng.randint(1, 8)):
+                    size = rng.choice((1, 5000, 300_000, 1 << 20))
+                    buffer = pool.allocate(size) or Buffer(size)
+                    buffer.write(numbered(sent, size))
+                    task = lab.spawn(_send, stream, buffer)
+                    for _ in range(rng.randint(1, 6)):
+                        await lab.passes(0, 2)
+                        with contextlib.suppress(BlockingIOError):
+                            received += peer.recv(rng.choice((5000, 1 << 20)))
+                    if lab.chance(0.3):
+                        task.cancel()
+                        is_whole = False
+                    elif lab.chance(0.1):
+                        await endured(stream.aclose)
+                        is_whole = False
+                    while is_whole and not task.ended:
+                        await uringio.sleep(0.0005)
+                        with contextlib.suppress(BlockingIOError):
+                            received += peer.recv(1 << 20)
+                    await task.wait()
+                    with refusals():
+                        buffer.write(bytes([POISON]) * size)
+                    del buffer
+                    sent += size
+                    if not is_whole:
+                        break
+                if is_whole:
+                    await stream.send_eof()
+                    peer.settimeout(PEER_S)
+                    received += receive_all(peer)
+                    same(bytes(received), numbered(0, sent), "what the peer got")
+                else:
+                    with contextlib.suppress(BlockingIOError, ConnectionResetError):
+                        while piece := peer.recv(1 << 20):
+                            received += piece
+                    same(bytes(received), numbered(0, len(received)), "what the peer got")
+        del task
+        gc.collect()
+
+    async def _send(stream: SocketStream, buffer: Buffer) -> None:
+        await endured(lambda: stream.send_buffer(buffer, zero_copy=lab.chance(0.8)))
 
     lab.run(main)
     lab.verdict()

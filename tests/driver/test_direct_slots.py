@@ -10,7 +10,7 @@ from tests.driver.conftest import RigMaker
 from tests.driver.rig import StandInCancelled
 from uringio._driver import op as o
 from uringio._driver.direct import Direct
-from uringio._driver.op import Op
+from uringio._driver.op import SUBMITTED, Op
 from uringio._sys.system import System
 from uringio.errors import ClosedError
 
@@ -74,3 +74,21 @@ def test_a_closed_file_is_refused_when_it_is_packed(make_rig: RigMaker) -> None:
             rig.finish(waiting)
         following.close()
     rig.driver.abandon(op)
+
+
+def test_closed_while_it_is_to_be_asked_for_again(make_rig: RigMaker) -> None:
+    """Interrupted, and its file closed before the next try: it ends, and the turn goes on."""
+    rig = make_rig("uring")
+    tables = rig.driver.tables
+    assert tables is not None
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        file = tables.add_file(ours.fileno())
+        op: Direct[Any] = Direct(o.RECV_INTO, file, bytearray(1))
+        # As an interrupted request leaves it, without there being one.
+        op.state, op.use = SUBMITTED, 1 << 40
+        _, again = tables._ops  # type: ignore[attr-defined]
+        again[op.use] = op
+        file.close()
+        with pytest.raises(ClosedError):
+            rig.finish(op)

@@ -311,6 +311,22 @@ def test_a_failure_that_comes_too_late_is_the_owners(make_rig: RigMaker) -> None
     assert [error.errno for error in orphans.given] == [errno.EBADF]
 
 
+def test_a_call_that_raises_in_its_thread_ends(
+    make_rig: RigMaker, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What nobody foresaw fails the op, and is told; nobody waits for ever."""
+
+    class Broken(System):
+        def fsync(self, fd: int, data_only: bool) -> int:
+            raise LookupError("not foreseen")
+
+    rig = make_rig("epoll", system=Broken())
+    with pytest.raises(OSError, match="fsync") as caught:
+        rig.do(Op(o.FSYNC, 1_000_000))
+    assert caught.value.errno == errno.EIO
+    assert "not foreseen" in capfd.readouterr().err
+
+
 def test_a_cancelled_open_that_succeeds_late_is_closed(epoll: Rig, blockade: Blockade) -> None:
     """Cancelling waits for no thread that opens; what comes late is closed."""
     for op in blockade.ops:

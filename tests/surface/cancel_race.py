@@ -5,7 +5,8 @@ Some streams are read by a task each, in one of the ways there are, while one pr
 numbered stream on all of them.  A part of the receives is cancelled, a few passes after it began:
 before the kernel knows of it, while it waits, or as its bytes arrive.  At the end every byte must
 have been received once, in order, whatever was cancelled; every buffer is back in its pool, every
-provided buffer in the driver's, no descriptor is left open, and nothing is in flight.
+provided buffer in the driver's, leased ones included, no descriptor is left open, and nothing is in
+flight.
 """
 
 import asyncio
@@ -29,10 +30,11 @@ from uringio.errors import UseAfterMoveError
 
 __all__ = ["KINDS", "Figures", "Race"]
 
-KINDS = ("recv", "buffer", "foreign")
+KINDS = ("recv", "buffer", "foreign", "lease")
 PEER = Path(__file__).with_name("cancel_race_peer.py")
 STREAM_COUNT = 8
 PEER_S = 60.0
+LEASES_MAX = 6  # held by a stream at the same time
 HASTE = 20  # cancelled receives too few
 PASSES_MAX = 3  # how long after its beginning a receive may be cancelled
 _SIZES = (1, 7, 300, 4096, 65536)
@@ -163,6 +165,7 @@ class Race:
         position = [0]
         buffers = [self._allocate(size) for size in _SIZES]
         foreign = [bytearray(size) for size in _SIZES]
+        leases: list[tuple[int, memoryview]] = []
         try:
             while figures.receives < self.count:
                 figures.receives += 1
@@ -181,6 +184,14 @@ class Race:
                         _is_shut(old)
                     else:
                         assert old.size == _SIZES[index]  # the handle opens it again
+                elif kind == "lease":
+                    lease = await self.attempt(stream.recv_lease)
+                    data = None
+                    if isinstance(lease, memoryview):
+                        leases.append((position[0], lease))
+                        data = bytes(lease)
+                        if len(leases) > rng.randrange(LEASES_MAX):
+                            _end_lease(*leases.pop(rng.randrange(len(leases))))
                 else:
                     memory = foreign[index]
                     count = await self.attempt(lambda: stream.recv_into(memory))
@@ -193,6 +204,8 @@ class Race:
         finally:
             for buffer in buffers:
                 buffer.release()
+            for start, lease in leases:
+                _end_lease(start, lease)
         return position
 
     def _allocate(self, size: int) -> Buffer:
@@ -259,6 +272,12 @@ class Race:
                 else:
                     self._doomed.append(one)
             await self.scheduler.checkpoint()
+
+
+def _end_lease(start: int, lease: memoryview) -> None:
+    """Give a lease back, whose bytes must be what they were when it came."""
+    with lease:
+        assert lease == numbered(start, len(lease)), "a lease was written while it was out"
 
 
 def _is_shut(old: Buffer) -> None:

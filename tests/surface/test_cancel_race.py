@@ -14,7 +14,7 @@ def test_receives_cancelled_while_bytes_arrive(scheduler: Scheduler) -> None:
     figures = Race(scheduler, COUNT, random.randrange(1 << 32)).run()
     assert figures.receives >= COUNT
     assert figures.cancelled >= 0.29 * COUNT
-    assert min(figures.by_kind[kind] for kind in KINDS) > 0.2 * COUNT
+    assert min(figures.by_kind[kind] for kind in KINDS) > 0.15 * COUNT
 
 
 def test_a_lost_byte_is_seen(backend: str) -> None:
@@ -32,4 +32,4 @@ def test_a_lost_byte_is_seen(backend: str) -> None:
         race.run()
     except AssertionError as error:
         failure = str(error)
-    assert failure.startswith("wrong bytes by recv")
+    assert failure.startswith("wrong bytes by")  # whichever receive comes after it

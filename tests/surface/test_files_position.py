@@ -1,5 +1,6 @@
 """Reads and writes where a file stands, and iteration; the same on every driver."""
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -186,6 +187,35 @@ def test_fifos_are_read_where_they_stand(scheduler: Scheduler, tmp_path: Path) -
             with pytest.raises(OpError) as caught:
                 file.seek(0)
             assert caught.value.errno == errno.ESPIPE
+
+    scheduler.run(main)
+
+
+def test_waiting_for_a_fifo_can_be_cancelled(scheduler: Scheduler, tmp_path: Path) -> None:
+    """Nobody writes, nobody makes room: the task ends when cancelled, not later."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+
+    async def main() -> None:
+        async with await open_file(path, "r+b") as file:
+            reading = scheduler.spawn(file.read_line)
+            await scheduler.checkpoint()
+            reading.cancel()
+            await reading.wait()
+            os.set_blocking(file.fileno(), False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(file.fileno(), bytes(4096))
+            os.set_blocking(file.fileno(), True)
+
+            async def write() -> None:
+                await file.write(b"x")
+
+            writing = scheduler.spawn(write)
+            await scheduler.checkpoint()
+            writing.cancel()
+            await writing.wait()
+            assert await file.read(5) == bytes(5)
 
     scheduler.run(main)
 

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import warnings
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -496,5 +497,19 @@ def test_devices_that_take_nothing_end_write_all(
             with pytest.raises(OpError) as caught:
                 await file.write_all(b"12345")
             assert (caught.value.errno, caught.value.done) == (errno.EIO, 3)
+
+    scheduler.run(main)
+
+
+def test_memory_whose_items_are_larger_than_a_byte(scheduler: Scheduler, path: Path) -> None:
+    """An array is counted in bytes, not in items."""
+
+    async def main() -> None:
+        numbers: Any = array("i", range(100))
+        async with await open_file(path, "r+b") as file:
+            assert await file.write_at(8, numbers) == numbers.itemsize * 100
+            again: Any = array("i", bytes(numbers.itemsize * 100))
+            assert await file.read_into_at(8, again) == numbers.itemsize * 100
+            assert again == numbers
 
     scheduler.run(main)

@@ -603,3 +603,17 @@ def test_a_descriptor_of_the_standard_library_arrives_whole(
                     message.close()
 
     scheduler.run(main)
+
+
+def test_what_only_unix_sockets_pass_is_refused_elsewhere(scheduler: Scheduler) -> None:
+    """The kernel would send the byte and drop the descriptor, or the identity, without a word."""
+
+    async def main() -> None:
+        async with connected() as (near, far):
+            for more in ({"fds": [0]}, {"credentials": ME}):
+                with pytest.raises(ValueError, match="over Unix sockets only"):
+                    near.sendmsg(b"x", **more)  # type: ignore[arg-type]
+            await near.sendmsg(b"y")
+            assert await far.recv() == b"y"
+
+    scheduler.run(main)

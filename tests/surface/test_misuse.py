@@ -5,13 +5,15 @@ import gc
 import threading
 import warnings
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import uringio
 from tests.surface.pairs import connected, with_peer
 from tests.surface.schedulers import Scheduler, make
-from uringio import BusyError, UsageError, WrongThreadError
+from uringio import BusyError, UsageError, WrongThreadError, open_file
 
 
 async def awaiting(make_op: Callable[[], Awaitable[object]]) -> object:
@@ -328,3 +330,67 @@ def test_awaitables_of_another_loop_are_refused(backend: str) -> None:
             assert await far.recv() == b"x"
 
     uringio.run(main, backend=backend)
+
+
+def test_memory_that_was_cut_before_the_await(scheduler: Scheduler, tmp_path: Path) -> None:
+    """
+    A call that was made with more bytes than there are when it is awaited is refused: it would send
+    what lies behind them, or write over it.
+    """
+
+    async def main() -> None:
+        size = 100_000
+        async with with_peer() as (stream, peer), await open_file(tmp_path / "a", "wb+") as file:
+            await file.write_all(bytes(size))
+
+            def cut(call: Callable[[bytearray], Awaitable[object]]) -> Awaitable[object]:
+                data = bytearray(size)
+                op = call(data)
+                del data[2:]
+                return op
+
+            for call in (
+                stream.send_all,
+                lambda data: file.write_at(0, data),
+                lambda data: file.read_into_at(0, data),
+            ):
+                with pytest.raises(UsageError, match=r"100000 bytes .* cut to 2 before"):
+                    await cut(call)
+            await stream.send_all(bytearray(b"still fine"))
+            assert peer.recv(100) == b"still fine"
+
+    scheduler.run(main)
+
+
+def test_numbers_that_are_none_are_refused_at_the_call(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    """A fraction or a text in the place of a number is a TypeError, and no task waits for ever."""
+
+    async def main() -> None:
+        wrong: Any = 1.5
+        text: Any = "80"
+        nothing: Any = None
+        async with await open_file(tmp_path / "a", "wb+") as file:
+            for call in (
+                lambda: file.read_at(wrong, 1),
+                lambda: file.write_at(wrong, b"x"),
+                lambda: file.truncate(wrong),
+                lambda: file.fallocate(0, wrong),
+                lambda: file.fallocate(0, 1, wrong),
+                lambda: open_file(tmp_path / "b", "wb", permissions=wrong),
+            ):
+                with pytest.raises(TypeError, match="'float' object cannot be interpreted"):
+                    call()
+        async with await uringio.open_udp(("127.0.0.1", 0)) as udp:
+            with pytest.raises(TypeError, match="a port is an int from 0 to 65535, not '80'"):
+                udp.send_to(b"x", ("127.0.0.1", text))
+            with pytest.raises(ValueError, match=r"no numeric IPv4 address; resolve\(\) finds"):
+                udp.send_to(b"x", ("localhost", 80))
+        for connect in (uringio.connect_tcp, uringio.listen_tcp):
+            with pytest.raises(TypeError, match="a port is an int from 0 to 65535, not '80'"):
+                await connect("127.0.0.1", text)
+            with pytest.raises(TypeError, match=r"a host is a str, .*, not None"):
+                await connect(nothing, 80)
+
+    scheduler.run(main)

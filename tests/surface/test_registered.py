@@ -8,17 +8,24 @@ from pathlib import Path
 import pytest
 
 from tests.fresh import FreshPython
-from tests.kernel import uring_refusal
+from tests.kernel import lock_refusal, uring_refusal
 from tests.surface.pairs import connected
-from tests.surface.schedulers import Scheduler
-from uringio import BufferPool, files
-from uringio._driver import current
+from tests.surface.schedulers import Scheduler, Spawned
+from uringio import Buffer, BufferPool, files
+from uringio._driver import current, uring_tables
 from uringio._driver.uring import UringDriver
 from uringio._sys import constants as k
 from uringio.errors import UsageError
 
 MIB = 1 << 20
 FIXED = {k.IORING_OP_READ_FIXED, k.IORING_OP_WRITE_FIXED}
+
+
+@pytest.fixture(autouse=True)
+def lockable() -> None:
+    """Skip where not even a small pool may be locked."""
+    if reason := lock_refusal():
+        pytest.skip(reason)
 
 
 def opcodes() -> set[int]:
@@ -39,7 +46,7 @@ def test_transfers_of_registered_buffers_are_fixed(scheduler: Scheduler, tmp_pat
     """Within the block both directions use the registration, behind it neither; bytes are right."""
 
     async def main() -> None:
-        pool = BufferPool(2 * MIB)
+        pool = BufferPool(MIB)
         data = random.randbytes(65536)
         async with await files.open_file(tmp_path / "f", "w+") as file:
             for registered in (True, False, True):
@@ -77,7 +84,7 @@ def test_direct_reads_are_fixed(scheduler: Scheduler, tmp_path: Path) -> None:
     async def main() -> None:
         data = random.randbytes(65536)
         (tmp_path / "f").write_bytes(data)
-        pool = BufferPool(2 * MIB)
+        pool = BufferPool(MIB)
         try:
             file = await files.open_file(tmp_path / "f", direct=True)
         except OSError as error:
@@ -104,7 +111,7 @@ def test_sends_without_a_copy_are_fixed(scheduler: Scheduler) -> None:
     """The bytes arrive, by the registration where there is one, before, in and behind the block."""
 
     async def main() -> None:
-        pool, data = BufferPool(2 * MIB), random.randbytes(100_000)
+        pool, data = BufferPool(MIB), random.randbytes(100_000)
         async with connected() as (near, far):
             buffer = await pool.acquire(100_000)
             buffer.write(data)
@@ -141,7 +148,7 @@ def test_the_end_waits_for_what_is_in_flight(scheduler: Scheduler) -> None:
         pytest.skip("there are no registrations")
 
     async def main() -> None:
-        pool = BufferPool(2 * MIB)
+        pool = BufferPool(MIB)
         read_end, write_end = os.pipe()
         file = await files.open_file(f"/proc/self/fd/{read_end}")
         buffer = await pool.acquire(4096)
@@ -176,25 +183,66 @@ def test_the_end_waits_for_what_is_in_flight(scheduler: Scheduler) -> None:
     scheduler.run(main)
 
 
-def test_what_cannot_be_registered_is_refused(scheduler: Scheduler) -> None:
+def test_cancelled_while_it_ends(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever does not wait for the end leaves the memory withdrawn, and free when it can be."""
+    if scheduler.backend != "uring":
+        pytest.skip("there are no registrations")
+    monkeypatch.setattr(uring_tables, "_SPAN_BYTES_MAX", MIB)
+
+    async def main() -> None:
+        pool = BufferPool(2 * MIB)
+        read_end, write_end = os.pipe()
+        file = await files.open_file(f"/proc/self/fd/{read_end}")
+        buffers = [await pool.acquire(MIB) for _ in range(2)]
+
+        async def read(buffer: Buffer) -> int:
+            count, got = await file.read_into(buffer, 0)
+            got.release()
+            return count
+
+        async def hold() -> list[Spawned[int]]:
+            async with pool.registered():
+                tasks.extend(scheduler.spawn(read, buffer) for buffer in buffers)
+                for _ in range(3):
+                    await scheduler.checkpoint()
+            return tasks
+
+        tasks: list[Spawned[int]] = []
+        task = scheduler.spawn(hold)
+        for _ in range(10):
+            await scheduler.checkpoint()
+        task.cancel()
+        assert (await task.wait()).cancelled
+        for count in (1, 2):
+            os.write(write_end, b"late")
+            await scheduler.until(lambda count=count: sum(one.ended for one in tasks) >= count)
+        async with pool.registered():
+            pass
+        await file.aclose()
+        os.close(read_end)
+        os.close(write_end)
+
+    scheduler.run(main)
+
+
+def test_what_cannot_be_registered_is_refused(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Twice is a mistake of the program; the first registration is as before, and can be undone."""
     if scheduler.backend != "uring":
         pytest.skip("there are no registrations")
 
     async def main() -> None:
-        pool = BufferPool(MIB)
+        monkeypatch.setattr(uring_tables, "_SPANS_MAX", 1)
+        pool, other = BufferPool(MIB), BufferPool(MIB)
         for _ in range(3):
             async with pool.registered():
                 with pytest.raises(UsageError, match="registered with this loop already"):
                     await pool.registered().__aenter__()
-            pools = [BufferPool(MIB) for _ in range(70)]
-            blocks = [one.registered() for one in pools]
-            for block in blocks[:64]:
-                await block.__aenter__()
-            with pytest.raises(UsageError, match="room for 64"):
-                await blocks[64].__aenter__()
-            for block in blocks[:64]:
-                await block.__aexit__(None, None, None)
+                with pytest.raises(UsageError, match="room for 1 registered"):
+                    await other.registered().__aenter__()
+            async with other.registered():
+                pass
 
     scheduler.run(main)
 

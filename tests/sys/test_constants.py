@@ -29,6 +29,7 @@ YOUNG: dict[str, tuple[int, str]] = {
     "IORING_ENTER_NO_IOWAIT": (128, "6.15"),
     "IORING_NOP_INJECT_RESULT": (1, "6.10"),
     "IORING_OP_SEND_ZC": (47, "6.0"),
+    "IORING_OP_SENDMSG_ZC": (48, "6.1"),
     "IORING_OP_FIXED_FD_INSTALL": (54, "6.8"),
     "IORING_OP_FTRUNCATE": (55, "6.9"),
     "STATX_DIOALIGN": (0x2000, "6.1"),

@@ -50,13 +50,15 @@ def locate(op: Op[object]) -> None:
 
     Raises:
         TypeError: The memory cannot be written, and would have to be.
+        UsageError: The memory was cut since the call was made.
     """
     if op.hold is not None:
         return
     if isinstance(op, Vectored):
         op.pin_pieces()
     elif op.memory is not None:
-        op.addr, _, op.hold = pin(op.memory, writable=op.code in _WRITES_MEMORY)
+        size = op.len if op.code != o.STATX else 0  # whose length is what is asked for
+        op.addr, _, op.hold = pin(op.memory, writable=op.code in _WRITES_MEMORY, at_least=size)
 
 
 def make_attempts(system: System, adopt: Callable[[int], None]) -> list[Attempt]:

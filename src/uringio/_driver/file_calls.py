@@ -3,7 +3,8 @@ Operations on regular files, made by worker threads for drivers that wait for re
 
 A regular file is always "ready", so readiness says nothing about it, and a read of it blocks.  Such
 an op goes to a thread and stays in flight until the thread is done with its memory: cancelling one
-that a thread has begun waits for it.  One that waits for a thread is not begun any more.
+that a thread has begun waits for it.  One that waits for a thread is not begun any more, nor is a
+read or write of a FIFO or terminal that waits for its other end.
 
 A descriptor must not be closed, and its number given anew, while a thread is about to use it: a
 CLOSE waits for the calls that are in flight on its descriptor.
@@ -11,6 +12,7 @@ CLOSE waits for the calls that are in flight on its descriptor.
 
 import errno
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
@@ -46,6 +48,10 @@ _OPENS: Final = frozenset({OPEN, o.OPENAT2})
 _DATA_ONLY: Final = 1  # IORING_FSYNC_DATASYNC
 _PATH_BYTES_MAX: Final = 4096
 _AT_CURRENT_POSITION: Final = (1 << 64) - 1  # as in an SQE
+# How often a thread that waits for a FIFO looks whether it was cancelled. [ms]
+_LOOK_MS: Final = 50
+_POLLIN: Final = 0x001
+_POLLOUT: Final = 0x004
 _TWO_FOLDERS: Final = frozenset({o.RENAME, o.LINK})  # the second is in `len`
 
 
@@ -181,6 +187,9 @@ class FileCalls:
                 res = self._call(op, duplicate if duplicate >= 0 else op.fd)
             except (ValueError, OverflowError):  # a number that the standard library refuses
                 res = -errno.EINVAL
+            except Exception:  # a bug of ours: to be told, and not to be waited for
+                traceback.print_exc()  # `logging` would leave a dummy in `threading`
+                res = -errno.EIO
         if duplicate >= 0:
             self._system.close(duplicate)
         with self._lock:
@@ -208,6 +217,11 @@ class FileCalls:
 
     def _transfer(self, op: Op[object], fd: int) -> int:
         system, code, addr = self._system, op.code, op.addr
+        if op.off == _AT_CURRENT_POSITION:  # only there FIFOs are read; files are always ready
+            ready = _POLLIN if code in {READ, READV} else _POLLOUT
+            while not system.poll_fd(fd, ready, _LOOK_MS):
+                if op.state == CANCELLING:
+                    return -errno.ECANCELED
         offset = -1 if op.off == _AT_CURRENT_POSITION else op.off
         if code in {READV, WRITEV}:
             assert isinstance(op.memory, bytes)

@@ -45,8 +45,8 @@ EVENT                                                                (until `Dri
 RECV_LEASE is RECV whose value may be a view of the buffer, which goes back when that has gone; what
 its ``hold`` is true for waits when there are no spares.
 
-DIRECT is the operation of its `Direct.row` on a direct descriptor, of which INSTALL makes another
-number.
+SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL.  DIRECT is the operation of its `Direct.row` on a
+direct descriptor, of which INSTALL makes another number.
 
 READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing
 needs waiting; otherwise it becomes a READ.  Only for descriptors without O_DIRECT.  An OPENAT2
@@ -91,23 +91,9 @@ if TYPE_CHECKING:
     from .contract import Driver
 
 __all__ = [
-    "CANCELLING",
-    "DONE",
-    "MAKES_DESCRIPTOR",
-    "NEW",
-    "OPERATION_NAMES",
-    "SPENT",
-    "STALE",
-    "SUBMITTED",
-    "TRANSITIONS",
-    "Awaited",
-    "Offload",
-    "Op",
-    "Owner",
-    "Vectored",
-    "names",
-    "renew",
-]
+    "CANCELLING", "DONE", "MAKES_DESCRIPTOR", "NEW", "OPERATION_NAMES", "SPENT", "STALE",
+    "SUBMITTED", "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "Vectored", "names", "renew",
+]  # fmt: skip
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -149,13 +135,14 @@ RECV_LEASE: Final = 32
 SEND_ZC: Final = 33
 DIRECT: Final = 34
 INSTALL: Final = 35
+SENDMSG_ZC: Final = 36
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
     "event", "sendmsg", "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2",
     "statx", "rename", "unlink", "mkdir", "symlink", "link", "read", "recv",
-    "send_zc", "direct", "install",
+    "send_zc", "direct", "install", "sendmsg_zc",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.
@@ -271,7 +258,14 @@ class Op(Generic[T_co]):
     def __await__(self) -> "Generator[Op[T_co], None, T_co]":
         if self.state:
             raise self._not_new()
-        yield self
+        try:
+            yield self
+        except BaseException:
+            if self.value is not None and self.owner is not None:
+                # A signal handler raised where it was to be taken.
+                value, self.value = self.value, None
+                self.owner.orphan(self, value)
+            raise
         # The scheduler has thrown `error` already, if there is one.
         value = self.value
         self.value = None  # a reused op must not keep a payload alive until its next use

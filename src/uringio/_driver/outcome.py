@@ -63,11 +63,15 @@ def settle_cancelled(
         if op.code == RECVMSG and isinstance(value, int):
             value = received(op, value)
         op.state = DONE  # already, so that an exception in here does not have it told twice
-        if op.owner is not None:
-            op.owner.orphan(op, value)
-        elif isinstance(value, int) and op.code in MAKES_DESCRIPTOR:
-            system.close(value)
-    finish_cancelled(op, make_cancelled)
+        try:
+            if op.owner is not None:
+                op.owner.orphan(op, value)
+            elif isinstance(value, int) and op.code in MAKES_DESCRIPTOR:
+                system.close(value)
+        finally:  # an owner that raises has been given it, and the awaiter is not given it as well
+            finish_cancelled(op, make_cancelled)
+    else:
+        finish_cancelled(op, make_cancelled)
 
 
 def finish_cancelled(op: Op[object], make_cancelled: MakeCancelled) -> None:

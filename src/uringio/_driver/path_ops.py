@@ -6,6 +6,7 @@ Paths go to the kernel as bytes; one that holds a NUL would end early there, and
 
 import os
 from collections.abc import Callable
+from operator import index
 from typing import Final, TypeAlias, TypeVar
 
 from uringio._sys.constants import AT_FDCWD, SIZEOF_STATX, STATX_BASIC_STATS
@@ -56,6 +57,7 @@ def encode_path(path: AnyPath) -> bytes:
 
 
 def _check_permissions(permissions: int) -> int:
+    permissions = index(permissions)  # what is no whole number is refused here
     if not 0 <= permissions <= _PERMISSIONS_MAX:
         raise ValueError(f"permissions are from 0 to 0o7777, not {permissions:#o}")
     return permissions
@@ -79,7 +81,7 @@ def open_op(
     raw = encode_path(path)
     if not 0 <= flags <= _FLAGS_MAX:
         raise ValueError(f"flags are made of os.O_*, not {flags:#x}")
-    _check_permissions(permissions)
+    permissions = _check_permissions(permissions)
     flags |= os.O_CLOEXEC
     if not resolve:
         return Op(o.OPEN, folder_fd, len_=permissions, flags=flags, memory=raw, finish=finish)

@@ -101,7 +101,7 @@ def make_readiness_driver(
     serve_readers, serve_writers = descriptors.serve_readers, descriptors.serve_writers
     serve_pollers = descriptors.serve_pollers
     timers = Timers()
-    events: set[Op[object]] = set()
+    events: dict[Op[object], None] = {}
     cancelling: dict[int, Op[object]] = {}
     nops: deque[Op[object]] = deque()
     starts: list[Callable[[Op[object]], object]] = []
@@ -259,12 +259,15 @@ def make_readiness_driver(
             files.start(op)
 
     def start_copied_send(op: Op[object]) -> None:
-        op.code = SEND_ALL
+        op.code = SEND_ALL if op.code == o.SEND_ZC else o.SENDMSG
         descriptors.start_writer(op)
 
     def start_offload(op: Op[object]) -> None:
         assert isinstance(op, Offload)
         offloads.start(op)
+
+    def start_event(op: Op[object]) -> None:
+        events[op] = None
 
     def start_ready(op: Op[object]) -> None:
         op.state = DONE
@@ -321,8 +324,8 @@ def make_readiness_driver(
 
     def fire(op: Op[object]) -> None:
         if op in events:
-            events.discard(op)
             op.state = DONE
+            del events[op]
             deliver(op)
 
     # --- what is seldom --------------------------------------------------------------------------
@@ -361,7 +364,7 @@ def make_readiness_driver(
     def go_on_with_cancelling() -> None:
         """End what a signal handler's exception has left in the middle of its cancelling."""
         for number, op in list(cancelling.items()):
-            if op.use != number and op.use:  # it has ended, and is used anew
+            if op.use != number:  # it has ended, and is used anew
                 del cancelling[number]
             elif number in cancelling:
                 go_on_cancelling(op, number)
@@ -369,14 +372,13 @@ def make_readiness_driver(
     def go_on_cancelling(op: Op[object], number: int) -> None:
         """End the use *number* of *op*, which is being cancelled; may be done again."""
         if op.code == o.TIMEOUT:
-            if op.use:
-                op.use = 0
-                timers.dead_count += 1
+            if number in timers.live:
+                del timers.live[number]
             timers.tidy()
         elif op.code == o.OFFLOAD:
             offloads.abandon(op)
         elif op.code == o.EVENT:
-            events.discard(op)
+            events.pop(op, None)
         elif op.code == o.NOP:
             if op in nops:
                 nops.remove(op)
@@ -488,7 +490,7 @@ def make_readiness_driver(
         starts[code] = descriptors.start_reader
     for code in (o.SEND, o.SEND_ALL, o.SENDMSG):
         starts[code] = descriptors.start_writer
-    starts[o.SEND_ZC] = start_copied_send
+    starts[o.SEND_ZC] = starts[o.SENDMSG_ZC] = start_copied_send
     for code in FILE_OPERATIONS:
         starts[code] = start_file
     starts[o.RECV_LEASE] = start_lease
@@ -499,7 +501,7 @@ def make_readiness_driver(
     starts[o.TIMEOUT] = timers.add
     starts[o.OFFLOAD] = start_offload
     starts[o.READY] = start_ready
-    starts[o.EVENT] = events.add
+    starts[o.EVENT] = start_event
     offloads = Offloads(system, wake)
     files = FileCalls(system, wake)
     return BoundDriver(

@@ -97,6 +97,10 @@ def numeric_address(
     system: System, host: str, port: int, kind: int = System.SOCK_STREAM
 ) -> AddressInfo | None:
     """Return *host* as an address if it is numeric, without asking a resolver; else None."""
+    if not isinstance(host, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a host is a str, such as '127.0.0.1' or '::', not {host!r}")
+    if not isinstance(port, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a port is an int from 0 to 65535, not {port!r}")
     if not 0 <= port <= 65535:
         raise ValueError(f"port {port} is outside 0..65535")
     if "%" in host:

@@ -18,65 +18,57 @@ __all__ = ["Timers"]
 
 class Timers:
     """
-    The TIMEOUT ops of one driver: ``op.off`` is the deadline, ``op.use`` tells uses apart.
+    The TIMEOUT ops of one driver: ``op.off`` is the deadline.
 
     Attributes:
-        dead_count: Entries whose ops are not in flight any more.
+        live: The ops by their ``use``; who cancels one takes it out of here, and then calls `tidy`.
     """
 
     def __init__(self) -> None:
+        self.live: dict[int, Op[object]] = {}
         self._heap: list[tuple[int, int, Op[object]]] = []  # deadline, use, op
-        self.dead_count = 0
 
     def __len__(self) -> int:
-        return len(self._heap) - self.dead_count
+        return len(self.live)
 
     def add(self, op: Op[object]) -> None:
         """Watch ``op.off``, a time on the driver's clock, in nanoseconds."""
+        self.live[op.use] = op
         heapq.heappush(self._heap, (op.off, op.use, op))
 
     def tidy(self) -> None:
-        """
-        Drop the entries of cancelled ops, once they are many.
-
-        Who cancels one sets its ``use`` to 0 and counts it in `dead_count`, in one go: between
-        operators no signal handler runs.
-        """
+        """Drop the entries of cancelled ops, once they are many."""
         heap = self._heap
-        if self.dead_count > 64 and self.dead_count * 2 > len(heap):
-            live = [entry for entry in heap if entry[1] == entry[2].use]
-            heapq.heapify(live)
-            # A handler may have cancelled others meanwhile.
-            self.dead_count -= len(heap) - len(live)
-            heap[:] = live
+        count = len(heap)
+        if count > 64 and count > 2 * len(self.live):
+            kept = [entry for entry in heap if entry[1] in self.live]
+            heapq.heapify(kept)
+            if not heap[count:]:  # else a signal handler has added some, and the next may tidy up
+                heap[:] = kept
 
     def next_deadline_ns(self) -> int | None:
         """Return the nearest deadline, or None."""
         heap = self._heap
-        while heap and heap[0][1] != heap[0][2].use:
-            self.dead_count -= 1
+        while heap and heap[0][1] not in self.live:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
     def expire(self, now_ns: int, deliver: Deliver) -> None:
         """Settle every op whose deadline has come, and hand it to *deliver*."""
-        heap = self._heap
+        heap, live = self._heap, self.live
         while heap and heap[0][0] <= now_ns:
-            # A signal handler may raise behind any call: it finds an op either settled or here, and
-            # the entries that are dead counted.
+            # A signal handler may raise behind any call: it finds an op either settled or here.
             _, use, op = heap[0]
-            if use == op.use:
-                op.use = 0
+            if use in live:
                 op.state = DONE
-                self.dead_count += 1
+                del live[use]
                 deliver(op)
             else:
-                self.dead_count -= 1
                 heapq.heappop(heap)
 
     def take_all(self) -> list[Op[object]]:
         """Empty the heap and return the live ops."""
-        live = [op for _, use, op in self._heap if use == op.use]
+        ops = list(self.live.values())
+        self.live.clear()
         self._heap.clear()
-        self.dead_count = 0
-        return live
+        return ops

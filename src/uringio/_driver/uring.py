@@ -59,7 +59,7 @@ from .contract import Deliver, MakeCancelled, Statistics
 from .file_calls import read_inline
 from .leaks import keep_for_ever, leak
 from .offloads import Offloads
-from .op import CANCELLING, DONE, RECV, RECV_LEASE, SEND_ALL, SEND_ZC, SUBMITTED, Op
+from .op import CANCELLING, DONE, RECV, RECV_LEASE, SEND_ALL, SUBMITTED, Op
 from .outcome import (
     finish_cancelled,
     orphan_failure,
@@ -73,7 +73,7 @@ from .uring_leases import Leases, grown
 from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
 from .uring_settles import SETTLES
 from .uring_tables import TAG_BIT, UringTables
-from .zero_copy import ZERO_COPY_BIT, ZeroCopySends, number_of
+from .zero_copy import COPYING, ZERO_COPY_BIT, ZeroCopySends, number_of
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -172,7 +172,7 @@ def make_uring_driver(
     # Being cancelled, until that is through: a signal handler may break it off.
     ending: dict[int, Op[object]] = {}
     asking = False
-    events: set[Op[object]] = set()
+    events: dict[Op[object], None] = {}
     cancel_tries: dict[int, int] = {}
     timers = Timers()
     clock = system.monotonic_ns
@@ -323,7 +323,7 @@ def make_uring_driver(
     def locate(op: Op[object]) -> int:
         """Pin memory that is not inline bytes, or that the kernel will write into."""
         assert op.memory is not None
-        addr, _, op.hold = pin(op.memory, writable=op.code in WRITING_HEADS)
+        addr, _, op.hold = pin(op.memory, writable=op.code in WRITING_HEADS, at_least=op.len)
         return addr
 
     def submit_by_driver(op: Op[object]) -> None:
@@ -354,7 +354,7 @@ def make_uring_driver(
             assert isinstance(op, o.Offload)
             offloads.start(op)
         elif op.code == o.EVENT:
-            events.add(op)
+            events[op] = None
         elif code == RECV_LEASE:
             again[use] = op
         elif code not in SHAPED:
@@ -379,7 +379,7 @@ def make_uring_driver(
                     return
             slot = tail
             use = number = use + 1
-            data = number | ZERO_COPY_BIT if op.code == SEND_ZC else number
+            data = number | ZERO_COPY_BIT if op.code in COPYING else number
             pack(sqes, (slot & sq_mask) << 6, head, fd, off, addr, len_, flags, data)
             if w5:
                 sqe_words[(slot & sq_mask) << 3 | 5] = w5
@@ -397,8 +397,8 @@ def make_uring_driver(
 
     def fire(op: Op[object]) -> None:
         if op in events:
-            events.discard(op)
             op.state = DONE
+            del events[op]
             deliver(op)
 
     def settle_slowly(op: Op[object], res: int, data: bytes | memoryview | None) -> None:
@@ -436,7 +436,7 @@ def make_uring_driver(
         nonlocal hungry_count, resubmitted_count, asking
         asking = True  # until it is through: see `ending`
         for number, op in list(ending.items()):
-            if op.use != number and op.use:  # the use was over, and this is another
+            if op.use != number:  # the use was over, and this is another
                 del ending[number]
             elif number in ending:
                 request_cancel(op, number)
@@ -558,14 +558,13 @@ def make_uring_driver(
         """Have the use *number* of *op* end, wherever it is; may be done again."""
         code = op.code
         if code == o.TIMEOUT:
-            if op.use:
-                op.use = 0
-                timers.dead_count += 1
+            if number in timers.live:
+                del timers.live[number]
             timers.tidy()
         elif code == o.OFFLOAD:
             offloads.abandon(op)
         elif code == o.EVENT:
-            events.discard(op)
+            events.pop(op, None)
         elif number in again:
             del again[number]
         elif code == o.CLOSE or op in threads or (number in in_flight and not withdraw(op, number)):
@@ -573,7 +572,7 @@ def make_uring_driver(
             if number in in_flight and code != o.CLOSE:
                 data = number_of(op)
                 push(CANCEL_HEAD, -1, data, 0, 0, data | _CANCEL_BIT)
-                if code == SEND_ZC:
+                if data != number:
                     sends.abort(op)
             del ending[number]
             return
@@ -689,7 +688,7 @@ def make_uring_driver(
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
     sends = ZeroCopySends(system, in_flight, again, settle_slowly)
-    tables = UringTables(ring, heads, in_flight, flush, cancel)
+    tables = UringTables(ring, heads, (in_flight, again), flush, cancel)
     arm_wake()
     driver = UringDriver(
         system, "uring", submit=submit, turn=turn, cancel=cancel, fire=fire, flush=flush, wake=wake,

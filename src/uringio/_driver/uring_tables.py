@@ -40,7 +40,7 @@ from uringio.errors import ClosedError, OpError, RingError, UnsupportedError, Us
 
 from . import op as o
 from .direct import Direct, FixedFd
-from .op import Awaited, Op
+from .op import STALE, Awaited, Op
 
 __all__ = ["TAG_BIT", "UringTables"]
 
@@ -66,7 +66,7 @@ class UringTables:
     Args:
         ring: The ring.
         heads: The driver's own table of SQE heads.
-        in_flight: Its ops.
+        ops: Its ops: those in flight, and those to be asked for once more.
         flush: Hands over what is packed; raises `WrongThreadError`.
         cancel: Cancels an op.
 
@@ -78,13 +78,13 @@ class UringTables:
         self,
         ring: Ring,
         heads: list[int],
-        in_flight: dict[int, Op[object]],
+        ops: tuple[dict[int, Op[object]], ...],
         flush: Callable[[], None],
         cancel: Callable[[Op[object], BaseException | None], bool],
     ) -> None:
         self._ring = ring
         self._heads = heads
-        self._in_flight = in_flight
+        self._ops = ops
         self._flush = flush
         self._cancel = cancel
         self._retired = False
@@ -144,7 +144,8 @@ class UringTables:
                 tags.append(tag)
                 self.spans.append((addr, addr + size, _word(index)))
         except OpError as error:
-            self._withdraw(tags)
+            for unheard in self._withdraw(tags):
+                unheard.state = STALE
             if error.errno == errno.ENOMEM:
                 what = f"{memory.len_bytes} bytes of memory could not be registered"
                 raise RingError(errno.ENOMEM, what, _REMEDY) from None
@@ -216,7 +217,7 @@ class UringTables:
         """See `FileTable`."""
         slot = file.slot
         self._flush()  # first of all: it says if this is the wrong thread
-        for op in list(self._in_flight.values()):
+        for op in [op for table in self._ops for op in table.values()]:
             if isinstance(op, Direct) and op.file is file:
                 self._cancel(op, ClosedError(f"{file!r} was closed by another task meanwhile"))
         self._generations[slot] += 1

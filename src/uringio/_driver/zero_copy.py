@@ -1,11 +1,11 @@
 """
 Sends without a copy, for the io_uring driver.
 
-A SEND_ZC hands the pages of its memory to the network itself, and so completes twice.  The first
-completion, with IORING_CQE_F_MORE, says how many bytes the socket has taken; the second, with
-IORING_CQE_F_NOTIF, that nothing refers to the pages any more.  Only then is the op settled: until
-the notification the memory is the kernel's, whatever becomes of the op meanwhile.  Where the first
-has not F_MORE, nothing follows.
+A SEND_ZC or SENDMSG_ZC hands the pages of its memory to the network itself, and so completes twice.
+The first completion, with IORING_CQE_F_MORE, says how many bytes the socket has taken; the second,
+with IORING_CQE_F_NOTIF, that nothing refers to the pages any more.  Only then is the op settled:
+until the notification the memory is the kernel's, whatever becomes of the op meanwhile.  Where the
+first has not F_MORE, nothing follows.
 
 Their completions keep off the path of all others.  ``user_data`` carries a bit more than the op's
 `use`, under which nothing is found in flight, so the hot loop passes them on as unawaited.
@@ -26,10 +26,10 @@ from uringio._sys.memory import pin
 from uringio._sys.system import System
 
 from .contract import Deliver
-from .op import DONE, SEND_ALL, SEND_ZC, SUBMITTED, Op
+from .op import DONE, SEND_ALL, SEND_ZC, SENDMSG, SENDMSG_ZC, SUBMITTED, Op
 from .uring_settles import SETTLES
 
-__all__ = ["ZERO_COPY_BIT", "ZeroCopySends", "number_of"]
+__all__ = ["COPYING", "ZERO_COPY_BIT", "ZeroCopySends", "number_of"]
 
 ZERO_COPY_BIT: Final = 1 << 61  # of the user_data of such sends
 
@@ -38,14 +38,13 @@ ZERO_COPY_BIT: Final = 1 << 61  # of the user_data of such sends
 # socket's notes of it are too many (ENOBUFS).
 _COPY_INSTEAD: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOMEM, errno.ENOBUFS})
 _NOWHERE: Final = bytes(16)  # a sockaddr of the family AF_UNSPEC
-
-_settle = SETTLES[SEND_ALL]
-assert _settle is not None
+# What each is when it copies, and what it ends as: one way for both kinds.
+COPYING: Final = {SEND_ZC: SEND_ALL, SENDMSG_ZC: SENDMSG}
 
 
 def number_of(op: Op[object]) -> int:
     """Return the ``user_data`` of the SQE for *op*."""
-    return op.use | ZERO_COPY_BIT if op.code == SEND_ZC else op.use
+    return op.use | ZERO_COPY_BIT if op.code in COPYING else op.use
 
 
 class ZeroCopySends:
@@ -92,19 +91,21 @@ class ZeroCopySends:
         if op.state == SUBMITTED and res >= 0:
             self._succeeded(op, number, res, deliver)
         elif op.state == SUBMITTED and -res in _COPY_INSTEAD:
-            op.code = SEND_ALL
+            op.code = COPYING[op.code]
             self._again[number] = op
             del self._in_flight[number]
         else:
-            op.code = SEND_ALL  # as which it ends: one way for both kinds
+            op.code = COPYING.get(op.code, op.code)
             self._settle_slowly(op, res, None)
         self._answers.pop(number, None)
         return True
 
     def _succeeded(self, op: Op[object], number: int, res: int, deliver: Deliver) -> None:
-        assert _settle is not None
-        if _settle(op, res):
-            op.code = SEND_ALL
+        plain = COPYING[op.code]
+        settle = SETTLES[plain]
+        assert settle is not None
+        if settle(op, res):
+            op.code = plain
             op.state = DONE
             del self._in_flight[number]
             deliver(op)

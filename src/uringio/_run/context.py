@@ -211,10 +211,17 @@ class Context(Loop):
         self._require_usable()
         if self._forked:
             raise forked_error()
-        running.enter(self)
-        self._asyncgens.install()
+        running.require_idle()
+        try:
+            running.enter(self)
+            self._asyncgens.install()
+        except BaseException:  # a signal handler's
+            self._leave()
+            raise
 
     def _leave(self) -> None:
-        self._asyncgens.uninstall()
-        running.leave(self)
-        self.task = None
+        try:
+            self._asyncgens.uninstall()
+        finally:
+            running.leave(self)
+            self.task = None

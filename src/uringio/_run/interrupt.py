@@ -53,7 +53,11 @@ class Interrupts:
             _active = self
             if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 self._installed = True
-                signal.signal(signal.SIGINT, self._handle)
+                try:
+                    signal.signal(signal.SIGINT, self._handle)
+                except ValueError:  # a subinterpreter, which hears of no signals
+                    self._in_main_thread = self._installed = False
+                    _active = None
         return self
 
     def __exit__(
@@ -72,7 +76,12 @@ class Interrupts:
         self._context = context
         if self._in_main_thread:
             self._wake_fd = context.driver.wake_fd
-            self._wake_fd_before = signal.set_wakeup_fd(self._wake_fd, warn_on_full_buffer=False)
+            try:
+                self._wake_fd_before = signal.set_wakeup_fd(
+                    self._wake_fd, warn_on_full_buffer=False
+                )
+            except ValueError:  # a subinterpreter where SIGINT's handler is not the default one
+                self._wake_fd = _NO_FD
         if self._noted:
             context.run_soon(self._deliver)
 

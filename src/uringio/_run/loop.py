@@ -118,8 +118,13 @@ class Loop:
         """Let the running task wait for the next pass; see `checkpoint`."""
         task = self.require_task()
         if not task.attention:
-            self.ready.append(task)
-            await park()
+            try:
+                self.ready.append(task)
+                await park()
+            except BaseException:  # a signal handler's: whoever goes on must not be resumed twice
+                if task in self.ready:
+                    self.ready.remove(task)
+                raise
         if task.attention:
             task.abort = _at_once
             await park()

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Final, Protocol, TypeAlias
 
-from uringio.errors import UnsupportedError, op_error
+from uringio.errors import UnsupportedError, UsageError, op_error
 
 __all__ = [
     "BYTES_DATA_OFFSET",
@@ -141,7 +141,9 @@ def memory_at(addr: int, len_bytes: int) -> memoryview:
     return memoryview((ctypes.c_ubyte * len_bytes).from_address(addr)).cast("B")
 
 
-def pin(data: ReadableBuffer, *, writable: bool = False) -> tuple[int, int, Pinned]:
+def pin(
+    data: ReadableBuffer, *, writable: bool = False, at_least: int = 0
+) -> tuple[int, int, Pinned]:
     """
     Fix the bytes of *data* and return (address, length, what keeps them there).
 
@@ -149,8 +151,13 @@ def pin(data: ReadableBuffer, *, writable: bool = False) -> tuple[int, int, Pinn
     meanwhile.  A read-only exporter other than `bytes` is copied, since Python offers no portable
     address for it; so is memory that does not lie in one piece, in the order of its items.
 
+    Args:
+        at_least: How much of it the kernel will be told of.  Until it is pinned memory may be
+            resized, and its size was asked before. [bytes]
+
     Raises:
         TypeError: *writable* was asked of memory that may not be written, or of no buffer at all.
+        UsageError: *data* is not `bytes` and has become smaller than *at_least*.
     """
     if isinstance(data, bytes):
         if writable:
@@ -163,6 +170,11 @@ def pin(data: ReadableBuffer, *, writable: bool = False) -> tuple[int, int, Pinn
         view = memoryview(data)
     except TypeError:
         raise TypeError(f"a bytes-like object is required, not {type(data).__name__!r}") from None
+    if view.nbytes < at_least:
+        raise UsageError(
+            f"this memory had {at_least} bytes when the call was made, and was cut to "
+            f"{view.nbytes} before it was awaited"
+        )
     if not view.c_contiguous:
         if writable:
             raise TypeError("memory that receives data must be contiguous")

@@ -147,6 +147,8 @@ def _internet_parts(address: AddressTuple) -> tuple[str, int, int, int]:
     if not isinstance(address, tuple) or not 2 <= len(address) <= 4:
         raise ValueError(f"an internet address is (host, port), not {address!r}")
     host, port, *rest = address
+    if not isinstance(port, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a port is an int from 0 to 65535, not {port!r}")
     if not 0 <= port <= 65535:
         raise ValueError(f"port {port} is outside 0..65535")
     flowinfo = rest[0] if rest else 0
@@ -158,7 +160,10 @@ def _packed_host(family: int, host: str) -> bytes:
     try:
         return _socket.inet_pton(family, host)
     except OSError:
-        raise ValueError(f"{host!r} is not a numeric address of family {family}") from None
+        kind = "IPv6" if family == _socket.AF_INET6 else "IPv4"
+        raise ValueError(
+            f"{host!r} is no numeric {kind} address; resolve() finds those of a name"
+        ) from None
 
 
 def _scope_id(zone: str) -> int:

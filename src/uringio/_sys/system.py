@@ -422,13 +422,13 @@ class System:
         """Return a new epoll object, closed on exec; raises OSError."""
         return select.epoll()
 
-    def poll_fd(self, fd: int, mask: int) -> int:
-        """Ask poll(2), without waiting, which of *mask*, POLLERR, POLLHUP, POLLNVAL holds."""
+    def poll_fd(self, fd: int, mask: int, timeout_ms: int = 0) -> int:
+        """Ask poll(2) which of *mask*, POLLERR, POLLHUP, POLLNVAL holds; 0 if none does in time."""
         if fd < 0:
             return select.POLLNVAL
         poller = select.poll()
         poller.register(fd, mask)
-        found = poller.poll(0)
+        found = poller.poll(timeout_ms)
         return found[0][1] if found else 0
 
     # --- threads ---------------------------------------------------------------------------------

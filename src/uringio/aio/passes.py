@@ -51,7 +51,6 @@ def make_pass(
     """
     ready = loop._ready
     scheduled = loop._scheduled
-    take_op = completed.popleft
     take_handle = ready.popleft
     turn = driver.turn
     clock = driver.system.monotonic_ns
@@ -65,7 +64,9 @@ def make_pass(
             turn(None)
 
         for _ in range(len(completed)):
-            op = take_op()
+            # By operators alone: behind a call a signal handler might raise, and lose it.
+            op = completed[0]
+            del completed[0]
             op.state = SPENT
             context = op.context
             try:
@@ -85,7 +86,8 @@ def make_pass(
             run_watched()
             return
         for _ in range(len(ready)):
-            handle = take_handle()
+            handle = ready[0]
+            del ready[0]
             if handle._cancelled:
                 continue
             try:

@@ -143,6 +143,10 @@ class RunningLoop(asyncio.BaseEventLoop):
         Raises:
             RuntimeError: The loop runs.
         """
+        with self._signals.held_back():
+            self._close()
+
+    def _close(self) -> None:
         if self._closed:
             return
         super().close()

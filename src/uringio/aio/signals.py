@@ -5,8 +5,9 @@ Python runs signal handlers between two bytecodes of the main thread, so also in
 submission.  asyncio's own SIGINT handler (`asyncio.Runner`) cancels the main task, which would
 reach into the driver there.  While the loop runs, the program's SIGINT handler is therefore called
 at once only where user code was interrupted; where it was ours, the loop calls it among its next
-callbacks.  Whose code it is, is read off the stack: going outwards, the first frame that is not the
-standard library's decides.
+callbacks, or where it stops before that.  Whose code it is, is read off the stack: going outwards,
+the first frame that is not the standard library's decides.  The closing of a loop is not broken
+off either.
 
 A wait in the kernel ends by itself: the interpreter's C handler writes into the driver's wake pipe.
 """
@@ -20,6 +21,7 @@ import errno
 import inspect
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FrameType
@@ -104,7 +106,8 @@ class Signals:
             _watched_fd = wake_fd
         outer, _watching = _watching, self
         original = signal.getsignal(signal.SIGINT)
-        wrapper = self._wrap(original) if callable(original) else None
+        waiting: list[asyncio.Handle] = []
+        wrapper = self._wrap(original, waiting) if callable(original) else None
         if wrapper is not None:
             signal.signal(signal.SIGINT, wrapper)
         try:
@@ -115,13 +118,47 @@ class Signals:
             _watching = outer
             if fd_before == -1:
                 _forget_wakeup_fd()
+        # The loop has stopped before it came to it, and may never run again.
+        if any(not handle.cancelled() for handle in waiting) and callable(original):
+            for handle in waiting:
+                handle.cancel()
+            original(signal.SIGINT, None)
+
+    @contextlib.contextmanager
+    def held_back(self) -> Generator[None, None, None]:
+        """Let SIGINT wait for the end of the block, in which it would leave things half closed."""
+        original = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(original):
+            yield
+            return
+        arrived: list[int] = []
+
+        def note(number: int, _frame: FrameType | None) -> None:
+            arrived.append(number)
+
+        signal.signal(signal.SIGINT, note)
+        try:
+            yield
+        finally:
+            if signal.getsignal(signal.SIGINT) is note:
+                signal.signal(signal.SIGINT, original)
+            if arrived:
+                original(signal.SIGINT, None)
 
     def _wrap(
-        self, original: Callable[[int, FrameType | None], object]
+        self,
+        original: Callable[[int, FrameType | None], object],
+        waiting: list[asyncio.Handle],
     ) -> Callable[[int, FrameType | None], None]:
         def on_interrupt(number: int, frame: FrameType | None) -> None:
             if _watching is self and _in_library(frame):
-                later = asyncio.Handle(original, (number, frame), self._loop, None)
+
+                def call() -> None:
+                    waiting.remove(later)
+                    original(number, frame)
+
+                later = asyncio.Handle(call, (), self._loop, None)
+                waiting.append(later)
                 self._loop._add_callback_signalsafe(later)
             else:
                 original(number, frame)

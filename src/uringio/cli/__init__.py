@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     try:
-        options = parser.parse_args(argv)
+        options, foreign = parser.parse_known_args(argv)
+        if foreign:  # told by the command that does not know them, with its own usage
+            options.parser.error(f"unrecognized arguments: {' '.join(foreign)}")
     except SystemExit as request:
         return request.code if isinstance(request.code, int) else 2
     if options.command is None:
@@ -88,14 +90,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="uringio", description="Serve and move files over io_uring, or epoll where it is not."
     )
-    parser.set_defaults(command=None)
+    parser.set_defaults(command=None, parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     command = commands.add_parser(
         "serve",
         help="serve a folder over HTTP/1.1",
         description="Serve the files of a folder, and nothing outside it, over HTTP/1.1.",
     )
-    command.set_defaults(command="serve")
+    command.set_defaults(command="serve", parser=command)
     command.add_argument(
         "folder", metavar="DIR", nargs="?", default=".", help="the folder (default: this one)"
     )
@@ -165,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0, io_uring works; 1, it does not and programs run on epoll; "
         "2, not even that.",
     )
-    command.set_defaults(command="probe")
+    command.set_defaults(command="probe", parser=command)
     command.add_argument("--json", action="store_true", help="for programs; see docs/probe.md")
     _add_cp(commands.add_parser("cp", help="copy files and folders"))
     return parser
@@ -175,7 +177,7 @@ def _add_cp(command: argparse.ArgumentParser) -> None:
     command.description = _CP_DESCRIPTION
     command.epilog = _CP_EPILOG
     command.formatter_class = argparse.RawDescriptionHelpFormatter
-    command.set_defaults(command="cp")
+    command.set_defaults(command="cp", parser=command)
     command.add_argument("sources", metavar="SOURCE", nargs="+", help="a file or folder")
     command.add_argument("target", metavar="DEST", help="the copy's name, or the folder for it")
     command.add_argument(
@@ -192,29 +194,39 @@ def _add_cp(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # of which argparse would say that it is no "_whole"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
 def _port(text: str) -> int:
-    port = int(text)  # argparse reports the ValueError of what is no number
+    port = _whole(text)
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"a port is from 0 to 65535, not {port}")
     return port
 
 
 def _workers(text: str) -> int:
-    count = int(text)
+    count = _whole(text)
     if not 1 <= count <= 1024:
         raise argparse.ArgumentTypeError(f"workers are from 1 to 1024, not {count}")
     return count
 
 
 def _connections(text: str) -> int:
-    count = int(text)
+    count = _whole(text)
     if count < 1:
         raise argparse.ArgumentTypeError(f"connections are from 1 up, not {count}")
     return count
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
     if not 0 <= seconds <= 86400:
         raise argparse.ArgumentTypeError(f"a time is from 0 to 86400 seconds, not {text}")
     return seconds

@@ -22,6 +22,7 @@ from uringio.fs._replica import Replica
 
 from .descriptors import raise_descriptor_limit
 from .meter import Census, Meter, make_meter
+from .quoting import quoted
 
 __all__ = ["Options", "cp"]
 
@@ -172,6 +173,8 @@ class _Run:
             return f"cannot copy {ours}: Not a directory"
         if place.endswith(b"/") and not is_folder:
             return f"cannot create {theirs}: Not a directory"
+        if not place:
+            return f"cannot create {theirs}: No such file or directory"
         try:
             there = os.lstat(place) if into_folder else os.stat(place)
         except OSError:
@@ -203,17 +206,3 @@ class _Run:
     def _tell(self, line: str) -> None:
         self.failures_count += 1
         self.meter.tell(f"uringio cp: {line}")
-
-
-def quoted(path: str | bytes) -> str:
-    """Return *path* as one line for people, in quotes that a shell takes."""
-    text = os.fsdecode(path)
-    if text.isprintable() and "'" not in text:
-        return f"'{text}'"
-    shown = [char if char.isprintable() and char not in "'\\" else _escaped(char) for char in text]
-    return f"$'{''.join(shown)}'"
-
-
-def _escaped(char: str) -> str:
-    short = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "'": "\\'", "\\": "\\\\"}
-    return short.get(char) or "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))

@@ -31,6 +31,7 @@ from uringio.proto.http1 import Field
 from .access_log import AccessLog
 from .descriptors import raise_descriptor_limit
 from .file_server import FileServer, Manners
+from .quoting import shown
 from .tree import Tree
 from .workers import Supervisor, stop_listening, turn_away, waits_to_be_accepted
 
@@ -59,6 +60,13 @@ _OURS: Final = frozenset({
     "content-type", "date", "etag", "keep-alive", "last-modified", "location", "te", "trailer",
     "transfer-encoding", "upgrade", "vary",
 })  # fmt: skip
+
+# What the user can do about a socket that cannot be had.
+_REMEDIES: Final = {
+    errno.EADDRINUSE: "; --port takes another, --port 0 any that is free",
+    errno.EADDRNOTAVAIL: "; --host takes an address of this machine, 0.0.0.0 or :: all of them",
+    errno.EACCES: "; --port takes one from 1024 up, which need no rights",
+}
 
 _logger = logging.getLogger("uringio.serve")
 
@@ -152,7 +160,7 @@ def _require_folder(folder: str) -> None:
     try:
         os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except (OSError, ValueError) as error:
-        raise StartError(f"cannot serve {folder}: {_reason(error)}") from None
+        raise StartError(f"cannot serve {shown(folder)}: {_reason(error)}") from None
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -175,7 +183,8 @@ def _listen(host: str, port: int) -> socket.socket:
             return listening
         raise failure or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     except (OSError, ValueError) as error:
-        raise StartError(f"cannot listen on {host} port {port}: {_reason(error)}") from None
+        reason = _reason(error) + _REMEDIES.get(getattr(error, "errno", None) or 0, "")
+        raise StartError(f"cannot listen on {shown(host)} port {port}: {reason}") from None
 
 
 def _reason(error: Exception) -> str:
@@ -189,7 +198,7 @@ def _say_where(folder: str, listening: socket.socket, how: str) -> None:
     address = listening.getsockname()
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     url = f"http://{host}:{address[1]}/"
-    print(f"Serving {folder} at {url} ({how}); Ctrl-C to stop", flush=True)
+    print(f"Serving {shown(folder)} at {url} ({how}); Ctrl-C to stop", flush=True)
 
 
 def _supervise(options: Options, listening: socket.socket) -> int:
@@ -226,7 +235,7 @@ async def _serve(options: Options, manners: Manners, listening: socket.socket) -
     try:
         tree = await Tree.open(options.folder)
     except (OSError, ValueError) as error:
-        raise StartError(f"cannot serve {options.folder}: {_reason(error)}") from None
+        raise StartError(f"cannot serve {shown(options.folder)}: {_reason(error)}") from None
     log = None if options.is_quiet else AccessLog(sys.stdout.fileno())
     async with tree, adopt_listener(os.dup(listening.fileno())) as listener:
         server = FileServer(tree, manners, log)

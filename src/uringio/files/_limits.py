@@ -1,5 +1,6 @@
 """What a transfer may be asked for, checked before there is an operation."""
 
+from operator import index
 from typing import Final, TypeAlias
 
 from uringio._own.aligned import address_of, aligned_buffer
@@ -32,8 +33,8 @@ class Limits:
         self._memory_step, self._step = alignment if alignment is not None else (1, 1)
 
     def place(self, offset: int) -> int:
-        """Return *offset* if a transfer may begin there; raises ValueError."""
-        check_size("an offset", offset)
+        """Return *offset* if a transfer may begin there; raises TypeError, ValueError."""
+        offset = check_size("an offset", offset)
         if self.direct and offset % self._step:
             raise _misaligned("the offset", offset, self._step)
         return offset
@@ -78,8 +79,10 @@ def check_size(what: str, value: int) -> int:
     Return *value* if it is one that files may have.
 
     Raises:
-        ValueError: It is negative, or of 63 bits or more, which would wrap around in an SQE.
+        TypeError: It is no whole number.
+        ValueError: It is negative, or has more than 63 bits, which would wrap around in an SQE.
     """
+    value = index(value)
     if not 0 <= value <= _OFFSET_MAX:
         raise ValueError(f"{what} is from 0 to 2**63 - 1, not {value}")
     return value
@@ -87,7 +90,12 @@ def check_size(what: str, value: int) -> int:
 
 def size_of(data: Readable) -> int:
     """Return how many bytes *data* has, whatever its items are."""
-    return data.nbytes if isinstance(data, memoryview) else len(data)
+    if isinstance(data, bytes | bytearray):
+        return len(data)
+    try:
+        return memoryview(data).nbytes
+    except TypeError:
+        raise TypeError(f"a bytes-like object is required, not {type(data).__name__!r}") from None
 
 
 def _misaligned(what: str, value: int, step: int) -> ValueError:

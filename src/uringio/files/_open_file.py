@@ -30,12 +30,9 @@ __all__ = ["OpenFile"]
 
 T = TypeVar("T")
 
-_TRANSFER_BYTES_MAX: Final = 0x7FFFF000  # what the kernel moves at most in one call
 _PIECES_MAX: Final = 1024  # IOV_MAX
 _DATA_ONLY: Final = 1  # IORING_FSYNC_DATASYNC
-_AHEAD_BYTES: Final = 65536
 _PENDING: Final = frozenset({NEW, SUBMITTED, CANCELLING, DONE})
-_NO_FLAGS: Final = RWFlags(0)
 
 
 class OpenFile:

@@ -6,13 +6,9 @@ from typing import Final, TypeVar, cast
 
 from uringio._driver import op as o
 from uringio._driver.op import (
-    CANCELLING,
-    DONE,
-    NEW,
     READ,
     READ_CACHED,
     READY,
-    SUBMITTED,
     Op,
     Vectored,
 )
@@ -30,10 +26,7 @@ __all__ = ["ReadFile"]
 T = TypeVar("T")
 
 _TRANSFER_BYTES_MAX: Final = 0x7FFFF000  # what the kernel moves at most in one call
-_PIECES_MAX: Final = 1024  # IOV_MAX
-_DATA_ONLY: Final = 1  # IORING_FSYNC_DATASYNC
 _AHEAD_BYTES: Final = 65536
-_PENDING: Final = frozenset({NEW, SUBMITTED, CANCELLING, DONE})
 _NO_FLAGS: Final = RWFlags(0)
 
 
@@ -80,6 +73,7 @@ class ReadFile(OpenFile, ReadMoves):
             ClosedError: The file was closed, before the call or during it.
             OpError: The kernel refused.
             TypeError: *buffer* cannot be written, or is not contiguous; raised by the await.
+            UsageError: *buffer* was made smaller between the call and the await.
             ValueError: As with `read_at`.
 
         Cancellation: *buffer* may have been written, all or in part.

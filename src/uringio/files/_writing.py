@@ -3,14 +3,11 @@
 import errno
 import os
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Final, TypeVar, cast
 
 from uringio._driver import op as o
 from uringio._driver.op import (
-    CANCELLING,
-    DONE,
-    NEW,
-    SUBMITTED,
     WRITE,
     Op,
     Vectored,
@@ -28,11 +25,7 @@ __all__ = ["WriteFile"]
 T = TypeVar("T")
 
 _TRANSFER_BYTES_MAX: Final = 0x7FFFF000  # what the kernel moves at most in one call
-_PIECES_MAX: Final = 1024  # IOV_MAX
 _MODE_MAX: Final = 0xFFFF
-_DATA_ONLY: Final = 1  # IORING_FSYNC_DATASYNC
-_AHEAD_BYTES: Final = 65536
-_PENDING: Final = frozenset({NEW, SUBMITTED, CANCELLING, DONE})
 _NO_FLAGS: Final = RWFlags(0)
 
 
@@ -54,6 +47,7 @@ class WriteFile(OpenFile, WriteMoves):
             OpError: The kernel refused.
             ValueError: *offset* is negative, or something is not aligned for a direct file, or
                 HIPRI is asked of a file that is not direct.
+            UsageError: *data* was made smaller between the call and the await.
 
         Cancellation: what was written all the same is noted on the exception, as ``done``.
 
@@ -140,8 +134,8 @@ class WriteFile(OpenFile, WriteMoves):
 
         Source: fallocate(2).
         """
-        check_size("a length", length)
-        if not 0 <= mode <= _MODE_MAX:
+        length = check_size("a length", length)
+        if not 0 <= (mode := index(mode)) <= _MODE_MAX:
             raise ValueError(f"a mode is made of FALLOC_FL_*, not {mode}")
         return self.hand_out(
             Op(o.FALLOCATE, self._fd.number, addr=length, len_=mode, off=self._limits.place(offset))
@@ -155,7 +149,7 @@ class WriteFile(OpenFile, WriteMoves):
 
         Source: ftruncate(2).
         """
-        check_size("a size", size)
+        size = check_size("a size", size)
         return self.hand_out(Op(o.FTRUNCATE, self._fd.number, off=size))
 
     def _hand_out_write(

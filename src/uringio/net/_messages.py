@@ -22,7 +22,7 @@ from uringio._driver.messages import (
     read_segment_bytes,
     segment_item,
 )
-from uringio._driver.op import RECVMSG, SENDMSG, Op, Owner
+from uringio._driver.op import RECVMSG, SENDMSG, SENDMSG_ZC, Op, Owner
 from uringio._driver.sockets import SEND_FLAGS, HasFileno, SocketAddress, number_of
 from uringio._own.fd import OwnedFd
 
@@ -150,6 +150,7 @@ def outgoing_op(
     segment_bytes: int = 0,
     ancillary: Sequence[Ancillary] = (),
     empty: bool = True,
+    zero_copy: bool = False,
 ) -> Op[int]:
     """
     Build the op that sends a message.
@@ -158,15 +159,22 @@ def outgoing_op(
 
     Args:
         empty: Whether there need be no payload.
+        zero_copy: Whether the network takes the pieces from where they lie.
 
     Raises:
         TypeError: A piece is no bytes-like object, or *fds* names no descriptor.
-        ValueError: Too many pieces or descriptors, or a size or identity is out of range.
+        ValueError: Too many pieces or descriptors, a size or identity is out of range, or this is
+            no Unix socket and cannot pass descriptors or credentials.
         OpError: A descriptor of *fds* is closed, or none is left to duplicate it.
     """
     parts = _pieces_of(pieces)
+    if zero_copy and not all(isinstance(part, bytes) for part in parts):
+        raise TypeError("without a copy only bytes are sent, which never change")
     if not empty and not any(memoryview(part).nbytes for part in parts):
         raise ValueError("on a stream, ancillary data goes with at least one byte")
+    if (fds or credentials is not None) and isinstance(driver.system.getsockname(fd), tuple):
+        # An internet socket's; the kernel would send the bytes and drop the rest without a word.
+        raise ValueError("descriptors and credentials go over Unix sockets only")
     items = list(ancillary)
     kept: Copies | None = None
     if credentials is not None:
@@ -188,7 +196,8 @@ def outgoing_op(
         if kept is not None:
             kept.close()  # the traceback would hold them
         raise
-    op: Op[int] = Op(SENDMSG, fd, addr=message.addr, len_=1, flags=SEND_FLAGS, owner=owner)
+    code = SENDMSG_ZC if zero_copy else SENDMSG
+    op: Op[int] = Op(code, fd, addr=message.addr, len_=1, flags=SEND_FLAGS, owner=owner)
     op.hold = message
     op.home = driver
     return op

@@ -87,12 +87,13 @@ def poll(fd: int | HasFileno, events: PollEvents | int, /) -> Op[PollEvents]:
     if not mask or mask & ~int(_ASKABLE):
         raise ValueError(f"poll waits for IN, PRI, OUT or RDHUP, not for {events!r}")
     number = number_of(fd)
+    home = current.driver()
     op: Op[PollEvents]
     if mask & PollEvents.IN and _has_unread(fd):
         op = Op(READY, finish=_unread_events)
     else:
         op = Op(POLL, number, flags=mask, owner=_Keeper(fd), finish=_poll_events)
-    op.home = current.driver()
+    op.home = home
     _polls.ops.add(op)
     return op
 
@@ -117,12 +118,13 @@ def wait_writable(fd: int | HasFileno, /) -> Op[None]:
 
 def _wait_for(fd: int | HasFileno, events: PollEvents) -> Op[None]:
     number = number_of(fd)
+    home = current.driver()
     op: Op[None]
     if events is PollEvents.IN and _has_unread(fd):
         op = Op(READY)
     else:
         op = Op(POLL, number, flags=int(events), owner=_Keeper(fd), finish=_nothing)
-    op.home = current.driver()
+    op.home = home
     _polls.ops.add(op)
     return op
 

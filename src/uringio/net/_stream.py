@@ -391,6 +391,7 @@ class SocketStream(Moves):
         fds: Sequence[int | HasFileno] = (),
         credentials: Credentials | None = None,
         ancillary: Sequence[Ancillary] = (),
+        zero_copy: bool = False,
     ) -> Op[int]:
         """
         Send what is gathered from *pieces*, with ancillary data; perhaps not all of it.
@@ -401,13 +402,17 @@ class SocketStream(Moves):
                 sockets only).  They are duplicated by the call and may be closed after it.
             credentials: Who to be to the receiver; root may choose.
             ancillary: Further items by their numbers.
+            zero_copy: Let the network take the pieces, which must be `bytes`, from where they lie;
+                with all that `send_buffer` says of it.  Kernel: 6.1, otherwise copied.
 
         Returns:
             How many bytes were sent; ancillary data goes with the first.
 
         Raises:
+            TypeError: Something that may change was to be sent with *zero_copy*.
             ClosedError, BusyError, OpError: As `send_all`.
-            ValueError: Too many pieces or descriptors, or nothing for them to go with.
+            ValueError: Too many pieces or descriptors, or nothing for them to go with; or what only
+                Unix sockets pass was given to another.
 
         Cancellation: ``done`` on the exception counts the bytes that were sent.
 
@@ -422,6 +427,7 @@ class SocketStream(Moves):
             credentials=credentials,
             ancillary=ancillary,
             empty=not (fds or credentials or ancillary),
+            zero_copy=zero_copy,
         )
         self._last_send = op
         return op
