@@ -159,3 +159,14 @@ async def accept_storm(client_count: int = 12, rounds: int = 3) -> int:
         serving.cancel_scope.cancel()
     assert len(tries) == client_count
     return sum(tries)
+
+
+async def write_without_sync() -> None:
+    async with await uringio.open_file("/synced", "r+b") as file:
+        await file.write_all(b"b" * 40_960)
+    async with await uringio.open_file("/new", "wb") as file:
+        await file.write_all(b"c")
+
+
+async def resolves(host: str) -> list[object]:
+    return list(await uringio.resolve(host, 80))

@@ -88,13 +88,42 @@ def test_liveness_returns_when_the_faults_stop() -> None:
         assert kernel.clock.elapsed_ns - quiet_ns < 5 * 10**9
 
 
-def test_files_are_read_as_written() -> None:
+@pytest.mark.parametrize("profile", ["6.18", "5.19", "blocked"])
+def test_files_are_read_as_written(profile: str) -> None:
     """Short and late reads and writes, EINTR: the file is whole, and survives a power cut."""
     for seed in range(3):
-        kernel = testing.SimKernel(seed, faults=testing.STORM)
+        kernel = testing.SimKernel(seed, profile, testing.STORM)
         testing.run(programs.copy_file, 50_000, kernel=kernel)
         kernel.disk.power_cut()
         assert kernel.disk.content(b"/data") == programs.pattern(3, 50_000)
+
+
+def test_power_cut_loses_what_was_not_synced() -> None:
+    """Without a sync a file may be gone; a page written over may be old, new or torn."""
+    kernel = testing.SimKernel(1)
+    kernel.disk.write_file(b"/synced", b"a" * 40_960)
+    testing.run(programs.write_without_sync, kernel=kernel)
+    assert kernel.disk.content(b"/synced") == b"b" * 40_960
+    kernel.disk.power_cut()
+    assert kernel.disk.content(b"/new") is None
+    survived = kernel.disk.content(b"/synced")
+    assert survived is not None and len(survived) == 40_960
+    pages = {survived[start : start + 4096] for start in range(0, 40_960, 4096)}
+    assert {page[:1] for page in pages} == {b"a", b"b"}
+    assert any(len(set(page)) == 2 for page in pages), "no page is torn"
+
+
+@pytest.mark.parametrize("profile", ["6.18", "blocked"])
+def test_calls_off_the_loop_take_part(profile: str) -> None:
+    """What goes to a worker thread is made at a simulated time, the same each time."""
+    hashes = set()
+    for _ in range(2):
+        kernel = testing.SimKernel(4, profile, testing.STORM)
+        kernel.net.names["server.example"] = "10.0.0.7"
+        found = testing.run(programs.resolves, "server.example", kernel=kernel)
+        assert found == [("10.0.0.7", 80)]
+        hashes.add(kernel.trace_hash())
+    assert len(hashes) == 1
 
 
 def test_one_fault_at_one_place() -> None:

@@ -37,12 +37,14 @@ class SimNet:
     Attributes:
         latency_ns: The least and the most time that anything travels. [ns]
         buffer_bytes: What one direction of a connection holds. [bytes]
+        names: Hosts, and the address of each.
     """
 
     def __init__(self, clock: SimClock, seed: int) -> None:
         self.clock = clock
         self.latency_ns = (20_000, 1_000_000)
         self.buffer_bytes = _BUFFER_BYTES
+        self.names = {"localhost": "127.0.0.1"}
         self.paths: dict[bytes, int] = {}  # names of Unix sockets, and their inode numbers
         self._dice = Dice(seed, "network")
         self._bound: dict[Place, StreamSocket] = {}

@@ -51,6 +51,7 @@ _SO_ACCEPTCONN: Final = 30
 _SO_PROTOCOL: Final = 38
 _SO_DOMAIN: Final = 39
 _IPPROTO_TCP: Final = 6
+_EAI_NONAME: Final = -2
 _AT_CURRENT_POSITION: Final = (1 << 64) - 1
 _NS_PER_S: Final = 1_000_000_000
 
@@ -58,7 +59,7 @@ _NS_PER_S: Final = 1_000_000_000
 _REFUSED: Final = (
     "clone_file", "copy_metadata", "copy_range", "copy_small", "fallocate",
     "find_data", "folder_pair", "forget_cached", "linkat", "list_folder", "mkdirat", "openat2",
-    "preadv", "pwritev", "read_link", "remove_file", "renameat", "same_content",
+    "read_link", "remove_file", "renameat", "same_content",
     "send_cached", "socket_object", "start_thread", "statx", "symlinkat",
 )  # fmt: skip
 
@@ -101,6 +102,7 @@ class SimSystem(System):
         self.bare_send = self._bare_send
         self.read_bytes = self._read_bytes
         self._data = b""
+        self.start_call = self._start_call
         for name, function in {
             "recv": self._recv, "send": self._send, "sendmsg": self._sendmsg,
             "recvmsg": self._recvmsg, "read": self._read, "write": self._write,
@@ -309,8 +311,21 @@ class SimSystem(System):
         return self._attempt("accept", fd, lambda socket: accept(socket, addr, addrlen, flags))
 
     def getaddrinfo(self, host: str | None, port: int | str, kind: int) -> Sequence[AddressInfo]:
-        """See `System`."""
-        raise NotSimulatedError(f"there is no resolver here to ask for {host!r}, {port!r}")
+        """See `System`; names are in `SimNet.names`."""
+        if not isinstance(port, int):
+            raise NotSimulatedError(f"services have no names here, not even {port!r}")
+        address = self._kernel.net.names.get(host or "localhost")
+        if address is None:
+            raise OSError(_EAI_NONAME, f"{host!r} is not in SimNet.names")
+        return [(self.AF_INET, kind, _IPPROTO_TCP, (address, port))]
+
+    def _start_call(self, call: Callable[[], None]) -> None:
+        """Make a blocking call a little later, in the only thread that there is."""
+        kernel = self._kernel
+        delay_ns = kernel.wake_delay_ns()
+        if kernel.faults.strikes("delay", "thread"):
+            delay_ns += kernel.faults.below("delay", kernel.faults.plan.delay_ns_max)
+        kernel.clock.call_later(delay_ns, call)
 
     def remove_stale_socket(self, path: str | bytes) -> None:
         """See `System`."""
@@ -458,8 +473,8 @@ class SimSystem(System):
         poller.fd = self._checked(self._kernel.install(poller.file), "epoll_create", -1)
         return cast("select.epoll", poller)
 
-    def poll_fd(self, fd: int, mask: int) -> int:
-        """See `System`."""
+    def poll_fd(self, fd: int, mask: int, wait_ms: int = 0) -> int:
+        """See `System`; it never waits, since whoever could end the waiting would wait as well."""
         file = self._kernel.file_of(fd)
         return 0x020 if file is None else file.poll() & (mask | 0x018)
 
@@ -498,6 +513,32 @@ class SimSystem(System):
         if file is None:
             return -errno.EBADF
         count = write_file(file, offset, string_at(addr, len_bytes))
+        return -errno.EAGAIN if count is None else count
+
+    def preadv(self, fd: int, pieces: list[memoryview], offset: int, flags: int) -> int:
+        """See `System`; hints in *flags* change nothing."""
+        file = self._kernel.file_of(fd)
+        if file is None:
+            return -errno.EBADF
+        place = _AT_CURRENT_POSITION if offset < 0 else offset
+        data = read_file(file, place, self._shortened("readv", sum(map(len, pieces))))
+        if data is None or isinstance(data, int):
+            return -errno.EAGAIN if data is None else data
+        start = 0
+        for piece in pieces:
+            part = data[start : start + len(piece)]
+            piece[: len(part)] = part
+            start += len(part)
+        return len(data)
+
+    def pwritev(self, fd: int, pieces: list[memoryview], offset: int, flags: int) -> int:
+        """See `System`; hints in *flags* change nothing."""
+        file = self._kernel.file_of(fd)
+        if file is None:
+            return -errno.EBADF
+        place = _AT_CURRENT_POSITION if offset < 0 else offset
+        data = b"".join(pieces)
+        count = write_file(file, place, data[: self._shortened("writev", len(data))])
         return -errno.EAGAIN if count is None else count
 
     def _ftruncate(self, fd: int, size: int) -> int:
