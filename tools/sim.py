@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from tests.testing import programs
 from uringio import testing
@@ -20,22 +21,24 @@ from uringio import testing
 FAULTS_PER_OP_MIN = 0.05
 RECOVERY_NS_MAX = 5 * 10**9
 # Met at least once in a thousand seeds.
-SOMETIMES = ("overflow", "cancel won", "cancel lost")
+SOMETIMES = ("overflow", "cancel won", "cancel lost", "notification late")
 PROFILES = ("6.18", "6.18", "6.1", "6.0", "5.19", "blocked")
 PROGRAMS: dict[str, Callable[[], Awaitable[object]]] = {
     "echo": programs.echo_server_and_clients,
     "cancel storm": programs.cancel_storm,
     "pool exhaustion": programs.many_at_once,
     "accept storm": programs.accept_storm,
+    "zero copy": programs.zero_copies,
+    "file copy": partial(programs.copy_file, 30_000),
 }
 QUIET_NS = 20_000_000
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run programs on simulated kernels.")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     faults: Counter[str] = Counter()
     states: Counter[str] = Counter()
     ops = 0

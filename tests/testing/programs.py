@@ -170,3 +170,39 @@ async def write_without_sync() -> None:
 
 async def resolves(host: str) -> list[object]:
     return list(await uringio.resolve(host, 80))
+
+
+async def zero_copies(count: int = 8, size: int = 20_000) -> int:
+    """Buffers are sent from where they lie; each is ours again, unchanged, when its send ends."""
+    data = pattern(5, size)
+    got = bytearray()
+
+    async def take(stream: SocketStream) -> None:
+        async with stream:
+            while chunk := await stream.recv():
+                got.extend(chunk)
+
+    pool = uringio.BufferPool(1 << 20)
+    async with (
+        pool.registered() as registered,
+        await uringio.listen_tcp("127.0.0.1", PORT) as listener,
+        uringio.TaskGroup() as serving,
+    ):
+        serving.start_soon(listener.serve, take)
+        async with await uringio.connect_tcp("127.0.0.1", PORT) as stream:
+            buffer = await pool.acquire(size)
+            buffer.write(data)
+            for _ in range(count):
+                _, buffer = await stream.send_buffer(buffer, 0, size, zero_copy=True)
+                assert buffer.read(0, size) == data
+            async with await uringio.open_file("/buffer", "w+b") as file:
+                _, buffer = await file.write_from(buffer, 0)
+                buffer.write(bytes(size))
+                _, buffer = await file.read_into(buffer, 0)
+                assert buffer.read(0, size) == data
+            buffer.release()
+            await stream.send_eof()
+            assert await stream.recv() == b""
+        serving.cancel_scope.cancel()
+    assert bytes(got) == data * count
+    return registered

@@ -98,6 +98,17 @@ def test_files_are_read_as_written(profile: str) -> None:
         assert kernel.disk.content(b"/data") == programs.pattern(3, 50_000)
 
 
+@pytest.mark.parametrize("profile", ["6.18", "6.1", "5.19", "blocked"])
+def test_zero_copy_sends_lend_their_memory(profile: str) -> None:
+    """Notifications come late; memory is lent until then, and registered where there is a ring."""
+    late = 0
+    for seed in range(4):
+        kernel = testing.SimKernel(seed, profile, replace(testing.STORM, short=0.05))
+        assert testing.run(programs.zero_copies, kernel=kernel) == (profile != "blocked")
+        late += kernel.notes.get("notification late", 0)
+    assert bool(late) == (profile in {"6.18", "6.1"})  # KERNEL 6.0: SEND_ZC
+
+
 def test_power_cut_loses_what_was_not_synced() -> None:
     """Without a sync a file may be gone; a page written over may be old, new or torn."""
     kernel = testing.SimKernel(1)
@@ -182,6 +193,16 @@ def test_same_seed_same_trace_in_another_process(fresh_python: FreshPython) -> N
     kernel = testing.SimKernel(5, faults=testing.STORM)
     testing.run(programs.cancel_storm, kernel=kernel)
     assert kernel.trace_hash() in told.pop()
+
+
+def test_sweep_counts_and_judges(capsys: pytest.CaptureFixture[str]) -> None:
+    """`make sim` in small: every program on every profile, enough faults, every state seen."""
+    from tools import sim
+
+    assert sim.main(["--seeds", "6"]) == 0
+    told = capsys.readouterr().out
+    assert "6 seeds x 6 programs" in told
+    assert "notification late" in told
 
 
 def test_other_seed_other_trace() -> None:

@@ -54,12 +54,13 @@ class Request:
         done_bytes: What a transfer that goes on has moved.
         buffer: The provided buffer that it has taken, -1 for none.
         timer: The pending call that will wake it, 0 for none.
+        lent: The bytes of a zero-copy send whose notification is due, None before that.
     """
 
     __slots__ = (
         "addr", "buffer", "buffer_group", "done_bytes", "fd", "file", "file_index", "flags", "len",
-        "off", "op_flags", "opcode", "result", "ring", "serial", "state", "timer", "user_data",
-        "wanted",
+        "lent", "off", "op_flags", "opcode", "result", "ring", "serial", "state", "timer",
+        "user_data", "wanted",
     )  # fmt: skip
 
     def __init__(self, ring: "SimRing", serial: int, fields: tuple[int, ...]) -> None:
@@ -76,6 +77,7 @@ class Request:
         self.buffer = -1
         self.timer = 0
         self.wanted = 0
+        self.lent: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -167,6 +169,14 @@ def _recv(kernel: "SimKernel", request: Request) -> int | None:
 
 @_handles(k.IORING_OP_SEND)
 def _send(kernel: "SimKernel", request: Request) -> int | None:
+    return _send_bytes(kernel, request, string_at(request.addr, request.len))
+
+
+@_handles(k.IORING_OP_SEND_ZC)
+def _send_zc(kernel: "SimKernel", request: Request) -> int | None:
+    socket = request.file
+    if not isinstance(socket, StreamSocket) or not socket.is_tcp:
+        return -errno.EOPNOTSUPP
     return _send_bytes(kernel, request, string_at(request.addr, request.len))
 
 

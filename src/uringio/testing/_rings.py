@@ -21,7 +21,7 @@ from uringio._sys.memory import Memory
 from ._disk import OpenFile
 from ._objects import SimFile
 from ._requests import HANDLERS, Request
-from .errors import NotSimulatedError
+from .errors import NotSimulatedError, SimulationError
 
 if TYPE_CHECKING:
     from ._kernel import SimKernel
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CQ_OFFSETS", "SQ_OFFSETS", "SimRing"]
 
 _U32_MASK: Final = 0xFFFFFFFF
+_LET_GO_NS: Final = 10_000
 _WORK_COUNT_MAX: Final = 20  # IO_LOCAL_TW_DEFAULT_MAX
 # Where the words stand; the completions follow, and the index array. [bytes]
 _WORDS_BYTES: Final = 64
@@ -82,6 +83,7 @@ class SimRing(SimFile):
     Attributes:
         groups: Provided buffers by group.
         files: Registered files.
+        memory: Registered memory: address, size and tag of each place, None where there is none.
         requests: What has been submitted and not completed, oldest first.
         ring_memory, sqe_memory: What the program maps.
     """
@@ -100,6 +102,7 @@ class SimRing(SimFile):
         self.sqe_memory = Memory(sq_entries * SQE.size)
         self.groups: dict[int, BufferGroup] = {}
         self.files: list[SimFile | None] = []
+        self.memory: list[tuple[int, int, int] | None] = []
         self.requests: dict[int, Request] = {}
         self.owner: int | None = None
         self._kernel = kernel
@@ -186,9 +189,22 @@ class SimRing(SimFile):
             file = kernel.file_of(request.fd)
         if file is None:
             return errno.EBADF
+        if not self._is_registered(request):
+            return errno.EFAULT
         file.hold()
         request.file = file
         return 0
+
+    def _is_registered(self, request: Request) -> bool:
+        """Whether a transfer with registered memory keeps to it; others may use any."""
+        if request.opcode not in {k.IORING_OP_READ_FIXED, k.IORING_OP_WRITE_FIXED}:
+            return True
+        index = request.buffer_group
+        place = self.memory[index] if index < len(self.memory) else None
+        if place is None:
+            return False
+        first, size, _ = place
+        return first <= request.addr and request.addr + request.len <= first + size
 
     def _attempt(self, request: Request, at_once: bool) -> None:
         result = HANDLERS[request.opcode](self._kernel, request)
@@ -306,6 +322,12 @@ class SimRing(SimFile):
             file.drop()
 
     def _complete(self, request: Request, result: int) -> None:
+        if request.lent is not None:
+            self._notify(request)
+            return
+        if request.opcode == k.IORING_OP_SEND_ZC and result >= 0:
+            self._lend(request, result)
+            return
         self._end(request)
         flags = 0
         if request.buffer >= 0:
@@ -318,6 +340,26 @@ class SimRing(SimFile):
             self.post(*self._finished, 0)
         if not flags:
             self._finished = request.user_data, result
+
+    def _lend(self, request: Request, result: int) -> None:
+        """Tell what a zero-copy send has sent; that its memory is free comes later."""
+        request.lent = string_at(request.addr, result)
+        self.post(request.user_data, result, k.IORING_CQE_F_MORE)
+        request.state = "working"
+        request.result = 0
+        delay_ns = 2 * self._kernel.net.travel_ns()
+        if self._kernel.faults.strikes("delay", "notification"):
+            delay_ns += self._kernel.faults.plan.delay_ns_max
+            self._kernel.note("notification late")
+        request.timer = self._kernel.clock.call_later(delay_ns, lambda: self._woken(request))
+
+    def _notify(self, request: Request) -> None:
+        """Tell that the memory of a zero-copy send is the program's again."""
+        assert request.lent is not None
+        if string_at(request.addr, len(request.lent)) != request.lent:
+            raise SimulationError(f"memory was written while {request!r} still sent from it")
+        self._end(request)
+        self.post(request.user_data, 0, k.IORING_CQE_F_NOTIF)
 
     def post(self, user_data: int, result: int, flags: int) -> None:
         """Write a completion, or keep it until there is room."""
@@ -350,6 +392,18 @@ class SimRing(SimFile):
         if not self._overflow:
             self._words[4] &= ~k.IORING_SQ_CQ_OVERFLOW & _U32_MASK
         return not self._overflow
+
+    def let_go(self, place: tuple[int, int, int]) -> None:
+        """Tell, by its tag, that memory is registered no more, once no request uses it."""
+        first, size, tag = place
+
+        def tell() -> None:
+            if any(first <= one.addr < first + size for one in self.requests.values()):
+                self._kernel.clock.call_later(_LET_GO_NS, tell)
+            else:
+                self.post(tag, 0, 0)
+
+        self._kernel.clock.call_later(_LET_GO_NS, tell)
 
     # --- waiting ---------------------------------------------------------------------------------
 

@@ -152,6 +152,11 @@ class StreamSocket(SimFile):
         self._last_arrival_ns = 0
         self._is_open = True
 
+    @property
+    def is_tcp(self) -> bool:
+        """Whether it is no Unix socket."""
+        return self.family != System.AF_UNIX
+
     # --- making connections ----------------------------------------------------------------------
 
     def listen(self, backlog: int) -> int:
@@ -330,7 +335,7 @@ class StreamSocket(SimFile):
 
     def _is_over(self) -> bool:
         """Whether both directions of a TCP connection have ended, and so it is closed."""
-        return self._ended and self._received_end and self.family != System.AF_UNIX
+        return self._ended and self._received_end and self.is_tcp
 
     def _send_end(self) -> None:
         if self._ended:
@@ -341,7 +346,7 @@ class StreamSocket(SimFile):
             peer = self._peer
             if peer is not None and peer._is_open and peer.state != "dead":
                 peer._received_end = True
-                peer._has_fin = self.family != System.AF_UNIX
+                peer._has_fin = self.is_tcp
                 peer.changed(POLLIN | POLLRDHUP | POLLHUP)
 
         self._after_travel(arrive)

@@ -16,10 +16,13 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import (
     BUF_REG,
     GETEVENTS_ARG,
+    IOVEC,
     PARAMS,
     PROBE_HEAD,
     PROBE_OP,
+    RSRC_REGISTER,
     RSRC_UPDATE,
+    RSRC_UPDATE2,
     TIMESPEC,
 )
 from uringio._sys.memory import Memory, ReadableBuffer
@@ -232,6 +235,21 @@ class SimSystem(System):
             self._update_files(ring, 0, 0, len(ring.files))
             ring.files = []
             return 0
+        if opcode == k.IORING_REGISTER_BUFFERS2:
+            places, flags, data, _ = RSRC_REGISTER.unpack(string_at(addr, RSRC_REGISTER.size))
+            if data or not flags & k.IORING_RSRC_REGISTER_SPARSE:
+                raise NotSimulatedError("registered memory is only simulated in sparse tables")
+            if ring.memory:
+                return -errno.EBUSY
+            ring.memory = [None] * places
+            return 0
+        if opcode == k.IORING_REGISTER_BUFFERS_UPDATE:
+            return self._update_memory(ring, addr)
+        if opcode == k.IORING_UNREGISTER_BUFFERS:
+            if not ring.memory:
+                return -errno.ENXIO
+            ring.memory = []
+            return 0
         raise NotSimulatedError(f"io_uring_register opcode {opcode} is not simulated")
 
     def _update_files(self, ring: SimRing, first: int, fds_addr: int, count: int) -> int:
@@ -250,6 +268,19 @@ class SimSystem(System):
             if before is not None:
                 before.drop()
         return count
+
+    def _update_memory(self, ring: SimRing, update_addr: int) -> int:
+        first, data, tags, count = RSRC_UPDATE2.unpack(string_at(update_addr, RSRC_UPDATE2.size))
+        if first + count > len(ring.memory):
+            return -errno.EINVAL
+        for index in range(count):
+            span = IOVEC.unpack(string_at(data + index * IOVEC.size, IOVEC.size))
+            tag = int.from_bytes(string_at(tags + 8 * index, 8), _BYTE_ORDER) if tags else 0
+            before = ring.memory[first + index]
+            ring.memory[first + index] = (*span, tag) if span[0] else None
+            if before is not None and before[2]:
+                ring.let_go(before)
+        return int(count)
 
     def map_ring(self, fd: int, offset: int, len_bytes: int) -> Mapping:
         """See `System`."""
