@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
 
 from tests.testing import programs
 from uringio import testing
@@ -29,7 +28,7 @@ PROGRAMS: dict[str, Callable[[], Awaitable[object]]] = {
     "pool exhaustion": programs.many_at_once,
     "accept storm": programs.accept_storm,
     "zero copy": programs.zero_copies,
-    "file copy": partial(programs.copy_file, 30_000),
+    "file copy": programs.copy_file,
 }
 QUIET_NS = 20_000_000
 

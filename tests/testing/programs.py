@@ -103,7 +103,7 @@ async def many_at_once(stream_count: int = 100) -> int:
     return done
 
 
-async def copy_file(size: int) -> None:
+async def copy_file(size: int = 30_000) -> None:
     """A file is written, synced, read back, and is the same."""
     data = pattern(3, size)
     async with await uringio.open_file("/data", "wb") as file:
@@ -141,6 +141,14 @@ async def stubborn(number: int, rounds: int) -> int:
     return tries
 
 
+async def listen_at_last() -> uringio.Listener:
+    while True:
+        try:
+            return await uringio.listen_tcp("127.0.0.1", PORT)
+        except OSError:
+            await uringio.sleep(0.05)
+
+
 async def accept_storm(client_count: int = 12, rounds: int = 3) -> int:
     """Connections break and descriptors run out; everybody is served in the end."""
     tries: list[int] = []
@@ -149,7 +157,7 @@ async def accept_storm(client_count: int = 12, rounds: int = 3) -> int:
         tries.append(await stubborn(number, rounds))
 
     async with (
-        await uringio.listen_tcp("127.0.0.1", PORT) as listener,
+        await listen_at_last() as listener,
         uringio.TaskGroup() as serving,
     ):
         serving.start_soon(listener.serve, echo)
@@ -196,10 +204,11 @@ async def zero_copies(count: int = 8, size: int = 20_000) -> int:
                 _, buffer = await stream.send_buffer(buffer, 0, size, zero_copy=True)
                 assert buffer.read(0, size) == data
             async with await uringio.open_file("/buffer", "w+b") as file:
-                _, buffer = await file.write_from(buffer, 0)
+                written, buffer = await file.write_from(buffer, 0)
                 buffer.write(bytes(size))
-                _, buffer = await file.read_into(buffer, 0)
-                assert buffer.read(0, size) == data
+                taken, buffer = await file.read_into(buffer, 0)
+                assert 0 < taken <= written  # either may be short
+                assert buffer.read(0, size)[:taken] == data[:taken]
             buffer.release()
             await stream.send_eof()
             assert await stream.recv() == b""

@@ -103,7 +103,7 @@ def test_zero_copy_sends_lend_their_memory(profile: str) -> None:
     """Notifications come late; memory is lent until then, and registered where there is a ring."""
     late = 0
     for seed in range(4):
-        kernel = testing.SimKernel(seed, profile, replace(testing.STORM, short=0.05))
+        kernel = testing.SimKernel(seed, profile, testing.STORM)
         assert testing.run(programs.zero_copies, kernel=kernel) == (profile != "blocked")
         late += kernel.notes.get("notification late", 0)
     assert bool(late) == (profile in {"6.18", "6.1"})  # KERNEL 6.0: SEND_ZC
