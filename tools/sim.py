@@ -29,6 +29,8 @@ PROGRAMS: dict[str, Callable[[], Awaitable[object]]] = {
     "accept storm": programs.accept_storm,
     "zero copy": programs.zero_copies,
     "file copy": programs.copy_file,
+    "burst": programs.burst,
+    "leases": programs.lease_and_keep,
 }
 QUIET_NS = 20_000_000
 

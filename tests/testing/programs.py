@@ -215,3 +215,47 @@ async def zero_copies(count: int = 8, size: int = 20_000) -> int:
         serving.cancel_scope.cancel()
     assert bytes(got) == data * count
     return registered
+
+
+async def burst(count: int = 700, size: int = 64) -> None:
+    """More operations at once than the queue has slots: each is made, once, where it belongs."""
+
+    async def write(file: uringio.WriteFile, number: int) -> None:
+        data = pattern(number, size)
+        done = 0
+        while done < size:
+            done += await file.write_at(number * size + done, data[done:])
+
+    async with await uringio.open_file("/burst", "wb") as file, uringio.TaskGroup() as group:
+        for number in range(count):
+            group.start_soon(write, file, number)
+    async with await uringio.open_file("/burst") as written:
+        assert await written.read_all() == b"".join(pattern(n, size) for n in range(count))
+
+
+async def lease_and_keep(chunk_count: int = 200) -> None:
+    """What is leased stays as it was while more arrives, whoever gives it back when."""
+    sent = pattern(9, 1_000 * chunk_count)
+
+    async def feed(stream: SocketStream) -> None:
+        async with stream:
+            await stream.send_all(sent)
+
+    kept: list[memoryview] = []
+    got = bytearray()
+    async with (
+        await uringio.listen_tcp("127.0.0.1", PORT) as listener,
+        uringio.TaskGroup() as serving,
+    ):
+        serving.start_soon(listener.serve, feed)
+        async with await uringio.connect_tcp("127.0.0.1", PORT) as stream:
+            while view := await stream.recv_lease():
+                kept.append(view)
+                if len(kept) == 7:
+                    got += b"".join(kept)
+                    kept.clear()
+                del view
+            got += b"".join(kept)
+            kept.clear()
+        serving.cancel_scope.cancel()
+    assert bytes(got) == sent

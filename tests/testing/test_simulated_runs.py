@@ -1,6 +1,7 @@
 """Whole programs on the simulated kernel: they are right under faults, and the same each time."""
 
 import errno
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -109,6 +110,14 @@ def test_zero_copy_sends_lend_their_memory(profile: str) -> None:
     assert bool(late) == (profile in {"6.18", "6.1"})  # KERNEL 6.0: SEND_ZC
 
 
+@pytest.mark.parametrize("profile", ["6.18", "5.19"])
+@pytest.mark.parametrize("program", [programs.burst, programs.lease_and_keep])
+def test_queues_and_leases(program: Callable[[], Awaitable[None]], profile: str) -> None:
+    """Full queues, and buffers that come back in another order: nothing is lost or mixed up."""
+    for seed in range(2):
+        testing.run(program, seed=seed, profile=profile, faults=testing.STORM)
+
+
 def test_power_cut_loses_what_was_not_synced() -> None:
     """Without a sync a file may be gone; a page written over may be old, new or torn."""
     kernel = testing.SimKernel(1)
@@ -201,7 +210,7 @@ def test_sweep_counts_and_judges(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert sim.main(["--seeds", "6"]) == 0
     told = capsys.readouterr().out
-    assert "6 seeds x 6 programs" in told
+    assert "6 seeds x 8 programs" in told
     assert "notification late" in told
 
 

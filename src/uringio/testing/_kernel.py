@@ -153,6 +153,10 @@ class SimKernel:
         """Return how long a waiter takes to wake."""
         return self._dice.between(200, 5_000)
 
+    def scheduling_ns(self) -> int:
+        """Return how long a program that may go on waits for a processor: mostly a moment."""
+        return self._dice.between(0, 300_000) if self._dice.chance(0.25) else 0
+
     # --- descriptors -----------------------------------------------------------------------------
 
     def file_of(self, fd: int) -> SimFile | None:

@@ -275,7 +275,7 @@ class SimRing(SimFile):
         for one in found:
             # What is being tried just now is not found; with result, it is over.
             if one.result is not None or (
-                one.state == "woken" and self._kernel.faults.strikes("cancel_miss", one.name)
+                one.state != "working" and self._kernel.faults.strikes("cancel_miss", one.name)
             ):
                 self._kernel.note("cancel lost")
             elif one.state == "working":
@@ -426,6 +426,8 @@ class SimRing(SimFile):
                 return -errno.EINTR
             if not kernel.pass_time(deadline_ns, self.requests.values()) and not self._work:
                 return -errno.ETIME
+            # The processor is given to the program some time after what it waits for.
+            kernel.advance_to(kernel.clock.now_ns + kernel.scheduling_ns())
         return 0
 
     @property

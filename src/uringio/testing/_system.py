@@ -14,15 +14,8 @@ from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from uringio._sys import constants as k
 from uringio._sys.layouts import (
-    BUF_REG,
     GETEVENTS_ARG,
-    IOVEC,
     PARAMS,
-    PROBE_HEAD,
-    PROBE_OP,
-    RSRC_REGISTER,
-    RSRC_UPDATE,
-    RSRC_UPDATE2,
     TIMESPEC,
 )
 from uringio._sys.memory import Memory, ReadableBuffer
@@ -33,8 +26,9 @@ from uringio.errors import op_error
 from ._disk import OpenFile
 from ._epoll import SimEpoll
 from ._objects import SimFile
+from ._registering import register
 from ._requests import gathered, no_more, read_file, scatter, spans_of, write_file
-from ._rings import CQ_OFFSETS, SQ_OFFSETS, BufferGroup, SimRing
+from ._rings import CQ_OFFSETS, SQ_OFFSETS
 from ._sockets import StreamSocket
 from .errors import NotSimulatedError
 
@@ -186,101 +180,9 @@ class SimSystem(System):
             return ring
         if opcode > kernel.profile.register_max:
             return -errno.EINVAL
-        answer = self._register(ring, opcode, arg_addr, nr_args)
+        answer = register(kernel, ring, opcode, arg_addr, nr_args)
         kernel.trace.add(f"register {opcode} {nr_args} = {answer}")
         return answer
-
-    def _register(self, ring: SimRing, opcode: int, addr: int, count: int) -> int:
-        kernel = self._kernel
-        if opcode == k.IORING_REGISTER_RING_FDS:
-            offset, _ = RSRC_UPDATE.unpack(string_at(addr, RSRC_UPDATE.size))
-            if offset != 0xFFFFFFFF:
-                raise NotSimulatedError("registering a ring at a chosen index is not simulated")
-            index = kernel.add_ring_index(ring)
-            if index < 0:
-                return index
-            memmove(addr, index.to_bytes(4, _BYTE_ORDER), 4)
-            return 1
-        if opcode == k.IORING_UNREGISTER_RING_FDS:
-            index, _ = RSRC_UPDATE.unpack(string_at(addr, RSRC_UPDATE.size))
-            return kernel.remove_ring_index(index) or 1
-        if opcode == k.IORING_REGISTER_PROBE:
-            last = min(max(kernel.profile.opcodes) + 1, count)
-            raw = PROBE_HEAD.pack(last - 1, last) + b"".join(
-                PROBE_OP.pack(op, k.IO_URING_OP_SUPPORTED * (op in kernel.profile.opcodes))
-                for op in range(last)
-            )
-            memmove(addr, raw, len(raw))
-            return 0
-        if opcode in {k.IORING_REGISTER_PBUF_RING, k.IORING_UNREGISTER_PBUF_RING}:
-            ring_addr, entries, group, _ = BUF_REG.unpack(string_at(addr, BUF_REG.size))
-            if opcode == k.IORING_REGISTER_PBUF_RING:
-                if group in ring.groups:
-                    return -errno.EEXIST
-                ring.groups[group] = BufferGroup(ring_addr, entries)
-            elif ring.groups.pop(group, None) is None:
-                return -errno.ENOENT
-            return 0
-        if opcode == k.IORING_REGISTER_FILES:
-            if ring.files:
-                return -errno.EBUSY
-            ring.files = [None] * count
-            return min(0, self._update_files(ring, 0, addr, count))
-        if opcode == k.IORING_REGISTER_FILES_UPDATE:
-            offset, fds_addr = RSRC_UPDATE.unpack(string_at(addr, RSRC_UPDATE.size))
-            return self._update_files(ring, offset, fds_addr, count)
-        if opcode == k.IORING_UNREGISTER_FILES:
-            if not ring.files:
-                return -errno.ENXIO
-            self._update_files(ring, 0, 0, len(ring.files))
-            ring.files = []
-            return 0
-        if opcode == k.IORING_REGISTER_BUFFERS2:
-            places, flags, data, _ = RSRC_REGISTER.unpack(string_at(addr, RSRC_REGISTER.size))
-            if data or not flags & k.IORING_RSRC_REGISTER_SPARSE:
-                raise NotSimulatedError("registered memory is only simulated in sparse tables")
-            if ring.memory:
-                return -errno.EBUSY
-            ring.memory = [None] * places
-            return 0
-        if opcode == k.IORING_REGISTER_BUFFERS_UPDATE:
-            return self._update_memory(ring, addr)
-        if opcode == k.IORING_UNREGISTER_BUFFERS:
-            if not ring.memory:
-                return -errno.ENXIO
-            ring.memory = []
-            return 0
-        raise NotSimulatedError(f"io_uring_register opcode {opcode} is not simulated")
-
-    def _update_files(self, ring: SimRing, first: int, fds_addr: int, count: int) -> int:
-        """Replace slots; address 0 empties them."""
-        if first + count > len(ring.files):
-            return -errno.EINVAL
-        for index in range(count):
-            raw = string_at(fds_addr + 4 * index, 4) if fds_addr else b"\xff\xff\xff\xff"
-            fd = int.from_bytes(raw, _BYTE_ORDER, signed=True)
-            file = self._kernel.file_of(fd)
-            if fd != -1 and file is None:
-                return index or -errno.EBADF
-            before, ring.files[first + index] = ring.files[first + index], file
-            if file is not None:
-                file.hold()
-            if before is not None:
-                before.drop()
-        return count
-
-    def _update_memory(self, ring: SimRing, update_addr: int) -> int:
-        first, data, tags, count = RSRC_UPDATE2.unpack(string_at(update_addr, RSRC_UPDATE2.size))
-        if first + count > len(ring.memory):
-            return -errno.EINVAL
-        for index in range(count):
-            span = IOVEC.unpack(string_at(data + index * IOVEC.size, IOVEC.size))
-            tag = int.from_bytes(string_at(tags + 8 * index, 8), _BYTE_ORDER) if tags else 0
-            before = ring.memory[first + index]
-            ring.memory[first + index] = (*span, tag) if span[0] else None
-            if before is not None and before[2]:
-                ring.let_go(before)
-        return int(count)
 
     def map_ring(self, fd: int, offset: int, len_bytes: int) -> Mapping:
         """See `System`."""
@@ -504,7 +406,7 @@ class SimSystem(System):
         poller.fd = self._checked(self._kernel.install(poller.file), "epoll_create", -1)
         return cast("select.epoll", poller)
 
-    def poll_fd(self, fd: int, mask: int, wait_ms: int = 0) -> int:
+    def poll_fd(self, fd: int, mask: int, timeout_ms: int = 0) -> int:
         """See `System`; it never waits, since whoever could end the waiting would wait as well."""
         file = self._kernel.file_of(fd)
         return 0x020 if file is None else file.poll() & (mask | 0x018)
