@@ -8,6 +8,7 @@ was never seen.
 """
 
 import argparse
+import hashlib
 import sys
 import time
 from collections import Counter
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     states: Counter[str] = Counter()
     ops = 0
     simulated_ns = 0
+    traces = hashlib.blake2b(digest_size=16)
     began = time.monotonic()
     # Faults stop at some time, and then every program must come to its end.
     plan = replace(testing.STORM, until_ns=QUIET_NS)
@@ -62,11 +64,13 @@ def main(arguments: list[str] | None = None) -> int:
             faults.update(kernel.faults.counts)
             states.update(kernel.notes)
             ops += kernel.op_count
+            traces.update(kernel.trace_hash().encode())
             simulated_ns += kernel.clock.elapsed_ns
     took = time.monotonic() - began
     print(f"{options.seeds} seeds x {len(PROGRAMS)} programs in {took:.1f} s")
     print(f"{simulated_ns / 1e9:.1f} s simulated, {simulated_ns / 1e9 / took:.1f} times real time")
     print(f"{ops} operations, {faults.total()} faults, {100 * faults.total() / ops:.1f} in 100")
+    print(f"trace: {traces.hexdigest()} (the same on every Python)")
     for name, counts in (("faults", faults), ("states", states)):
         print(f"{name}: " + ", ".join(f"{what} {count}" for what, count in counts.most_common()))
     if faults.total() < FAULTS_PER_OP_MIN * ops:

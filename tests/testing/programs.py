@@ -223,8 +223,9 @@ async def burst(count: int = 700, size: int = 64) -> None:
     async def write(file: uringio.WriteFile, number: int) -> None:
         data = pattern(number, size)
         done = 0
-        while done < size:
-            done += await file.write_at(number * size + done, data[done:])
+        while done < size:  # in several rounds, each of all at once
+            piece = data[done : done + size // 4]
+            done += await file.write_at(number * size + done, piece)
 
     async with await uringio.open_file("/burst", "wb") as file, uringio.TaskGroup() as group:
         for number in range(count):
@@ -233,13 +234,20 @@ async def burst(count: int = 700, size: int = 64) -> None:
         assert await written.read_all() == b"".join(pattern(n, size) for n in range(count))
 
 
-async def lease_and_keep(chunk_count: int = 200) -> None:
+async def lease_and_keep(chunk_count: int = 160) -> None:
     """What is leased stays as it was while more arrives, whoever gives it back when."""
     sent = pattern(9, 1_000 * chunk_count)
 
     async def feed(stream: SocketStream) -> None:
         async with stream:
-            await stream.send_all(sent)
+            for start in range(0, len(sent), 1_000):
+                await stream.send_all(sent[start : start + 1_000])
+                await uringio.sleep(0.001)
+
+    async def drain() -> None:
+        """Use the ring of buffers up meanwhile, so that it comes round."""
+        async with await uringio.connect_tcp("127.0.0.1", PORT) as stream:
+            assert b"".join([chunk async for chunk in stream]) == sent
 
     kept: list[memoryview] = []
     got = bytearray()
@@ -248,10 +256,14 @@ async def lease_and_keep(chunk_count: int = 200) -> None:
         uringio.TaskGroup() as serving,
     ):
         serving.start_soon(listener.serve, feed)
-        async with await uringio.connect_tcp("127.0.0.1", PORT) as stream:
+        async with (
+            uringio.TaskGroup() as others,
+            await uringio.connect_tcp("127.0.0.1", PORT) as stream,
+        ):
+            others.start_soon(drain)
             while view := await stream.recv_lease():
                 kept.append(view)
-                if len(kept) == 7:
+                if len(kept) == 50:
                     got += b"".join(kept)
                     kept.clear()
                 del view
