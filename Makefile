@@ -2,6 +2,7 @@
 # make test    every test, on $(PYTHON)
 # make check   format, lint, types, architecture, tests
 # make sim     run programs on simulated kernels with faults (SEEDS=2000)
+# make mutants   wrong versions of the library, and whether the tests notice (a few minutes)
 # make crashlab  misuse the library a thousand times (ARGS=--control: without it)
 # make bench   measure; bench/README.md explains the figures
 # make clean   remove environments, caches and build results
@@ -28,7 +29,7 @@ PY := $(ENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CODE := src tests tools fuzz bench
 
-.PHONY: run test check style types arch sim crashlab bench build clean
+.PHONY: run test check style types arch sim crashlab mutants bench build clean
 
 run: $(ENV)/.run
 	@echo "Serving $(DIR) at http://$(HOST):$(PORT)/ (open it in a browser; Ctrl-C stops it)"
@@ -56,6 +57,9 @@ sim: $(ENV)/.test
 
 crashlab: $(ENV)/.test
 	$(PY) tools/crashlab.py $(ARGS)
+
+mutants: $(ENV)/.test
+	$(PY) tools/mutants.py $(ARGS)
 
 bench: $(ENV)/.bench
 	$(PY) -m bench.import_time

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     total, failed = Figures(), 0
     for name, backend in cells:
         scheduler = schedulers.make(name, backend.partition("-")[0])
-        race = Race(scheduler, options.count // len(cells), options.seed)
+        race = Race(scheduler, -(-options.count // len(cells)), options.seed)
         try:
             with oldest_ring() if backend == OLDEST_RING else nullcontext():
                 figures = race.run()

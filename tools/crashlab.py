@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from tests.crashlab import child, control, lab  # noqa: E402 - the path comes first
-from tests.crashlab.runner import CLASSES, Judged, run_all  # noqa: E402 - likewise
+from tests.crashlab.runner import CLASSES, Judged, allocator, run_all  # noqa: E402 - likewise
 from tests.kernel import uring_refusal  # noqa: E402 - likewise
 
 ROW = "{:36} {:>6} {:>6} {:>6} {:>6} {:>6} {:>8}"
@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
 def tell(one: Judged) -> None:
     """Print what went wrong, and how to see it again."""
     if one.kind != "ok":
-        print(f"{one.kind}: {one.how}; python -m {child.__name__} {one.program} {one.seed}")
+        variables = "".join(f"{name}={value} " for name, value in allocator(one.seed).items())
+        print(f"{one.kind}: {one.how}; again by")
+        print(f"{variables}python -m {child.__name__} {one.program} {one.seed}")
         print(one.output, flush=True)
 
 

@@ -91,6 +91,8 @@ def test_where_io_uring_works(fresh_python: FreshPython) -> None:
     assert operations["IORING_OP_RECV"]["here"]
     assert operations["IORING_OP_RECV"]["serves"] == ["recv", "recv_into"]
     assert operations["IORING_OP_FTRUNCATE"]["otherwise"] == "thread"
+    for name in ("IORING_OP_SEND_ZC", "IORING_OP_SENDMSG_ZC"):
+        assert operations[name]["otherwise"] == "copy"
 
 
 @needs_uring

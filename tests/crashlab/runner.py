@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.surface.schedulers import with_tests
 
-__all__ = ["CLASSES", "Judged", "Tally", "judge", "run_all"]
+__all__ = ["CLASSES", "Judged", "Tally", "allocator", "judge", "run_all"]
 
 ROOT = Path(__file__).resolve().parents[2]
 # What may become of a run.
@@ -23,7 +23,7 @@ CLASSES = ("ok", "crash", "hang", "wrong")
 DEADLINE_S = 60.0
 _VERDICT = re.compile(r"^verdict ok, status (\d+)$", re.MULTILINE)
 # Allocators that notice what the usual one may overlook; each run draws one.
-_ALLOCATORS = (
+_ALLOCATORS: tuple[dict[str, str], ...] = (
     {},
     {},
     {"PYTHONMALLOC": "debug"},
@@ -61,6 +61,11 @@ class Tally:
     def add(self, one: Judged) -> None:
         self.counts[one.kind] += 1
         self.seconds += one.seconds
+
+
+def allocator(seed: int) -> dict[str, str]:
+    """Return the variables that choose the allocator of a run, which belongs to what it draws."""
+    return random.Random(seed).choice(_ALLOCATORS)
 
 
 def judge(status: int | None, stdout: str, stderr: str) -> tuple[str, str]:
@@ -138,14 +143,13 @@ class _Run:
         # Closed when judged.
         self._out = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._err = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
-        allocator = random.Random(seed).choice(_ALLOCATORS)
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", "-m", module, program, str(seed)],
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
-            env={**os.environ, **with_tests(), **allocator},
+            env={**os.environ, **with_tests(), **allocator(seed)},
             cwd=ROOT,
             start_new_session=True,
         )

@@ -32,7 +32,8 @@ def test_misuse_does_no_harm(request: pytest.FixtureRequest) -> None:
 @pytest.mark.skipif(uring_refusal() is not None, reason=f"no io_uring here: {uring_refusal()}")
 def test_the_same_on_the_bare_ring_does_harm() -> None:
     """The lab can fail: without an owner for memory and descriptors each kind of misuse tells."""
-    tallies = run_all(((name, 1) for name in control.PROGRAMS), JOBS, module=control.__name__)
+    runs = ((name, seed) for name in control.PROGRAMS for seed in range(2))
+    tallies = run_all(runs, JOBS, module=control.__name__)
     harmed = {
         name for name, tally in tallies.items() if tally.counts["crash"] or tally.counts["wrong"]
     }

@@ -161,6 +161,29 @@ def test_what_epoll_has_read_is_kept(make_rig: RigMaker) -> None:
     assert index > 5
 
 
+def test_an_op_that_is_over_is_not_tried_again(make_rig: RigMaker) -> None:
+    """Epoll: one that was delivered before its queue was left is only taken out of it."""
+    rig = make_rig("epoll")
+
+    def deliver(op: Op[Any]) -> None:
+        rig.note_delivery(op)
+        rig.deliver = rig.note_delivery
+        raise_struck()
+
+    with connected(rig) as (ours, theirs):
+        first, second = rig.recv(ours.fileno(), 1), rig.recv(ours.fileno(), 1)
+        rig.deliver = deliver
+        theirs.sendall(b"a")
+        with pytest.raises(StruckError):
+            rig.driver.turn(None)
+        assert (rig.delivered, first.value) == ([first], b"a")
+        theirs.sendall(b"b")
+        rig.wait(second)
+        assert second.value == b"b"
+        assert rig.delivered == [first]
+        rig.wait(first)
+
+
 def test_a_close_is_made_once(make_rig: RigMaker) -> None:
     """Epoll: a close that is broken off is not made twice, and its op ends."""
     rig = make_rig("epoll")

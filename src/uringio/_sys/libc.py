@@ -25,7 +25,6 @@ get_errno: Callable[[], int] = ctypes.get_errno
 
 _INT: Final = ctypes.c_int
 _LONG: Final = ctypes.c_long
-_ULONG: Final = ctypes.c_ulong
 _PTR: Final = ctypes.c_void_p
 _SIZE: Final = ctypes.c_size_t
 _SSIZE: Final = ctypes.c_ssize_t

@@ -402,6 +402,7 @@ class System:
 
     clone_file = staticmethod(copying.clone_file)
     copy_range = staticmethod(copying.copy_range)
+    judge_copying = staticmethod(copying.judge)
     find_data = staticmethod(copying.find_data)
     copy_metadata = staticmethod(copying.copy_metadata)
     remove_file = staticmethod(copying.remove_file)

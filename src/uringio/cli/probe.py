@@ -204,7 +204,11 @@ def _short(name: str) -> str:
 def _operations(ring: RingReport) -> Iterator[tuple[str, str]]:
     yield "used", ", ".join(_short(one.name) for one in ring.operations if one.here)
     label = "missing"
-    instead = {"thread": "a worker thread makes the system call", "none": "what needs it fails"}
+    instead = {
+        "thread": "a worker thread makes the system call",
+        "copy": "the kernel copies what it would not have",
+        "none": "what needs it fails",
+    }
     for one in ring.operations:
         if not one.here:
             yield label, f"{_short(one.name)}: {instead[one.otherwise]}"

@@ -25,11 +25,6 @@ _PIECE_BYTES: Final = 256 * 1024
 _PIECES_IN_FLIGHT: Final = 8
 _RANGE_BYTES: Final = 32 << 20  # in one call of the kernel; between two, progress and cancellation
 _SPARSE_BYTES_MIN: Final = 65536
-# What says that the kernel, or these filesystems, have no such way of copying.
-_NO_WAY: Final = frozenset({
-    errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EPERM,
-    errno.EBADF, errno.EIO, errno.ETXTBSY,
-})  # fmt: skip
 
 
 class Progress(NamedTuple):
@@ -202,8 +197,11 @@ class Content:
 
     def judge(self, res: int | None) -> None:
         """Raise what a way of copying answered, unless it means that there is no such way here."""
-        if res is not None and res < 0 and -res not in _NO_WAY:
-            raise OSError(-res, os.strerror(-res), os.fsdecode(self.path))
+        try:
+            self.job.system.judge_copying(res or 0)
+        except OSError as error:
+            error.filename = os.fsdecode(self.path)
+            raise
 
 
 def _find_data(

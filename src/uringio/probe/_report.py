@@ -15,7 +15,7 @@ from uringio._driver.op import NOP as NOP_OPERATION
 from uringio._driver.op import OPERATION_NAMES, Op
 from uringio._driver.uring import UringDriver
 from uringio._driver.uring_files import SHAPED
-from uringio._driver.uring_rows import CANCEL_HEAD, HEADS, WRITING_HEADS
+from uringio._driver.uring_rows import CANCEL_HEAD, HEADS, SLOW_HEADS
 from uringio._ring.probe import probe_ring
 from uringio._ring.setup import FLAG_LADDER, LADDER_RELEASES, Ring
 from uringio._sys import constants as k
@@ -81,8 +81,8 @@ class Operation(NamedTuple):
     Attributes:
         name: The opcode, such as ``"IORING_OP_RECV"``.
         here: Whether this kernel has it.
-        otherwise: What happens without: ``"thread"``, a worker thread makes the system call, or
-            ``"none"``, what needs it fails.
+        otherwise: What happens without: ``"thread"``, a worker thread makes the system call;
+            ``"copy"``, the kernel copies what it would not have; ``"none"``, what needs it fails.
         serves: Operations of uringio that it carries out.
     """
 
@@ -315,11 +315,12 @@ def _features(ring: Ring) -> tuple[Feature, ...]:
 def _operations(ring: Ring) -> tuple[Operation, ...]:
     known = probe_ring(ring).opcodes
     serves: dict[int, list[str]] = {}
-    in_threads = set(SHAPED.values())
+    otherwise = dict.fromkeys(SHAPED.values(), "thread")
+    otherwise |= dict.fromkeys((k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC), "copy")
     for code, name in enumerate(OPERATION_NAMES):
         opcode = SHAPED.get(code)
         if opcode is None:
-            head = WRITING_HEADS.get(code, HEADS[code])
+            head = SLOW_HEADS.get(code, HEADS[code])
             opcode = None if head < 0 else head & 0xFF
         if opcode is not None:
             serves.setdefault(opcode, []).append(name)
@@ -329,7 +330,7 @@ def _operations(ring: Ring) -> tuple[Operation, ...]:
         Operation(
             names[opcode],
             opcode in known,
-            "thread" if opcode in in_threads else "none",
+            otherwise.get(opcode, "none"),
             tuple(dict.fromkeys(served)),
         )
         for opcode, served in sorted(serves.items())
