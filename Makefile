@@ -1,6 +1,7 @@
 # make run     serve a folder over HTTP, to see the library work
 # make test    every test, on $(PYTHON)
 # make check   format, lint, types, architecture, tests
+# make sim     run programs on simulated kernels with faults (SEEDS=2000)
 # make mutants   wrong versions of the library, and whether the tests notice (a few minutes)
 # make crashlab  misuse the library a thousand times (ARGS=--control: without it)
 # make bench   measure; bench/README.md explains the figures
@@ -12,6 +13,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+SEEDS ?= 200
 
 DIR ?= docs
 PORT ?= 8000
@@ -27,7 +29,7 @@ PY := $(ENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CODE := src tests tools fuzz bench
 
-.PHONY: run test check style types arch crashlab mutants bench build clean
+.PHONY: run test check style types arch sim crashlab mutants bench build clean
 
 run: $(ENV)/.run
 	@echo "Serving $(DIR) at http://$(HOST):$(PORT)/ (open it in a browser; Ctrl-C stops it)"
@@ -49,6 +51,9 @@ types: $(ENV)/.dev
 
 arch: $(ENV)/.test
 	$(PY) -m pytest -q tests/arch
+
+sim: $(ENV)/.test
+	$(PY) -m tools.sim --seeds $(SEEDS)
 
 crashlab: $(ENV)/.test
 	$(PY) tools/crashlab.py $(ARGS)

@@ -154,8 +154,8 @@ def make_uring_driver(
     entries = ring.sq_entries
     sq_mask = entries - 1
     pack: PackInto = SQE_SHORT.pack_into
-    tail = 0  # slots filled; never wraps
-    limit = entries  # the tail at which the queue is full
+    tail = ring.sq_tail[0]  # slots filled; never wraps
+    limit = tail + entries  # the tail at which the queue is full
 
     # --- provided buffers ------------------------------------------------------------------------
     pool = buffers.memory.slices

@@ -35,6 +35,9 @@ class Workers:
 
     def start(self, call: Callable[[], None]) -> None:
         """Run *call*, which must not raise, in a worker."""
+        if self._system.start_call is not None:
+            self._system.start_call(call)
+            return
         with self._condition:
             self._calls.append(call)
             if self._idle_count >= len(self._calls):

@@ -86,7 +86,7 @@ class Loop:
         self._inbox: deque[Callable[[], object]] = deque()
         self._stopping = False
         self._hurry = False  # something ended that a caller watches: do not wait in this pass
-        self._alive: set[Task[object]] = set()
+        self._alive: dict[Task[object], None] = {}
         self._main: Task[object] | None = None
         self._watched: Task[object] | None = None
         self._pass = self._make_pass()
@@ -179,8 +179,8 @@ class Loop:
     def _start(self, task: Task[object]) -> None:
         task.attention = task.scope.cancelled
         self.ready.append(task)
-        task.scope.tasks.add(task)
-        self._alive.add(task)
+        task.scope.tasks[task] = None
+        self._alive[task] = None
 
     def require_task(self) -> Task[object]:
         """Return the running task; raises `UsageError` outside of one."""
@@ -356,8 +356,8 @@ class Loop:
         task.finished = True
         task.on_finish(task)
         task.op = task.waiter = None
-        task.scope.tasks.discard(task)
-        self._alive.discard(task)
+        task.scope.tasks.pop(task, None)
+        self._alive.pop(task, None)
         if task is self._watched or not self._alive:
             self._hurry = True
         if (
@@ -477,7 +477,7 @@ class Loop:
                     task.failure = failure
                 self._complete(task)
             else:
-                task.scope.tasks.add(task)
+                task.scope.tasks[task] = None
         requeue_lost(self._alive, self.ready, self.driver, failure)
         self._root.reapply()
 

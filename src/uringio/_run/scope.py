@@ -54,8 +54,9 @@ class CancelScope:
         self.cancelled_caught = False
         self.deadline_ns: int | None = None
         self.parent: CancelScope | None = None
-        self.children: set[CancelScope] = set()
-        self.tasks: set[Task[object]] = set()
+        self.children: dict[CancelScope, None] = {}
+        # In the order of their start, which a set of objects would not keep.
+        self.tasks: dict[Task[object], None] = {}
         self._context: Loop | None = None
         self._task: Task[object] | None = None
         self._cancelled = False  # including what outer scopes say; kept by `_refresh`
@@ -73,9 +74,9 @@ class CancelScope:
             raise UsageError("a cancel scope is entered once")
         self._task = task
         self.attach(context, task.scope)
-        task.scope.tasks.discard(task)
+        task.scope.tasks.pop(task, None)
         task.scope = self
-        self.tasks.add(task)
+        self.tasks[task] = None
         if self._delay_seconds <= 0:
             self.cancel_called = self._cancelled = True
         elif self._delay_seconds < _FOREVER_SECONDS:
@@ -103,9 +104,9 @@ class CancelScope:
         remaining = self.absorb(error)
         parent = self.parent
         assert parent is not None
-        self.tasks.discard(task)
+        self.tasks.pop(task, None)
         task.scope = parent
-        parent.tasks.add(task)
+        parent.tasks[task] = None
         self._detach()
         self._attend(task)
         if remaining is error:
@@ -125,13 +126,13 @@ class CancelScope:
         self._context = context
         self.parent = parent
         if parent is not None:
-            parent.children.add(self)
+            parent.children[self] = None
             self._cancelled = self.cancel_called or (parent._cancelled and not self._shield)
 
     def _detach(self) -> None:
         """Take the scope out of the tree; its deadline no longer matters."""
         assert self.parent is not None and self._context is not None
-        self.parent.children.discard(self)
+        self.parent.children.pop(self, None)
         self._task = None
         if self.deadline_ns is not None:
             self._context.deadlines.remove(self)
@@ -141,19 +142,19 @@ class CancelScope:
         parent = self.parent
         assert parent is not None
         if task.scope is self:
-            self.tasks.discard(task)
+            self.tasks.pop(task, None)
             task.scope = parent
             if not task.finished:
-                parent.tasks.add(task)
+                parent.tasks[task] = None
             self._attend(task)
         else:
             inner: CancelScope | None = task.scope
             while inner is not None and inner.parent is not self:
                 inner = inner.parent
             if inner is not None:
-                self.children.discard(inner)
+                self.children.pop(inner, None)
                 inner.parent = parent
-                parent.children.add(inner)
+                parent.children[inner] = None
                 inner._refresh()
         self._task = None
         if not self.tasks and not self.children:

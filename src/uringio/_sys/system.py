@@ -103,6 +103,8 @@ class System:
         self.read_bytes: Callable[[int, int], bytes] = os.read
         # Clock and wake-ups: the standard library's own C functions.
         self.monotonic_ns: Callable[[], int] = time.monotonic_ns
+        # What makes blocking calls where there are no threads to make them; None: there are.
+        self.start_call: Callable[[Callable[[], None]], None] | None = None
         # Attempts on sockets and files by address.
         self.recv = libc.recv
         self.send = libc.send

@@ -1,0 +1,72 @@
+"""`run`: a program's way into a simulation."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, TypeVarTuple
+
+from uringio._run import running
+from uringio._run.context import Context
+
+from ._faults import CALM, FaultPlan, plan_text
+from ._kernel import SimKernel
+from ._profiles import Profile
+
+__all__ = ["replay_command", "run"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+def run(
+    async_fn: Callable[[*Ts], Awaitable[T]],
+    *args: *Ts,
+    seed: int = 0,
+    profile: str | Profile = "6.18",
+    faults: FaultPlan = CALM,
+    kernel: SimKernel | None = None,
+) -> T:
+    """
+    Run ``async_fn(*args)`` as `uringio.run` would, on a simulated kernel.
+
+    Args:
+        async_fn: The program's main async function; not a coroutine.
+        seed: Decides everything that a real kernel would decide by its mood.
+        profile: Which kernel to be; see `PROFILES`.
+        faults: What goes wrong, and how often.
+        kernel: A kernel made before, instead of these three; to look into it afterwards.
+
+    Raises:
+        UsageError: A loop already runs in this thread.
+        DeadlockError: Every task waits, and nothing is going to happen.
+        LeakError: The program returned and left a descriptor open.
+        NotSimulatedError: It asked for something that is not simulated.
+
+    Ctrl-C is raised wherever the program is; what comes out of the program carries a note that says
+    how to have it happen again.
+    """
+    running.require_idle()
+    chosen = kernel if kernel is not None else SimKernel(seed, profile, faults)
+    try:
+        context = Context(system=chosen.system)
+        try:
+            try:
+                result = context.run_main(async_fn, args)
+            finally:
+                context.run_down()
+        finally:
+            context.close_driver()
+        chosen.check_no_leaks()
+    except BaseException as error:
+        error.add_note(f"simulated: {replay_command(async_fn, chosen)}")
+        raise
+    return result
+
+
+def replay_command(async_fn: Callable[..., object], kernel: SimKernel) -> str:
+    """Return what to type to have the same run again; the faults are the kernel's own plan."""
+    module = getattr(async_fn, "__module__", "?")
+    name = getattr(async_fn, "__qualname__", repr(async_fn))
+    plan = plan_text(kernel.faults.plan)
+    return (
+        f"python -m uringio.testing {module}:{name} --seed {kernel.seed} "
+        f"--profile {kernel.profile.name} --faults '{plan}'"
+    )

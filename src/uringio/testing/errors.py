@@ -1,0 +1,19 @@
+"""How a simulation says that something is wrong."""
+
+__all__ = ["DeadlockError", "LeakError", "NotSimulatedError", "SimulationError"]
+
+
+class SimulationError(AssertionError):
+    """The program under simulation, or the simulation itself, went wrong."""
+
+
+class DeadlockError(SimulationError):
+    """The program waits for ever: nothing is going to happen any more, and it set no deadline."""
+
+
+class LeakError(SimulationError):
+    """The program ended and left descriptors, requests or rings behind."""
+
+
+class NotSimulatedError(SimulationError):
+    """The program used a part of the kernel that the simulation does not have."""
