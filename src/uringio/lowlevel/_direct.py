@@ -23,6 +23,7 @@ __all__ = [
 _OFFSET_MAX: Final = (1 << 63) - 1
 _FLAGS_MAX: Final = (1 << 32) - 1
 
+
 def register_fd(fd: int | HasFileno) -> FixedFd:
     """
     Give a file a slot in the table of the running ring.
