@@ -16,12 +16,13 @@ Example::
 from ._clock import SimClock
 from ._disk import Disk
 from ._faults import CALM, STORM, ExactFault, FaultPlan, Faults, Strike
+from ._invariants import Invariants
 from ._kernel import SimKernel
 from ._minimising import Minimised, minimise
 from ._profiles import PROFILES, Profile
 from ._running import replay_command, run
 from ._sockets import SimNet
-from .errors import DeadlockError, LeakError, NotSimulatedError, SimulationError
+from .errors import DeadlockError, InvariantError, LeakError, NotSimulatedError, SimulationError
 
 __all__ = [
     "CALM",
@@ -32,6 +33,8 @@ __all__ = [
     "ExactFault",
     "FaultPlan",
     "Faults",
+    "InvariantError",
+    "Invariants",
     "LeakError",
     "Minimised",
     "NotSimulatedError",

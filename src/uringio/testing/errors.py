@@ -1,6 +1,6 @@
 """How a simulation says that something is wrong."""
 
-__all__ = ["DeadlockError", "LeakError", "NotSimulatedError", "SimulationError"]
+__all__ = ["DeadlockError", "InvariantError", "LeakError", "NotSimulatedError", "SimulationError"]
 
 
 class SimulationError(AssertionError):
@@ -13,6 +13,10 @@ class DeadlockError(SimulationError):
 
 class LeakError(SimulationError):
     """The program ended and left descriptors, requests or rings behind."""
+
+
+class InvariantError(SimulationError):
+    """Something that must always hold did not, whether or not the program noticed."""
 
 
 class NotSimulatedError(SimulationError):
