@@ -26,13 +26,12 @@ from uringio.errors import (
     WrongThreadError,
 )
 
-from ._batch import Batch, copy_into
+from ._batch import Batches
 from ._choices import refuse_quarrels
 from ._completions import BigCompletion, Completion, Statistics
-from ._filling import Fill, Flight, Several, join, lacking, make_fill, set_address
+from ._filling import Fill, Flight, Several, make_fill, set_address
 from ._forks import forked_error, refuse_closed, refuse_forked, watch
 from ._opcodes import Opcode
-from ._registrations import Registrations
 from ._ring_flags import Features, SetupFlags
 
 __all__ = ["Ring"]
@@ -57,7 +56,7 @@ _BASE_FLAGS: Final = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
 _leaked: list[object] = []
 
 
-class Ring(Registrations):
+class Ring(Batches):
     """
     One io_uring, to be filled by the `prep_*` functions.
 
@@ -219,33 +218,6 @@ class Ring(Registrations):
         shared = sum(one.count - 1 for one in self._flight.values() if isinstance(one, Several))
         return len(self._flight) + shared
 
-    def put(self, batch: Batch) -> None:
-        """
-        Fill as many slots as *batch* has requests, by one copy.
-
-        It may be put again, also while its requests are in flight, as far as the operations allow.
-
-        Raises:
-            QueueFullError: There is less room; nothing was filled.
-            UnsupportedError: The kernel lacks one of its operations.
-            UsageError: The ring has slots of 128 bytes.
-            WrongThreadError: Another thread owns the ring.
-        """
-        core = self._open()
-        self._check_thread()
-        for opcode in batch.opcodes - self.opcodes if self.opcodes else ():
-            raise lacking(opcode, False)
-        copy_into(batch, core, self._cells)
-        if batch.unique is not None and self._flight.keys().isdisjoint(batch.unique):
-            self._flight.update(batch.unique)
-        else:
-            for user_data, keep in batch.entries:
-                join(self._flight, user_data, keep)
-        for old, new in batch.renames:
-            self.rename(old, new)
-        self._lifelong += batch.held
-        self._cells[0] += len(batch)
-
     def submit(self) -> int:
         """
         Hand over all requests that were filled, and return how many the kernel took.
@@ -277,12 +249,18 @@ class Ring(Registrations):
 
         Twin: io_uring_submit_and_wait_timeout with io_uring_peek_batch_cqe.
         """
-        core = self._usable()
+        core = self._core
+        if core is None or get_ident() != self._owner:
+            core = self._usable()  # which raises
         if count > core.cq_entries:
             raise ValueError(f"{count} completions do not fit the queue of {core.cq_entries}")
         if timeout_ns is not None and timeout_ns < 0:
             raise ValueError(f"a wait cannot take {timeout_ns} ns")
         storage = self._storage
+        if self._whole is not None and timeout_ns is None and not storage:
+            self._enter(core, count, None)
+            if taken := self._take_whole(core):
+                return taken
         self._reap()
         if len(storage) >= count:
             if self._cells[0] & _U32 != core.sq_head[0]:
@@ -337,7 +315,7 @@ class Ring(Registrations):
 
         A loop body may fill more requests; they are submitted when the next wait begins.
         """
-        while self.in_flight:
+        while self.in_flight or self._storage:
             for one in self.wait():
                 yield Completion(*one)
 
@@ -513,7 +491,8 @@ class Ring(Registrations):
         taken = storage[:]
         self._completed += len(taken)
         self._settled = 0
-        storage.clear()
+        self._whole = None
+        del storage[:]  # no call, behind which a signal handler might raise
         return taken
 
     def hold(self, memory: object) -> None:
