@@ -149,7 +149,7 @@ def test_no_descriptor_left(fresh_python: FreshPython, spare: int) -> None:
     """Whether the ring or the wake pipe wants one more than there are: no fallback, status 2."""
     before = f"""
 import os, resource
-import uringio.probe
+import uringio.probing
 import uringio.cli.probe
 import uringio._driver.epoll
 free = [os.dup(0) for _ in range({spare})]
@@ -229,7 +229,7 @@ WORDS = [
 @pytest.mark.parametrize(("number", "around", "cause", "word"), WORDS)
 def test_causes_are_told_apart(number: int, around: dict[str, Any], cause: str, word: str) -> None:
     """One errno has several causes; what surrounds the process decides between them."""
-    from uringio.probe._refusals import Surroundings, explain
+    from uringio.probing._refusals import Surroundings, explain
 
     refusal = explain(
         OSError(number, os.strerror(number)), Surroundings(**{"release": "6.12.1", **around})
@@ -244,7 +244,7 @@ def test_an_older_kernel() -> None:
     from tests.ring.stand_ins import RefusesSetups
     from uringio._sys import constants as k
     from uringio._sys.layouts import PROBE_HEAD, PROBE_OP
-    from uringio.probe._report import probe_on
+    from uringio.probing._report import probe_on
 
     class Older(RefusesSetups):
         def io_uring_register(self, fd: int, opcode: int, arg_addr: int, nr_args: int) -> int:
@@ -268,7 +268,7 @@ def test_an_older_kernel() -> None:
 def test_a_kernel_that_takes_no_set_of_flags() -> None:
     """Then programs run on epoll, and the reason is the kernel's."""
     from tests.ring.stand_ins import RefusesSetups
-    from uringio.probe._report import probe_on
+    from uringio.probing._report import probe_on
 
     report = probe_on(RefusesSetups(1000))
     assert (report.works, report.backend, report.ring) == (False, "epoll", None)
@@ -279,7 +279,7 @@ def test_a_kernel_that_takes_no_set_of_flags() -> None:
 def test_what_is_missing_is_said_with_what_happens_instead() -> None:
     """A kernel without an operation, or on a lower rung: each is named, with its substitute."""
     from uringio.cli.probe import as_text
-    from uringio.probe import Feature, Limit, Machine, Operation, Report, RingReport
+    from uringio.probing import Feature, Limit, Machine, Operation, Report, RingReport
 
     report = Report(
         machine=Machine("6.0.1", "x86_64", None, "CPython 3.11.2", None, None, None, None),

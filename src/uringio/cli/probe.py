@@ -2,7 +2,7 @@
 ``uringio probe``: what io_uring can do here, for people and for programs.
 
 For people: at most 100 columns, fewer where the terminal is narrower, the answer first.  For
-programs: one JSON object, whose members are those of `uringio.probe.Report` and are described in
+programs: one JSON object, whose members are those of `uringio.probing.Report` and are described in
 docs/probe.md; `SCHEMA` grows by one whenever a member goes or changes its meaning, not when one is
 added.
 """
@@ -16,8 +16,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from uringio.probe import Limit, Machine, Refusal, Report, RingReport
-from uringio.probe import probe as look
+from uringio.probing import Limit, Machine, Refusal, Report, RingReport
+from uringio.probing import probe as look
 
 __all__ = ["SCHEMA", "as_json", "as_text", "probe", "status_of"]
 

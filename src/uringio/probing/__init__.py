@@ -4,9 +4,9 @@ What this machine lets io_uring do, and what uringio makes of it, as one record.
 ``uringio probe`` says the same in words; a program that wants to know asks here:
 
 ```python
-from uringio.probe import probe
+import uringio
 
-report = probe()
+report = uringio.probe()
 if not report.works:
     print(report.refusal)
 ```
