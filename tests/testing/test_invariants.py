@@ -1,4 +1,4 @@
-"""What must always hold is looked at in every simulated run, and a planted fault of each is found."""
+"""What must always hold is looked at in each simulated run, and a planted fault is found."""
 
 import errno
 from collections.abc import Awaitable, Callable
