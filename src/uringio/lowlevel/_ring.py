@@ -18,7 +18,7 @@ from uringio._ring.queue import make_reap, make_submit_and_wait
 from uringio._ring.setup import FLAG_LADDER, queue_init
 from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
-from uringio._sys.layouts import CQE, CQE_BIG, SQE_FULL
+from uringio._sys.layouts import SQE_FULL
 from uringio._sys.system import System, real_system
 from uringio.errors import (
     ClosedError,
@@ -26,14 +26,19 @@ from uringio.errors import (
     WrongThreadError,
 )
 
-from ._batch import Batch, copy_into
+from ._batch import Batches
 from ._choices import refuse_quarrels
+<<<<<<< HEAD
 from ._completions import BigCompletion, Completion, Statistics
-from ._filling import Fill, Flight, Several, join, lacking, make_fill, set_address
+from ._filling import Fill, Flight, Several, make_fill, set_address
+=======
+from ._completions import Completion, Statistics
+from ._filling import Fill, Several, join, lacking, make_fill, set_address
+>>>>>>> main
 from ._forks import forked_error, refuse_closed, refuse_forked, watch
 from ._opcodes import Opcode
-from ._registrations import Registrations
 from ._ring_flags import Features, SetupFlags
+from ._waits import Waits
 
 __all__ = ["Ring"]
 
@@ -57,7 +62,11 @@ _BASE_FLAGS: Final = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
 _leaked: list[object] = []
 
 
-class Ring(Registrations):
+<<<<<<< HEAD
+class Ring(Batches):
+=======
+class Ring(Waits):
+>>>>>>> main
     """
     One io_uring, to be filled by the `prep_*` functions.
 
@@ -118,16 +127,9 @@ class Ring(Registrations):
         )
         super().__init__()
         self._owner = get_ident()
-        self._flight: Flight = {}
         self._cells = [core.sq_tail[0], 0, core.sq_tail[0]]
         self._first = self._cells[0]
-        self._passing: list[object] = []
         self._lifelong: list[object] = []
-        self._renamed: dict[int, int] = {}
-        self._completed = 0
-        self._settled = 0
-        self._storage: list[tuple[int, int, int]] = []
-        self._extras: dict[int, tuple[int, int]] | None = None
         self._big = bool(core.flags & (k.IORING_SETUP_CQE32 | k.IORING_SETUP_CQE_MIXED))
         try:
             self.opcodes = _opcodes_of(core)
@@ -219,33 +221,7 @@ class Ring(Registrations):
         shared = sum(one.count - 1 for one in self._flight.values() if isinstance(one, Several))
         return len(self._flight) + shared
 
-    def put(self, batch: Batch) -> None:
-        """
-        Fill as many slots as *batch* has requests, by one copy.
-
-        It may be put again, also while its requests are in flight, as far as the operations allow.
-
-        Raises:
-            QueueFullError: There is less room; nothing was filled.
-            UnsupportedError: The kernel lacks one of its operations.
-            UsageError: The ring has slots of 128 bytes.
-            WrongThreadError: Another thread owns the ring.
-        """
-        core = self._open()
-        self._check_thread()
-        for opcode in batch.opcodes - self.opcodes if self.opcodes else ():
-            raise lacking(opcode, False)
-        copy_into(batch, core, self._cells)
-        if batch.unique is not None and self._flight.keys().isdisjoint(batch.unique):
-            self._flight.update(batch.unique)
-        else:
-            for user_data, keep in batch.entries:
-                join(self._flight, user_data, keep)
-        for old, new in batch.renames:
-            self.rename(old, new)
-        self._lifelong += batch.held
-        self._cells[0] += len(batch)
-
+<<<<<<< HEAD
     def submit(self) -> int:
         """
         Hand over all requests that were filled, and return how many the kernel took.
@@ -277,12 +253,18 @@ class Ring(Registrations):
 
         Twin: io_uring_submit_and_wait_timeout with io_uring_peek_batch_cqe.
         """
-        core = self._usable()
+        core = self._core
+        if core is None or get_ident() != self._owner:
+            core = self._usable()  # which raises
         if count > core.cq_entries:
             raise ValueError(f"{count} completions do not fit the queue of {core.cq_entries}")
         if timeout_ns is not None and timeout_ns < 0:
             raise ValueError(f"a wait cannot take {timeout_ns} ns")
         storage = self._storage
+        if self._whole is not None and timeout_ns is None and not storage:
+            self._enter(core, count, None)
+            if taken := self._take_whole(core):
+                return taken
         self._reap()
         if len(storage) >= count:
             if self._cells[0] & _U32 != core.sq_head[0]:
@@ -330,6 +312,34 @@ class Ring(Registrations):
             BigCompletion(*one, *extras.get(first + index, (0, 0)))
             for index, one in enumerate(taken)
         ]
+=======
+    def put(self, batch: Batch) -> None:
+        """
+        Fill as many slots as *batch* has requests, by one copy.
+
+        It may be put again, also while its requests are in flight, as far as the operations allow.
+
+        Raises:
+            QueueFullError: There is less room; nothing was filled.
+            UnsupportedError: The kernel lacks one of its operations.
+            UsageError: The ring has slots of 128 bytes.
+            WrongThreadError: Another thread owns the ring.
+        """
+        core = self._open()
+        self._check_thread()
+        for opcode in batch.opcodes - self.opcodes if self.opcodes else ():
+            raise lacking(opcode, False)
+        copy_into(batch, core, self._cells)
+        if batch.unique is not None and self._flight.keys().isdisjoint(batch.unique):
+            self._flight.update(batch.unique)
+        else:
+            for user_data, keep in batch.entries:
+                join(self._flight, user_data, keep)
+        for old, new in batch.renames:
+            self.rename(old, new)
+        self._lifelong += batch.held
+        self._cells[0] += len(batch)
+>>>>>>> main
 
     def __iter__(self) -> Iterator[Completion]:
         """
@@ -337,7 +347,7 @@ class Ring(Registrations):
 
         A loop body may fill more requests; they are submitted when the next wait begins.
         """
-        while self.in_flight:
+        while self.in_flight or self._storage:
             for one in self.wait():
                 yield Completion(*one)
 
@@ -452,6 +462,7 @@ class Ring(Registrations):
         self._owner = get_ident()
         self.fill = self._make_fill()
 
+<<<<<<< HEAD
     def _enter(self, core: Core, count: int, timeout_ns: int | None) -> None:
         passing = len(self._passing)
         self._submit_and_wait(self._cells[0], count, timeout_ns)
@@ -513,9 +524,12 @@ class Ring(Registrations):
         taken = storage[:]
         self._completed += len(taken)
         self._settled = 0
-        storage.clear()
+        self._whole = None
+        del storage[:]  # no call, behind which a signal handler might raise
         return taken
 
+=======
+>>>>>>> main
     def hold(self, memory: object) -> None:
         """Keep something alive for as long as the ring lives."""
         if memory is not None:

@@ -155,13 +155,13 @@ from ._prep_waiting import (
 from ._provided import (
     ProvidedBuffers,
 )
-from ._registrations import (
+from ._ring import (
+    Ring,
+)
+from ._ringless import (
     Query,
     query,
     register_sync_msg,
-)
-from ._ring import (
-    Ring,
 )
 from ._structures import (
     ChildEnd,

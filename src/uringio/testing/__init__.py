@@ -15,7 +15,7 @@ Example::
 
 from ._clock import SimClock
 from ._disk import Disk
-from ._faults import CALM, STORM, ExactFault, FaultPlan, Faults
+from ._faults import CALM, STORM, ExactFault, FaultPlan, Faults, Strike
 from ._idle import wait_all_idle
 from ._kernel import SimKernel
 from ._leaks import Holdings, assert_no_leaks, holdings
@@ -27,6 +27,7 @@ from ._memory_streams import (
     memory_pipe,
     memory_stream_pair,
 )
+from ._minimising import Minimised, minimise
 from ._profiles import PROFILES, Profile
 from ._running import replay_command, run
 from ._sequencer import Sequencer
@@ -52,6 +53,7 @@ __all__ = [
     "MemoryReceiveStream",
     "MemorySendStream",
     "MemoryStream",
+    "Minimised",
     "NotSimulatedError",
     "Profile",
     "Sequencer",
@@ -60,12 +62,14 @@ __all__ = [
     "SimNet",
     "SimulationError",
     "StreamFactory",
+    "Strike",
     "assert_no_leaks",
     "check_listener",
     "check_stream",
     "holdings",
     "memory_pipe",
     "memory_stream_pair",
+    "minimise",
     "replay_command",
     "run",
     "wait_all_idle",
