@@ -80,13 +80,13 @@ def test_completions_in_another_order_are_put_into_the_batchs(ring: Ring) -> Non
 
 def test_a_send_without_a_copy_has_its_first_result(ring: Ring, pair: Pair) -> None:
     """The one that counts bytes; the run ends with the second, when the memory is free."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as client:
-            batch = Batch()
-            prep_send_zc(batch, client.fileno(), bytearray(b"zero"), user_data=1)
-            assert ring.run(batch) == [4]
-            assert ring.statistics().held == 0
-            server.accept()[0].close()
+    server = socket.create_server(("127.0.0.1", 0))
+    with server, socket.create_connection(server.getsockname()) as client:
+        batch = Batch()
+        prep_send_zc(batch, client.fileno(), bytearray(b"zero"), user_data=1)
+        assert ring.run(batch) == [4]
+        assert ring.statistics().held == 0
+        server.accept()[0].close()
 
 
 def test_completions_of_others_are_left_for_later(ring: Ring, pair: Pair) -> None:

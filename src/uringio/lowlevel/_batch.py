@@ -15,9 +15,9 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import CQE
 from uringio.errors import QueueFullError, UsageError
 
-from ._filling import Flight, Request, join, lacking, set_address
+from ._filling import Request, join, lacking, set_address
 from ._memory import Passing
-from ._registrations import Registrations
+from ._waits import Waits
 
 __all__ = ["Batch", "Batches"]
 
@@ -127,34 +127,23 @@ class Batch:
         self.held.append(keep)
 
 
-class Batches(Registrations):
-    """The part of a `Ring` that takes requests by the batch."""
+class Batches(Waits):
+    """
+    The part of a `Ring` that takes requests by the batch.
+
+    What is kept: *_whole_at*, how many requests had been filled when *_whole* was put.
+    """
 
     opcodes: frozenset[int]
-    _big: bool
-    _completed: int
-    _flight: Flight
     _lifelong: list[object]
-    _settled: int
-    _storage: list[tuple[int, int, int]]
 
-    # The batch that was put while nothing was in flight, and how many requests there were then.
-    _whole: Batch | None = None
-    _whole_at: int = 0
-
-    @abstractmethod
-    def wait(self, count: int = 1, timeout_ns: int | None = None) -> list[tuple[int, int, int]]:
-        """Submit, wait, and take what has completed."""
+    def __init__(self) -> None:
+        super().__init__()
+        self._whole_at = 0
 
     @abstractmethod
     def rename(self, old: int, new: int, /) -> None:
         """Expect the completions of a request under another user_data."""
-
-    @abstractmethod
-    def _hand_out(self) -> list[tuple[int, int, int]]: ...
-
-    @abstractmethod
-    def _enter(self, core: Core, count: int, timeout_ns: int | None) -> None: ...
 
     def put(self, batch: Batch) -> None:
         """

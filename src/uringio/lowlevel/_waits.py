@@ -8,7 +8,9 @@ out by the next wait.
 """
 
 import time
-from typing import Final
+from _thread import get_ident
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Final
 
 from uringio._ring.queue import Reap, SubmitAndWait
 from uringio._ring.setup import Ring as Core
@@ -20,6 +22,9 @@ from ._completions import BigCompletion
 from ._filling import Flight, Several
 from ._limits import Limits
 from ._registrations import Registrations
+
+if TYPE_CHECKING:
+    from ._batch import Batch
 
 __all__ = ["Waits"]
 
@@ -36,9 +41,12 @@ class Waits(Registrations, Limits):
 
     What is kept: *_flight*, what requests keep, by user_data; *_cells*, as in `make_fill`;
     *_storage*, completions not handed out yet, of which *_settled* have ended their requests;
-    *_completed*, how many were handed out.
+    *_completed*, how many were handed out; *_whole*, the batch that was put while nothing was in
+    flight, until something is handed out.
     """
 
+    _core: Core | None
+    _owner: int
     _reap: Reap
     _submit_and_wait: SubmitAndWait
 
@@ -53,6 +61,7 @@ class Waits(Registrations, Limits):
         self._completed = 0
         self._extras: dict[int, tuple[int, int]] | None = None
         self._big = False
+        self._whole: Batch | None = None
 
     def submit(self) -> int:
         """
@@ -85,12 +94,18 @@ class Waits(Registrations, Limits):
 
         Twin: io_uring_submit_and_wait_timeout with io_uring_peek_batch_cqe.
         """
-        core = self._usable()
+        core = self._core
+        if core is None or get_ident() != self._owner:
+            core = self._usable()  # which raises
         if count > core.cq_entries:
             raise ValueError(f"{count} completions do not fit the queue of {core.cq_entries}")
         if timeout_ns is not None and timeout_ns < 0:
             raise ValueError(f"a wait cannot take {timeout_ns} ns")
         storage = self._storage
+        if self._whole is not None and timeout_ns is None and not storage:
+            self._enter(core, count, None)
+            if taken := self._take_whole(core):
+                return taken
         self._reap()
         if len(storage) >= count:
             if self._cells[0] & _U32 != core.sq_head[0]:
@@ -140,6 +155,10 @@ class Waits(Registrations, Limits):
         ]
 
     # --- within ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _take_whole(self, core: Core) -> list[tuple[int, int, int]]:
+        """Take the completions of the batch *_whole*, if nothing else stands in the queue."""
 
     def _enter(self, core: Core, count: int, timeout_ns: int | None) -> None:
         passing = len(self._passing)
@@ -202,5 +221,6 @@ class Waits(Registrations, Limits):
         taken = storage[:]
         self._completed += len(taken)
         self._settled = 0
-        storage.clear()
+        self._whole = None
+        del storage[:]  # no call, behind which a signal handler might raise
         return taken
