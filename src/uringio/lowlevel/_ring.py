@@ -26,14 +26,13 @@ from uringio.errors import (
     WrongThreadError,
 )
 
-from ._batch import Batch, copy_into
+from ._batch import Batches
 from ._choices import refuse_quarrels
 from ._completions import Completion, Statistics
-from ._filling import Fill, Several, join, lacking, make_fill, set_address
+from ._filling import Fill, Several, make_fill, set_address
 from ._forks import forked_error, refuse_closed, refuse_forked, watch
 from ._opcodes import Opcode
 from ._ring_flags import Features, SetupFlags
-from ._waits import Waits
 
 __all__ = ["Ring"]
 
@@ -57,7 +56,7 @@ _BASE_FLAGS: Final = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
 _leaked: list[object] = []
 
 
-class Ring(Waits):
+class Ring(Batches):
     """
     One io_uring, to be filled by the `prep_*` functions.
 
@@ -213,40 +212,13 @@ class Ring(Waits):
         shared = sum(one.count - 1 for one in self._flight.values() if isinstance(one, Several))
         return len(self._flight) + shared
 
-    def put(self, batch: Batch) -> None:
-        """
-        Fill as many slots as *batch* has requests, by one copy.
-
-        It may be put again, also while its requests are in flight, as far as the operations allow.
-
-        Raises:
-            QueueFullError: There is less room; nothing was filled.
-            UnsupportedError: The kernel lacks one of its operations.
-            UsageError: The ring has slots of 128 bytes.
-            WrongThreadError: Another thread owns the ring.
-        """
-        core = self._open()
-        self._check_thread()
-        for opcode in batch.opcodes - self.opcodes if self.opcodes else ():
-            raise lacking(opcode, False)
-        copy_into(batch, core, self._cells)
-        if batch.unique is not None and self._flight.keys().isdisjoint(batch.unique):
-            self._flight.update(batch.unique)
-        else:
-            for user_data, keep in batch.entries:
-                join(self._flight, user_data, keep)
-        for old, new in batch.renames:
-            self.rename(old, new)
-        self._lifelong += batch.held
-        self._cells[0] += len(batch)
-
     def __iter__(self) -> Iterator[Completion]:
         """
         Submit, and yield completions as they come, until nothing is in flight any more.
 
         A loop body may fill more requests; they are submitted when the next wait begins.
         """
-        while self.in_flight:
+        while self.in_flight or self._storage:
             for one in self.wait():
                 yield Completion(*one)
 

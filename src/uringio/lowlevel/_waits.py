@@ -7,10 +7,12 @@ frees what that kept.  A signal handler may raise behind any call; what was move
 out by the next wait.
 """
 
+from _thread import get_ident
+from abc import abstractmethod
 from collections.abc import Collection
 from time import CLOCK_MONOTONIC
 from time import clock_gettime_ns as clock_ns
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from uringio._ring.queue import Reap, SubmitAndWait, make_submit_and_wait
 from uringio._ring.setup import Ring as Core
@@ -25,6 +27,9 @@ from ._limits import Limits
 from ._opcodes import RegisterOp
 from ._registrations import Registrations
 from ._wait_terms import Terms, WaitRegion, make_terms
+
+if TYPE_CHECKING:
+    from ._batch import Batch
 
 __all__ = ["Waits"]
 
@@ -42,9 +47,12 @@ class Waits(Registrations, Limits):
 
     What is kept: *_flight*, what requests keep, by user_data; *_cells*, as in `make_fill`;
     *_storage*, completions not handed out yet, of which *_settled* have ended their requests;
-    *_completed*, how many were handed out.
+    *_completed*, how many were handed out; *_whole*, the batch that was put while nothing was in
+    flight, until something is handed out.
     """
 
+    _core: Core | None
+    _owner: int
     _reap: Reap
     _submit_and_wait: SubmitAndWait
 
@@ -56,13 +64,14 @@ class Waits(Registrations, Limits):
         self._renamed: dict[int, int] = {}
         self._storage: list[tuple[int, int, int]] = []
         self._settled = 0
-        self._completed = 0
+        self._completed: int = 0
         self._extras: dict[int, tuple[int, int]] | None = None
         self._big = False
         self._clock: int = CLOCK_MONOTONIC
         self._knows_moments: bool | None = None
         self._region: WaitRegion | None = None
         self._enabled = True
+        self._whole: Batch | None = None
 
     def submit(self) -> int:
         """
@@ -117,7 +126,9 @@ class Waits(Registrations, Limits):
         Twin: io_uring_submit_and_wait_timeout, io_uring_submit_and_wait_min_timeout, with
         io_uring_peek_batch_cqe.
         """
-        core = self._usable()
+        core = self._core
+        if core is None or get_ident() != self._owner:
+            core = self._usable()  # which raises
         if count > core.cq_entries:
             raise ValueError(f"{count} completions do not fit the queue of {core.cq_entries}")
         if until_ns is not None or min_wait_ns or sigmask is not None:
@@ -127,6 +138,10 @@ class Waits(Registrations, Limits):
         if timeout_ns is not None and timeout_ns < 0:
             raise ValueError(f"a wait cannot take {timeout_ns} ns")
         storage = self._storage
+        if self._whole is not None and timeout_ns is None and not storage:
+            self._enter(core, count, None)
+            if taken := self._take_whole(core):
+                return taken
         self._reap()
         if len(storage) >= count:
             return self._already(core)
@@ -257,6 +272,10 @@ class Waits(Registrations, Limits):
 
     # --- within ----------------------------------------------------------------------------------
 
+    @abstractmethod
+    def _take_whole(self, core: Core) -> list[tuple[int, int, int]]:
+        """Take the completions of the batch *_whole*, if nothing else stands in the queue."""
+
     def _refuse_unknown(self, core: Core, terms: Terms) -> None:
         if terms.min_wait_us and not core.features & k.IORING_FEAT_MIN_TIMEOUT:
             raise UnsupportedError("a wait of a least duration", "Linux 6.12")
@@ -385,5 +404,6 @@ class Waits(Registrations, Limits):
         taken = storage[:]
         self._completed += len(taken)
         self._settled = 0
-        storage.clear()
+        self._whole = None
+        del storage[:]  # no call, behind which a signal handler might raise
         return taken

@@ -15,8 +15,9 @@ Example::
 
 from ._clock import SimClock
 from ._disk import Disk
-from ._faults import CALM, STORM, ExactFault, FaultPlan, Faults
+from ._faults import CALM, STORM, ExactFault, FaultPlan, Faults, Strike
 from ._kernel import SimKernel
+from ._minimising import Minimised, minimise
 from ._profiles import PROFILES, Profile
 from ._running import replay_command, run
 from ._sockets import SimNet
@@ -32,12 +33,15 @@ __all__ = [
     "FaultPlan",
     "Faults",
     "LeakError",
+    "Minimised",
     "NotSimulatedError",
     "Profile",
     "SimClock",
     "SimKernel",
     "SimNet",
     "SimulationError",
+    "Strike",
+    "minimise",
     "replay_command",
     "run",
 ]
