@@ -189,9 +189,9 @@ class Loop:
         task.scope.tasks[task] = None
         self._alive[task] = None
 
-    def task_count(self) -> int:
-        """Return how many tasks have not ended."""
-        return len(self._alive)
+    def tasks(self) -> list[Task[object]]:
+        """Return every task that has not ended, in the order of their start."""
+        return list(self._alive)
 
     def require_task(self) -> Task[object]:
         """Return the running task; raises `UsageError` outside of one."""

@@ -15,6 +15,8 @@ __all__ = ["Limits"]
 class Limits(Registering):
     """The limits of a `Ring`."""
 
+    _enabled: bool
+
     def register_personality(self) -> int:
         """
         Keep the caller's present credentials, and return their number for `Ring.personality`.
@@ -66,4 +68,5 @@ class Limits(Registering):
         """
         core = self._open()
         call(core.system, core.fd, RegisterOp.ENABLE_RINGS, b"", 0)
+        self._enabled = True
         self._take_over()

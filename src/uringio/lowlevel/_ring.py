@@ -120,6 +120,7 @@ class Ring(Batches):
         self._cells = [core.sq_tail[0], 0, core.sq_tail[0]]
         self._first = self._cells[0]
         self._lifelong: list[object] = []
+        self._enabled = not core.flags & k.IORING_SETUP_R_DISABLED
         self._big = bool(core.flags & (k.IORING_SETUP_CQE32 | k.IORING_SETUP_CQE_MIXED))
         try:
             self.opcodes = _opcodes_of(core)

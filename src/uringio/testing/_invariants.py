@@ -194,8 +194,8 @@ class Invariants:
     def tasks_ended(self, loop: "Loop") -> None:
         """Look at a loop that has been run down, and at its driver, which is still open."""
         self.checked["tasks"] += 1
-        if loop.task_count() or any(isinstance(one, Task) for one in loop.ready):
-            self.violated("tasks", f"{loop.task_count()} tasks are alive at the end")
+        if len(loop.tasks()) or any(isinstance(one, Task) for one in loop.ready):
+            self.violated("tasks", f"{len(loop.tasks())} tasks are alive at the end")
         if (in_flight := loop.driver.statistics().in_flight) != 0:
             self.violated("ops", f"{in_flight} ops are in flight at the end")
 
