@@ -17,7 +17,8 @@ SEEDS ?= 200
 
 DIR ?= docs
 PORT ?= 8000
-# Empty: io_uring, or epoll where the kernel refuses it. `make run BACKEND=uring` insists.
+# Empty: io_uring, or epoll where the kernel refuses it. `make run BACKEND=uring` insists, and
+# `make test BACKEND=poll` runs the tests of every backend on that one.
 BACKEND ?=
 # Not `?=`: some shells export HOST as the machine's name, and that would serve the folder to its
 # neighbours. `make run HOST=0.0.0.0` does so on request.
@@ -36,7 +37,7 @@ run: $(ENV)/.run
 	@$(ENV)/bin/uringio serve "$(DIR)" --host "$(HOST)" --port "$(PORT)" $(if $(BACKEND),--backend "$(BACKEND)")
 
 test: $(ENV)/.test
-	$(PY) -m pytest $(ARGS)
+	$(if $(BACKEND),URINGIO_TEST_BACKEND=$(BACKEND)) $(PY) -m pytest $(ARGS)
 
 check: style types arch test
 

@@ -13,10 +13,9 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests import leaks
+from tests.backends import BACKENDS
 from tests.fresh import FreshPython
 from tests.kernel import uring_refusal
-
-BACKENDS = ("uring", "epoll")
 
 FAILED = pytest.StashKey[bool]()
 SEED = pytest.StashKey[int]()

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from uringio._driver.contract import Driver, make_driver
+from uringio._driver.choice import make_driver
+from uringio._driver.contract import Driver
 from uringio._driver.op import SPENT, Op
 from uringio._ring.setup import Ring, queue_init
 from uringio._sys.system import real_system

@@ -22,8 +22,8 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
+from tests.backends import BACKENDS
 from tests.cli.site import SECRET, SIZES, Served, make_site, serving
-from tests.conftest import BACKENDS
 from tests.fresh import FreshPython
 from tests.kernel import uring_refusal
 from uringio.cli import main

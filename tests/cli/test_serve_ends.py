@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends import BACKENDS
 from tests.cli.site import Served, serving
-from tests.conftest import BACKENDS
 from tests.kernel import uring_refusal
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"

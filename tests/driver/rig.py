@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.backends import CHOSEN
 from uringio._driver import op as o
 from uringio._driver.contract import Driver
 from uringio._driver.epoll import make_epoll_driver
 from uringio._driver.op import DONE, SPENT, Op
+from uringio._driver.poll import make_poll_driver
 from uringio._driver.uring import make_uring_driver
 from uringio._ring.setup import FLAG_LADDER
 from uringio._sys.memory import ReadableBuffer
@@ -22,7 +24,10 @@ from uringio._sys.system import System
 
 T = TypeVar("T")
 
-KINDS = ("uring", "uring-6.1", "uring-6.0", "uring-5.19", "epoll")
+READINESS_DRIVERS = {"epoll": make_epoll_driver, "poll": make_poll_driver}
+RINGS = ("uring", "uring-6.1", "uring-6.0", "uring-5.19")
+_FAMILIES = {"": (*RINGS, *READINESS_DRIVERS), "uring": RINGS}
+KINDS = _FAMILIES.get(CHOSEN, (CHOSEN,))
 
 # A test that is still waiting after this long has failed. [seconds]
 PATIENCE_S = 20.0
@@ -48,12 +53,12 @@ class Rig:
         self.delivered: list[Op[Any]] = []
         self.deliver = self.note_delivery  # a test may put another in its place
         self.system = system if system is not None else System()
-        if kind == "epoll":
-            self.driver: Driver = make_epoll_driver(
+        if kind in READINESS_DRIVERS:
+            self.driver: Driver = READINESS_DRIVERS[kind](
                 self.system, self._deliver, self._make_cancelled
             )
         else:
-            rung = KINDS.index(kind)
+            rung = RINGS.index(kind)
             self.driver = make_uring_driver(
                 self.system,
                 self._deliver,
@@ -75,7 +80,7 @@ class Rig:
 
     @property
     def is_uring(self) -> bool:
-        return self.kind != "epoll"
+        return self.kind in RINGS
 
     def submit(self, op: Op[Any]) -> Op[Any]:
         """Submit *op* and return it."""

@@ -393,7 +393,7 @@ def test_a_broken_pipe_raises_no_signal(fresh_python: FreshPython) -> None:
     run = fresh_python(
         """
         import signal, socket
-        from uringio._driver.contract import make_driver
+        from uringio._driver.choice import make_driver
         from uringio._driver.op import SEND, SEND_ALL, Op
         from uringio._driver.sockets import SEND_ALL_FLAGS, SEND_FLAGS
 

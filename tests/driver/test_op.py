@@ -335,7 +335,7 @@ def test_forgetting_an_op_at_the_interpreters_end_is_quiet(fresh_python: FreshPy
     run = fresh_python(
         """
         import builtins, os, threading
-        from uringio._driver.contract import make_driver
+        from uringio._driver.choice import make_driver
         from uringio._driver.op import CLOSE, NOP, Op
 
         driver = make_driver(lambda op: None, lambda op: KeyError(), backend="epoll")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.driver.conftest import RigMaker
-from tests.driver.rig import KINDS, Orphans, Rig, StandInCancelled, connected, pair
+from tests.driver.rig import RINGS, Orphans, Rig, StandInCancelled, connected, pair
 from uringio._driver import op as o
 from uringio._driver.op import DONE, SUBMITTED, Op
 from uringio._ring.setup import FLAG_LADDER
@@ -18,7 +18,7 @@ from uringio._sys import constants as k
 from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError, RingError, WrongThreadError
 
-RUNGS = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "epoll"])
+RUNGS = pytest.mark.parametrize("kind", RINGS)
 
 
 class Answering(System):
@@ -333,7 +333,7 @@ def test_a_request_that_the_kernel_keeps_is_leaked_on_purpose(make_rig: RigMaker
 def test_each_rung_is_what_it_says(make_rig: RigMaker, kind: str) -> None:
     """The rigs of this suite do run on the flags that they are named for."""
     rig = make_rig(kind)
-    assert rig.driver.ring.flags == FLAG_LADDER[KINDS.index(kind)]
+    assert rig.driver.ring.flags == FLAG_LADDER[RINGS.index(kind)]
     assert rig.driver.ring.deferred == (kind in {"uring", "uring-6.1"})
 
 

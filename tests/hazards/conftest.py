@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.driver.rig import KINDS, Rig
+from tests.driver.rig import KINDS, RINGS, Rig
 from tests.kernel import uring_refusal
 from tests.surface import schedulers
 from tests.surface.schedulers import Scheduler
@@ -23,7 +23,7 @@ def make_rig() -> Iterator[Callable[..., Rig]]:
     with ExitStack() as stack:
 
         def make(kind: str, **options: object) -> Rig:
-            if kind != "epoll" and (refusal := uring_refusal()):
+            if kind in RINGS and (refusal := uring_refusal()):
                 pytest.skip(f"no uring driver here: {refusal}")
             rig = Rig(kind, **options)
             stack.callback(rig.driver.close)

@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 
 import uringio
-from tests.driver.rig import KINDS, Rig, connected, in_thread
+from tests.driver.rig import RINGS, Rig, connected, in_thread
 from tests.ring.pilot import Pilot
 from uringio._driver import op as o
 from uringio._driver.op import Op
 from uringio._ring.setup import queue_init
 from uringio._sys.system import System
 
-RINGS = [kind for kind in KINDS if kind != "epoll"]
 OP_MSG_RING = 40  # Linux 5.18
 
 

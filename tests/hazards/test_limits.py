@@ -167,7 +167,7 @@ def test_scarce_locked_memory_is_said_and_not_papered_over(
             os.setgid(65534)
             os.setuid(65534)
         from uringio.errors import RingError
-        from uringio._driver.contract import make_driver
+        from uringio._driver.choice import make_driver
         for backend in (None, "uring"):
             try:
                 driver = make_driver(lambda op: None, lambda op: RuntimeError(), backend=backend)

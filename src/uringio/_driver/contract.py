@@ -1,5 +1,5 @@
 """
-The completion contract that every driver fulfils, and the choice between them.
+The completion contract that every driver fulfils.
 
 A driver takes ops and delivers their outcomes.  It is built once per running loop and is used by
 one thread, `wake` excepted.  ``deliver`` is injected: the native scheduler and the asyncio loop
@@ -19,33 +19,18 @@ What every driver promises:
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
-from uringio._sys.errnos import SETUP_REMEDIES
 from uringio._sys.memory import Memory
-from uringio._sys.system import System, real_system
-from uringio.errors import OpError, RingError, UsageError
+from uringio._sys.system import System
 
 from .direct import FixedFd
 from .op import Awaited, Op
 
-if TYPE_CHECKING:
-    from .uring import UringDriver
-
-__all__ = [
-    "BACKENDS",
-    "Deliver",
-    "Driver",
-    "MakeCancelled",
-    "Statistics",
-    "System",
-    "make_driver",
-]
+__all__ = ["Deliver", "Driver", "MakeCancelled", "Statistics", "System"]
 
 Deliver: TypeAlias = Callable[[Op[object]], object]
 MakeCancelled: TypeAlias = Callable[[Op[object]], BaseException]
-
-BACKENDS = ("uring", "epoll")
 
 
 class Statistics(NamedTuple):
@@ -53,15 +38,15 @@ class Statistics(NamedTuple):
     Counters of a driver since it was made.
 
     Attributes:
-        backend: ``"uring"`` or ``"epoll"``.
+        backend: Which driver: ``"uring"``, ``"epoll"`` or ``"poll"``.
         submitted: Ops taken.
         delivered: Ops delivered.
         in_flight: Ops taken and not yet delivered or waiting for delivery.
         turns: Calls of `Driver.turn`.
-        waits: System calls that waited or polled for completions (enter, epoll_wait).
+        waits: System calls that waited or polled for completions (enter, epoll_wait, poll).
         stray: Completions that belonged to no op: late, duplicate or unknown.
         starved: Receives that found every provided buffer taken, and were queued.
-        provided: Buffers that the kernel may receive into; this and the next are 0 on epoll.
+        provided: Buffers that the kernel may receive into; these are 0 but on uring.
         spare: Buffers that can take the places of leased ones.
         leased: Buffers that receivers keep.
     """
@@ -185,77 +170,3 @@ class Driver(Protocol):
         memory under a running request is worse.
         """
         ...
-
-
-def make_driver(
-    deliver: Deliver,
-    make_cancelled: MakeCancelled,
-    *,
-    backend: str | None = None,
-    system: System | None = None,
-) -> Driver:
-    """
-    Build a driver for the calling thread.
-
-    Args:
-        deliver: Called with each finished op; must only queue it.
-        make_cancelled: Makes the scheduler's cancelled exception for an op.
-        backend: ``"uring"``, ``"epoll"``, or None to take io_uring where it works.
-        system: The system to run on; by default the real one.
-
-    Raises:
-        RingError: ``backend="uring"`` was asked for and cannot be had, or the ring failed for want
-            of memory or descriptors, which is never papered over by falling back.
-        UsageError: No such backend.
-    """
-    driver = _choose(backend, system, deliver, make_cancelled)
-    from .forks import watch
-
-    watch(driver)
-    return driver
-
-
-def _choose(
-    backend: str | None, system: System | None, deliver: Deliver, make_cancelled: MakeCancelled
-) -> Driver:
-    chosen = system if system is not None else real_system()
-    if backend not in (None, *BACKENDS):
-        raise UsageError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
-    if backend != "epoll":
-        try:
-            return _working_uring_driver(chosen, deliver, make_cancelled)
-        except RingError as error:
-            if backend == "uring" or error.errno not in BLOCKED_ERRNOS:
-                raise
-    from .epoll import make_epoll_driver
-
-    return make_epoll_driver(chosen, deliver, make_cancelled)
-
-
-def _working_uring_driver(
-    system: System, deliver: Deliver, make_cancelled: MakeCancelled
-) -> "UringDriver":
-    """Make a driver over a ring that can be entered as well: a filter may know any of the calls."""
-    from .uring import make_uring_driver
-
-    try:
-        driver = make_uring_driver(system, deliver, make_cancelled)
-    except RingError:
-        raise
-    except OSError as error:
-        number = error.errno or 0
-        remedy = SETUP_REMEDIES.get(number, "See io_uring_register(2)")
-        refused = error.op if isinstance(error, OpError) else "making a pipe for the ring"
-        raise RingError(number, f"{refused} failed", remedy) from error
-    try:
-        driver.flush()  # the read of the wake pipe, which every driver begins with
-    except BaseException:
-        if driver.ring.registered_by is not None:
-            driver.ring.give_index_back()
-        driver.leave()
-        raise
-    return driver
-
-
-# EPERM and EACCES: forbidden here.  ENOSYS: absent, or hidden by a filter.  EINVAL: too old.
-BLOCKED_ERRNOS = frozenset({1, 13, 22, 38})

@@ -14,7 +14,7 @@ credential boundaries, nor once the end of the stream, an error or urgent data w
 
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from uringio._sys.system import System
@@ -44,6 +44,10 @@ class Poller(Protocol):
     """What tells of edges; the bits are poll(2)'s."""
 
     name: str
+
+    def begin(self, table: Mapping[int, "Descriptor"], /) -> None:
+        """Be shown the driver's table, before the first wait."""
+        ...
 
     @property
     def wait(self) -> Callable[[float, int], list[tuple[int, int]]]:

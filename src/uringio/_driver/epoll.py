@@ -6,13 +6,14 @@ epoll_ctl(2) in its life; closing it is what takes it out again.
 """
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from uringio._sys.system import System
 
 from .bound import BoundDriver
 from .contract import Deliver, MakeCancelled
+from .descriptors import Descriptor
 from .readiness import make_readiness_driver
 
 __all__ = ["make_epoll_driver"]
@@ -35,6 +36,9 @@ class _EpollPoller:
     def __init__(self, system: System) -> None:
         self._epoll = system.epoll()
         self.wait: Callable[[float, int], list[tuple[int, int]]] = self._epoll.poll
+
+    def begin(self, table: Mapping[int, Descriptor], /) -> None:
+        """The kernel keeps what is watched."""
 
     def watch(self, fd: int, /) -> int:
         try:

@@ -95,6 +95,7 @@ def make_readiness_driver(
     owner_thread = get_ident()
 
     descriptors = Descriptors(system, poller, deliver)
+    poller.begin(descriptors.table)
     find: Callable[[int], Descriptor | None] = descriptors.table.get
     unfinished, congested = descriptors.unfinished, descriptors.congested
     departed = descriptors.departed

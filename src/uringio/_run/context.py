@@ -32,7 +32,7 @@ class Context(Loop):
     All of it is for the thread that made the context, except `run_soon` and `stop`.
 
     Args:
-        backend: ``"uring"``, ``"epoll"``, or None to choose.
+        backend: As for `uringio.run`.
 
     Attributes:
         driver: The completion driver.

@@ -16,14 +16,15 @@ Ts = TypeVarTuple("Ts")
 def run(
     async_fn: Callable[[*Ts], Awaitable[T]],
     *args: *Ts,
-    backend: str | None = None,
+    backend: str = "auto",
 ) -> T:
     """
     Run ``async_fn(*args)`` on a loop of its own until it returns, and return what it returns.
 
     Args:
         async_fn: The program's main async function; not a coroutine.
-        backend: ``"uring"``, ``"epoll"``, or None to take io_uring where it works.
+        backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
+            ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
 
     Raises:
         UsageError: A loop already runs in this thread.

@@ -20,7 +20,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar, TypeVarTuple, cast
 
-from uringio._driver.contract import Driver, System, make_driver
+from uringio._driver.choice import make_driver
+from uringio._driver.contract import Driver, System
 from uringio._driver.current import ServingGroup
 from uringio._driver.op import CLOSE, NEW, SPENT, Op
 from uringio.errors import Cancelled, ClosedError, UsageError, WrongThreadError
@@ -56,7 +57,7 @@ class Loop:
     Tasks, and the pass that resumes them; `Context` adds the ways to run it.
 
     Args:
-        backend: ``"uring"``, ``"epoll"``, or None to choose.
+        backend: As for `uringio.run`.
         system: The system to run on; by default the real one.
         ready: The queue to use, for one that looks at what passes through it.
 
@@ -71,7 +72,7 @@ class Loop:
     def __init__(
         self,
         *,
-        backend: str | None = None,
+        backend: str = "auto",
         system: System | None = None,
         ready: "deque[Op[object] | Task[object]] | None" = None,
     ) -> None:

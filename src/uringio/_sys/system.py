@@ -423,9 +423,21 @@ class System:
 
     # --- readiness -------------------------------------------------------------------------------
 
-    def epoll(self) -> select.epoll:
+    def epoll(self) -> "select.epoll":
         """Return a new epoll object, closed on exec; raises OSError."""
         return select.epoll()
+
+    def poll(self) -> "select.poll":
+        """Return a new poll object."""
+        return select.poll()
+
+    def always_ready(self, fd: int) -> bool:
+        """Whether *fd* names a file, folder or disk, which never keeps anyone waiting."""
+        try:
+            mode = os.fstat(fd).st_mode
+        except OSError:
+            return False
+        return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode)
 
     def poll_fd(self, fd: int, mask: int, timeout_ms: int = 0) -> int:
         """Ask poll(2) which of *mask*, POLLERR, POLLHUP, POLLNVAL holds; 0 if none does in time."""

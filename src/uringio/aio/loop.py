@@ -47,7 +47,8 @@ class EventLoop(RunningLoop, UnsupportedCalls):
     An asyncio event loop on a uringio driver.
 
     Args:
-        backend: ``"uring"``, ``"epoll"``, or None to take io_uring where it works.
+        backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
+            ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
 
     Not yet supported: TLS, subprocesses, pipes, datagrams, ``sendfile``, ``sock_*`` and reader and
     writer callbacks; each raises NotImplementedError.
@@ -452,12 +453,13 @@ def _refuse_tls(ssl: object, **details: object) -> None:
             raise ValueError(f"{name} is only meaningful with ssl")
 
 
-def new_event_loop(*, backend: str | None = None) -> EventLoop:
+def new_event_loop(*, backend: str = "auto") -> EventLoop:
     """
     Make an event loop.
 
     Args:
-        backend: ``"uring"``, ``"epoll"``, or None to take io_uring where it works.
+        backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
+            ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
 
     Raises:
         UsageError: There is no such backend.
@@ -477,7 +479,7 @@ def new_event_loop(*, backend: str | None = None) -> EventLoop:
 
 
 def run(
-    main: Coroutine[object, object, T], *, debug: bool | None = None, backend: str | None = None
+    main: Coroutine[object, object, T], *, debug: bool | None = None, backend: str = "auto"
 ) -> T:
     """
     Run the coroutine *main* on an event loop of its own; like ``asyncio.run``.

@@ -17,7 +17,8 @@ from contextvars import Context
 from typing import TYPE_CHECKING, TypeVarTuple
 
 from uringio._driver import current
-from uringio._driver.contract import BACKENDS, Driver, make_driver
+from uringio._driver.choice import chosen_backend, make_driver
+from uringio._driver.contract import Driver
 from uringio._driver.op import DONE, Op
 from uringio.errors import UsageError, WrongThreadError
 
@@ -60,12 +61,13 @@ class RunningLoop(asyncio.BaseEventLoop):
         def _check_running(self) -> None: ...
         def _add_callback_signalsafe(self, handle: asyncio.Handle) -> None: ...
 
-    def __init__(self, *, backend: str | None = None) -> None:
+    def __init__(self, *, backend: str = "auto") -> None:
         super().__init__()
-        if backend not in (None, *BACKENDS):
+        try:
+            self._backend = chosen_backend(backend)
+        except UsageError:
             self._closed = True  # there is nothing to close, nor to warn of
-            raise UsageError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
-        self._backend = backend
+            raise
         self._completed: deque[Op[object]] = deque()
         self._driver: Driver | None = None
         self._driver_thread: object = None

@@ -26,7 +26,7 @@ that takes the place of another is made as .uringio-* beside it, then renamed.
 Exit status: 0 all copied (and verified), 1 something was not, 2 wrong usage, 130 Ctrl-C.
 """
 
-_BACKENDS = ("auto", "uring", "epoll")
+_BACKENDS = ("auto", "uring", "epoll", "poll")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cp.Options(
                 sources=tuple(options.sources),
                 target=options.target,
-                backend=None if options.backend == "auto" else options.backend,
+                backend=options.backend,
                 verify=options.verify,
                 is_quiet=options.quiet,
             )
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             folder=options.folder if options.named_folder is None else options.named_folder,
             host=options.host,
             port=options.port,
-            backend=None if options.backend == "auto" else options.backend,
+            backend=options.backend,
             workers=options.workers,
             index=options.index,
             cors=options.cors,

@@ -34,7 +34,7 @@ class Options(NamedTuple):
 
     sources: tuple[str, ...]
     target: str
-    backend: str | None
+    backend: str
     verify: bool
     is_quiet: bool
 

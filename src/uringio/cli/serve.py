@@ -89,7 +89,7 @@ class Options:
     folder: str
     host: str
     port: int
-    backend: str | None
+    backend: str
     workers: int
     index: str
     cors: str

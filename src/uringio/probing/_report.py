@@ -10,7 +10,8 @@ import platform
 import resource
 from typing import Final, NamedTuple
 
-from uringio._driver.contract import Driver, make_driver
+from uringio._driver.choice import make_driver
+from uringio._driver.contract import Driver
 from uringio._driver.op import NOP as NOP_OPERATION
 from uringio._driver.op import OPERATION_NAMES, Op
 from uringio._driver.uring import UringDriver
