@@ -15,6 +15,7 @@ from tests.backends import CHOSEN
 from uringio._driver import op as o
 from uringio._driver.contract import Driver
 from uringio._driver.epoll import make_epoll_driver
+from uringio._driver.kqueue import make_kqueue_driver
 from uringio._driver.op import DONE, SPENT, Op
 from uringio._driver.poll import make_poll_driver
 from uringio._driver.uring import make_uring_driver
@@ -24,7 +25,11 @@ from uringio._sys.system import System
 
 T = TypeVar("T")
 
-READINESS_DRIVERS = {"epoll": make_epoll_driver, "poll": make_poll_driver}
+READINESS_DRIVERS = {
+    "epoll": make_epoll_driver,
+    "kqueue": make_kqueue_driver,
+    "poll": make_poll_driver,
+}
 RINGS = ("uring", "uring-6.1", "uring-6.0", "uring-5.19")
 _FAMILIES = {"": (*RINGS, *READINESS_DRIVERS), "uring": RINGS}
 KINDS = _FAMILIES.get(CHOSEN, (CHOSEN,))

@@ -132,7 +132,10 @@ def test_closing_closes_every_descriptor_of_the_driver(kind: str, make_rig: RigM
     before = holdings().fds
     rig = make_rig(kind)
     opened = holdings().fds - before
-    kept = {"epoll": ["anon_inode:[eventpoll]"], "poll": []}.get(kind, ["anon_inode:[io_uring]"])
+    if kind == "kqueue" and os.environ["URINGIO_KQUEUE_LIBRARY"] != "emulated":
+        pytest.skip("the library has descriptors of its own")
+    epoll = ["anon_inode:[eventpoll]"]
+    kept = {"epoll": epoll, "kqueue": epoll, "poll": []}.get(kind, ["anon_inode:[io_uring]"])
     targets = sorted(target for _, target in opened)
     assert targets[:-2] == kept
     assert all(target.startswith("pipe:") for target in targets[-2:])

@@ -279,15 +279,22 @@ def test_an_exception_right_behind_the_wait_loses_no_op(make_rig: RigMaker, kind
         def poll(self) -> Any:
             return self.wrapped(super().poll())
 
+        def kqueue(self) -> Any:
+            return self.wrapped(super().kqueue())
+
         def wrapped(self, real: Any) -> Any:
             system = self
 
             class Poller:
-                register, unregister = real.register, real.unregister
-                close = getattr(real, "close", None)
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(real, name)
 
                 def poll(self, *arguments: object) -> object:
                     return system.behind(real.poll(*arguments))
+
+                def control(self, changes: Any, *arguments: object) -> object:
+                    found = real.control(changes, *arguments)
+                    return found if changes else system.behind(found)
 
             return Poller()
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["BACKENDS", "BLOCKED_ERRNOS", "VARIABLE", "chosen_backend", "make_driver"]
 
 AUTO: Final = "auto"
-BACKENDS: Final = ("uring", "epoll", "poll")
+BACKENDS: Final = ("uring", "epoll", "kqueue", "poll")
 VARIABLE: Final = "URINGIO_BACKEND"
 
 # EPERM and EACCES: forbidden here.  ENOSYS: absent, or hidden by a filter.  EINVAL: too old.
@@ -102,7 +102,9 @@ def _make(
             if wanted is not None or error.errno not in BLOCKED_ERRNOS:
                 raise
     make: Callable[[System, Deliver, MakeCancelled], Driver]
-    if wanted == "poll":
+    if wanted == "kqueue":
+        from .kqueue import make_kqueue_driver as make
+    elif wanted == "poll":
         from .poll import make_poll_driver as make
     else:
         from .epoll import make_epoll_driver as make

@@ -44,6 +44,7 @@ class Poller(Protocol):
     """What tells of edges; the bits are poll(2)'s."""
 
     name: str
+    tells_ends: bool  # the end of a stream comes with the edge of the bytes before it
 
     def begin(self, table: Mapping[int, "Descriptor"], /) -> None:
         """Be shown the driver's table, before the first wait."""
@@ -388,7 +389,7 @@ class Descriptors:
                 self.finish(op, -errno.EINVAL if number == errno.EPERM else -number)
                 return
             descriptor.watched = True
-            descriptor.exact = self._is_tcp(op.fd)
+            descriptor.exact = self._poller.tells_ends and self._is_tcp(op.fd)
         if queue is descriptor.readers and not _tells_nothing(op):
             descriptor.dry = True
         queue.append(op)

@@ -32,6 +32,7 @@ class _EpollPoller:
     """See `uringio._driver.descriptors.Poller`."""
 
     name = "epoll"
+    tells_ends = True
 
     def __init__(self, system: System) -> None:
         self._epoll = system.epoll()

@@ -44,6 +44,9 @@ from .sockaddr import AddressTuple, SocketAddress, pack_sockaddr, unpack_sockadd
 if TYPE_CHECKING:
     from socket import socket as std_socket
 
+    from .kqueue import Kqueue
+    from .kqueue_emulated import EmulatedKqueue
+
 __all__ = ["AddressInfo", "Mapping", "System", "real_system"]
 
 _PROT_READ_WRITE: Final = 3
@@ -430,6 +433,16 @@ class System:
     def poll(self) -> "select.poll":
         """Return a new poll object."""
         return select.poll()
+
+    def kqueue(self) -> "Kqueue | EmulatedKqueue":
+        """Return a new kqueue; raises `UnsupportedError`, OpError."""
+        from .kqueue import EMULATED, VARIABLE, Kqueue
+
+        if os.environ.get(VARIABLE) == EMULATED:
+            from .kqueue_emulated import EmulatedKqueue
+
+            return EmulatedKqueue()
+        return Kqueue()
 
     def always_ready(self, fd: int) -> bool:
         """Whether *fd* names a file, folder or disk, which never keeps anyone waiting."""

@@ -26,7 +26,7 @@ that takes the place of another is made as .uringio-* beside it, then renamed.
 Exit status: 0 all copied (and verified), 1 something was not, 2 wrong usage, 130 Ctrl-C.
 """
 
-_BACKENDS = ("auto", "uring", "epoll", "poll")
+_BACKENDS = ("auto", "uring", "epoll", "kqueue", "poll")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
