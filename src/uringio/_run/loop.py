@@ -182,6 +182,10 @@ class Loop:
         task.scope.tasks[task] = None
         self._alive[task] = None
 
+    def tasks(self) -> list[Task[object]]:
+        """Return every task that has not ended, in the order of their start."""
+        return list(self._alive)
+
     def require_task(self) -> Task[object]:
         """Return the running task; raises `UsageError` outside of one."""
         if self.task is None:

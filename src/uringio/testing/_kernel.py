@@ -98,6 +98,10 @@ class SimKernel:
         """Count a state that a test wants to have seen."""
         self.notes[what] = self.notes.get(what, 0) + 1
 
+    def files(self) -> list[tuple[int, SimFile]]:
+        """Return what is open: numbers counted from 0, and what each names."""
+        return [(fd - _FD_FIRST, file) for fd, file in self._fds.items()]
+
     def idle(self) -> bool:
         """Whether the program has nothing left here: no descriptor, no ring, no request."""
         return not self._fds and not self._rings

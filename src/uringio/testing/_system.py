@@ -84,6 +84,7 @@ class SimSystem(System):
 
     def __init__(self, kernel: "SimKernel") -> None:
         super().__init__()
+        self.kernel = kernel
         self._kernel = kernel
         self._errno = 0
         object.__setattr__(self, "_libc", _NoLibrary())

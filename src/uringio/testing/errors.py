@@ -1,10 +1,20 @@
-"""How a simulation says that something is wrong."""
+"""How the test kit says that something is wrong."""
 
-__all__ = ["DeadlockError", "LeakError", "NotSimulatedError", "SimulationError"]
+__all__ = [
+    "ContractError",
+    "DeadlockError",
+    "LeakError",
+    "NotSimulatedError",
+    "SimulationError",
+]
 
 
 class SimulationError(AssertionError):
     """The program under simulation, or the simulation itself, went wrong."""
+
+
+class ContractError(AssertionError):
+    """A transport does not do what every transport must; the message says which behaviour."""
 
 
 class DeadlockError(SimulationError):
