@@ -5,7 +5,7 @@ Whether the kernel said so or it was tried makes no difference to the names: see
 how it is learned, and `Surface.source` for how it was.
 """
 
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from uringio._ring.survey import Survey
 from uringio.lowlevel import (
@@ -22,6 +22,8 @@ __all__ = ["Member", "Surface", "describe"]
 
 # What a kernel may have or lack; each knows the Linux that brought it, and what it means.
 Member: TypeAlias = Opcode | RegisterOp | SetupFlags | EnterFlags | SqeFlags | CqeFlags | Features
+
+F = TypeVar("F", SetupFlags, EnterFlags, SqeFlags, CqeFlags, Features)
 
 # No kernel tells which flags its completions may carry.  These came with each, or next after it.
 _WITNESSES: Final[dict[CqeFlags, Features | SetupFlags]] = {
@@ -74,12 +76,16 @@ class Surface(NamedTuple):
             lacking += [one for one in Opcode if one not in self.opcodes]
         if self.register_ops:
             lacking += [one for one in RegisterOp if one not in self.register_ops]
-        for flags in (
-            self.setup_flags, self.enter_flags, self.sqe_flags, self.cqe_flags, self.features,
-        ):  # fmt: skip
-            if flags:
-                lacking += [one for one in type(flags) if one not in flags]
+        lacking += _missing(self.setup_flags)
+        lacking += _missing(self.enter_flags)
+        lacking += _missing(self.sqe_flags)
+        lacking += _missing(self.cqe_flags)
+        lacking += _missing(self.features)
         return tuple(lacking)
+
+
+def _missing(flags: F) -> list[F]:
+    return [one for one in type(flags) if one not in flags] if flags else []
 
 
 def describe(found: Survey) -> Surface:
@@ -91,8 +97,7 @@ def describe(found: Survey) -> Surface:
         register_ops.add(RegisterOp.USE_REGISTERED_RING)
     cqe_flags = CqeFlags(0)
     for flag, witness in _WITNESSES.items():
-        # Numbers of different kinds may be equal: each is looked for among its own.
-        if witness in (setup_flags if isinstance(witness, SetupFlags) else features):
+        if witness & (found.setup_flags if isinstance(witness, SetupFlags) else found.features):
             cqe_flags |= flag
     return Surface(
         source=found.source,
