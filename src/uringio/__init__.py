@@ -6,6 +6,8 @@ io_uring, the same program over epoll where io_uring is missing, and an asyncio 
 (`uringio.aio`) on the same drivers.
 """
 
+from typing import TYPE_CHECKING
+
 from uringio import fs
 from uringio._run.context import Context
 from uringio._run.entry import checkpoint, run
@@ -56,6 +58,9 @@ from uringio.net import (
 from uringio.offloading import MayBlock, offload, offload_blocking
 from uringio.outcomes import Done, Ended, Refused, outcome
 
+if TYPE_CHECKING:
+    from uringio.probing import probe
+
 __all__ = [
     "BorrowedError",
     "Buffer",
@@ -104,6 +109,7 @@ __all__ = [
     "open_udp",
     "open_unix_datagram",
     "outcome",
+    "probe",
     "resolve",
     "run",
     "sleep",
@@ -111,3 +117,17 @@ __all__ = [
     "wait_readable",
     "wait_writable",
 ]
+
+if not TYPE_CHECKING:  # a checker would take this for leave to ask for anything
+
+    def __getattr__(name: str) -> object:
+        """Load what few programs need when it is first asked for."""
+        if name != "probe":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from uringio.probing import probe
+
+        globals()[name] = probe
+        return probe
+
+    def __dir__() -> list[str]:
+        return sorted(set(globals()) | set(__all__))

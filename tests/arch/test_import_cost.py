@@ -32,3 +32,26 @@ def test_every_exported_name_can_be_had_after_the_bare_import(fresh_python: Fres
         """
     )
     assert run.stdout.split() == ["False"], run.stderr
+
+
+def test_the_probe_is_loaded_when_it_is_asked_for(fresh_python: FreshPython) -> None:
+    """`uringio.probe` is a function, found by name, by `from` and by `dir`, and costs nothing."""
+    run = fresh_python(
+        """
+        import sys
+        import uringio
+        rooms = ("uringio.probing", "uringio.lowlevel._opcodes", "platform")
+        print([one for one in rooms if one in sys.modules], "probe" in dir(uringio))
+        from uringio import probe
+        print(probe is uringio.probe, callable(probe), "uringio.probing" in sys.modules)
+        try:
+            uringio.prob
+        except AttributeError as error:
+            print(error)
+        """
+    )
+    assert run.check().stdout.splitlines() == [
+        "[] True",
+        "True True True",
+        "module 'uringio' has no attribute 'prob'",
+    ]

@@ -12,18 +12,16 @@ What must never happen is that a request meets the next file in its slot, so:
 """
 
 import warnings
-from typing import Final, NoReturn, Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from uringio._sys.memory import ReadableBuffer
 from uringio.errors import ClosedError
 
-from .op import DIRECT, INSTALL, OPERATION_NAMES, Op
+from .op import DIRECT, INSTALL, MAX_RW_COUNT, OPERATION_NAMES, Op
 
 __all__ = ["Direct", "FileTable", "FixedFd"]
 
 T_co = TypeVar("T_co", covariant=True)
-
-_TRANSFER_BYTES_MAX: Final = 0x7FFFF000  # what the kernel moves at most in one call
 
 
 class FileTable(Protocol):
@@ -118,7 +116,7 @@ class Direct(Op[T_co]):
         self, row: int, file: FixedFd, memory: ReadableBuffer = b"", off: int = 0, flags: int = 0
     ) -> None:
         code = INSTALL if row == INSTALL else DIRECT
-        size = min(memoryview(memory).nbytes, _TRANSFER_BYTES_MAX)
+        size = min(memoryview(memory).nbytes, MAX_RW_COUNT)
         super().__init__(code, -1, 0, size, off, flags, memory)
         self.row = row
         self.file = file

@@ -91,12 +91,15 @@ if TYPE_CHECKING:
     from .contract import Driver
 
 __all__ = [
-    "CANCELLING", "DONE", "MAKES_DESCRIPTOR", "NEW", "OPERATION_NAMES", "SPENT", "STALE",
-    "SUBMITTED", "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "Vectored", "names", "renew",
+    "CANCELLING", "DONE", "MAKES_DESCRIPTOR", "MAX_RW_COUNT", "NEW", "OPERATION_NAMES", "SPENT",
+    "STALE", "SUBMITTED", "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "Vectored", "names",
+    "renew",
 ]  # fmt: skip
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+MAX_RW_COUNT: Final = 0x7FFFF000  # what the kernel moves at most in one call [bytes]
 
 # --- operations: dense, so that tables are lists -------------------------------------------------
 NOP: Final = 0

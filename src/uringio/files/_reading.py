@@ -6,6 +6,7 @@ from typing import Final, TypeVar, cast
 
 from uringio._driver import op as o
 from uringio._driver.op import (
+    MAX_RW_COUNT,
     READ,
     READ_CACHED,
     READY,
@@ -25,7 +26,6 @@ __all__ = ["ReadFile"]
 
 T = TypeVar("T")
 
-_TRANSFER_BYTES_MAX: Final = 0x7FFFF000  # what the kernel moves at most in one call
 _AHEAD_BYTES: Final = 65536
 _NO_FLAGS: Final = RWFlags(0)
 
@@ -218,9 +218,9 @@ class ReadFile(OpenFile, ReadMoves):
         flags: RWFlags,
         finish: Callable[[object], T] | None,
     ) -> Op[T]:
-        size = min(size_of(buffer), _TRANSFER_BYTES_MAX)
+        size = min(size_of(buffer), MAX_RW_COUNT)
         fd = self._fd.number
-        if flags or self._limits.direct or size == _TRANSFER_BYTES_MAX:
+        if flags or self._limits.direct or size == MAX_RW_COUNT:
             self._limits.check_flags(flags, READ_FLAGS)
             if flags & RWFlags.HIPRI:
                 return self.hand_out(Vectored(o.READV, fd, [buffer], offset, flags, finish))

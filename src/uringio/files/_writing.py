@@ -8,6 +8,7 @@ from typing import Final, TypeVar, cast
 
 from uringio._driver import op as o
 from uringio._driver.op import (
+    MAX_RW_COUNT,
     WRITE,
     Op,
     Vectored,
@@ -24,7 +25,6 @@ __all__ = ["WriteFile"]
 
 T = TypeVar("T")
 
-_TRANSFER_BYTES_MAX: Final = 0x7FFFF000  # what the kernel moves at most in one call
 _MODE_MAX: Final = 0xFFFF
 _NO_FLAGS: Final = RWFlags(0)
 
@@ -165,5 +165,5 @@ class WriteFile(OpenFile, WriteMoves):
             self._limits.check_flags(flags, WRITE_FLAGS)
             if flags & RWFlags.HIPRI:
                 return self.hand_out(Vectored(o.WRITEV, fd, [data], offset, flags, finish))
-        size = min(size_of(data), _TRANSFER_BYTES_MAX)
+        size = min(size_of(data), MAX_RW_COUNT)
         return self.hand_out(Op(WRITE, fd, 0, size, offset, flags, data, None, finish))

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias, TypeVar, cast, overload
 from uringio._driver.contract import Driver
 from uringio._driver.lease_count import LeaseCount
 from uringio._driver.op import (
+    MAX_RW_COUNT,
     NEW,
     READY,
     RECV_INTO,
@@ -38,7 +39,6 @@ Writable: TypeAlias = bytearray | memoryview
 
 _LENT: Final = State.LENT
 _LEASE_BYTES: Final = 65536  # drivers have buffers of this size
-_TRANSFER_BYTES_MAX: Final = 0x7FFFF000  # what the kernel moves at most in one call
 
 
 class Moves:
@@ -134,7 +134,7 @@ class Moves:
         op.addr = loan.addr
         size = loan.size
         op.len = (
-            size if size <= _TRANSFER_BYTES_MAX else _TRANSFER_BYTES_MAX  # noqa: FURB136 - a call
+            size if size <= MAX_RW_COUNT else MAX_RW_COUNT  # noqa: FURB136 - a call
         )
         op.hold = loan
         op.finish = loan.take
@@ -157,7 +157,7 @@ class Moves:
         loan.lend(buffer.key, ref, "recv_into")
         self._into_op, self._into_ref = op, ref
         op.addr = loan.addr + start
-        op.len = min(stop - start, _TRANSFER_BYTES_MAX)
+        op.len = min(stop - start, MAX_RW_COUNT)
         op.hold = loan
         op.finish = loan.take
         self._last_recv = op
@@ -170,7 +170,7 @@ class Moves:
         if not view.c_contiguous:
             raise TypeError("memory that receives data must be contiguous")
         start, stop = _part(view.nbytes, start, stop)
-        part = view.cast("B")[start : min(stop, start + _TRANSFER_BYTES_MAX)]
+        part = view.cast("B")[start : min(stop, start + MAX_RW_COUNT)]
         fd = self._claim_reader()
         if self._unread:
             return self._copy_unread(part)
@@ -340,7 +340,7 @@ class Moves:
             else:
                 stop = loan.size
         size = stop - start
-        if size > _TRANSFER_BYTES_MAX:
+        if size > MAX_RW_COUNT:
             raise _too_large(size)
         loan.key = -key
         loan.state = _LENT
@@ -364,7 +364,7 @@ class Moves:
             raise TypeError(f"send_buffer takes a Buffer or bytes, not {type(data).__name__!r}")
         start, stop = _part(len(data), start, stop)
         size = stop - start
-        if size > _TRANSFER_BYTES_MAX:
+        if size > MAX_RW_COUNT:
             raise _too_large(size)
         fd = self._claim_writer()
         code = SEND_ZC if zero_copy else SEND_ALL
@@ -441,7 +441,7 @@ def _ref(mover: Mover) -> weakref.ref[Mover]:
 
 
 def _too_large(size: int) -> ValueError:
-    return ValueError(f"at most {_TRANSFER_BYTES_MAX} bytes go into one send, not {size}")
+    return ValueError(f"at most {MAX_RW_COUNT} bytes go into one send, not {size}")
 
 
 def _part(size: int, start: int, stop: int | None) -> tuple[int, int]:

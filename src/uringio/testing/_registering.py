@@ -49,13 +49,15 @@ def register(kernel: "SimKernel", ring: SimRing, opcode: int, addr: int, count: 
         memmove(addr, raw, len(raw))
         return 0
     if opcode in {k.IORING_REGISTER_PBUF_RING, k.IORING_UNREGISTER_PBUF_RING}:
-        ring_addr, entries, group, _ = BUF_REG.unpack(string_at(addr, BUF_REG.size))
+        ring_addr, entries, group, _, _ = BUF_REG.unpack(string_at(addr, BUF_REG.size))
         if opcode == k.IORING_REGISTER_PBUF_RING:
             if group in ring.groups:
                 return -errno.EEXIST
-            ring.groups[group] = BufferGroup(ring_addr, entries)
-        elif ring.groups.pop(group, None) is None:
+            ring.groups[group] = BufferGroup(ring_addr, entries, kernel.invariants)
+        elif (left := ring.groups.pop(group, None)) is None:
             return -errno.ENOENT
+        else:
+            kernel.invariants.buffers_left(left.missing_count())
         return 0
     if opcode == k.IORING_REGISTER_FILES:
         if ring.files:
