@@ -317,15 +317,15 @@ async def cancel_storm() -> Stage:
 
     async def accept_and_cancel() -> None:
         """Accepts are cancelled when a connection may be there already."""
-        async with await uringio.listen_tcp("127.0.0.1", PORT + 1) as listener:
-            async with uringio.TaskGroup() as group:
-                group.start_soon(knock)
-                taken = 0
-                for _ in range(12):
-                    with uringio.move_on_after(stage.dice.below(2_000) / 1e6):
-                        await (await listener.accept()).aclose()
-                        taken += 1
-                group.cancel_scope.cancel()
+        async with (
+            await uringio.listen_tcp("127.0.0.1", PORT + 1) as listener,
+            uringio.TaskGroup() as group,
+        ):
+            group.start_soon(knock)
+            for _ in range(12):
+                with uringio.move_on_after(stage.dice.below(2_000) / 1e6):
+                    await (await listener.accept()).aclose()
+            group.cancel_scope.cancel()
 
     async def knock() -> None:
         while True:
