@@ -336,7 +336,7 @@ async def skip_without_segments(near: DatagramSocket, far: DatagramSocket) -> No
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_unix_datagrams(scheduler: Scheduler, tmp_path: Path, abstract: bool) -> None:
+def test_uring_datagrams(scheduler: Scheduler, tmp_path: Path, abstract: bool) -> None:
     """They carry addresses of both kinds, keep order and borders, and tell those without a name."""
     paths: list[str | bytes]
     if abstract:
@@ -423,7 +423,7 @@ def test_what_waits_for_room_at_a_unix_socket_is_whole(
     A datagram that finds its receiver's queue full arrives with its payload when there is room; one
     that is cancelled meanwhile does not arrive, nor one whose socket is closed.
 
-    Left to wait by itself, io_uring would send an empty one: see `uringio._driver.unix_datagrams`.
+    Left to wait by itself, io_uring would send an empty one: see `uringio._driver.uring_datagrams`.
     """
     path = tmp_path / "socket"
 

@@ -46,7 +46,7 @@ RECV_LEASE is RECV whose value may be a view of the buffer, which goes back when
 its ``hold`` is true for waits when there are no spares.
 
 SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL, and SENDMSG_UNIX that of a Unix datagram, for which a
-kernel's request must not wait: see `unix_datagrams`.  DIRECT is the operation of its `Direct.row`
+kernel's request must not wait: see `uring_datagrams`.  DIRECT is the operation of its `Direct.row`
 on a direct descriptor, of which INSTALL makes another number.
 
 READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing

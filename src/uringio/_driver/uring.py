@@ -68,7 +68,7 @@ from .outcome import (
     settle_failed,
 )
 from .timers import Timers
-from .unix_datagrams import SeldomSends
+from .uring_datagrams import SeldomSends
 from .uring_files import SHAPED, ThreadCalls, shape
 from .uring_leases import Leases, grown
 from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
