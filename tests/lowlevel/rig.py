@@ -9,7 +9,7 @@ from uringio.lowlevel import Completion, Ring
 # The most that a test waits for what must come. [nanoseconds]
 PATIENCE_NS = 20_000_000_000
 
-# What is refused by this kernel or this machine, and by which errno is pinned: by name -> the tests.
+# What is refused by this kernel or this machine, by an errno that is pinned: by name -> the tests.
 REFUSED: dict[str, set[str]] = {}
 
 # What the kernel takes, and no program can tell from the lack of it: by name -> the tests that hold

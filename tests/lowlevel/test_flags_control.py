@@ -6,7 +6,6 @@ import os
 import select
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,7 @@ import pytest
 
 from tests.fresh import FreshPython
 from tests.kernel import uring_refusal
-from tests.lowlevel.rig import PATIENCE_NS, done, effect, result, results, silent
-from uringio._ring.queue import make_submit_and_wait
+from tests.lowlevel.rig import effect, result, results, silent
 from uringio._sys import constants as k
 from uringio._sys.layouts import CLONE_BUFFERS, PARAMS
 from uringio._sys.memory import pin
@@ -24,7 +22,6 @@ from uringio._sys.system import System
 from uringio.lowlevel import (
     CancelFlags,
     CloneBuffersFlags,
-    EnterFlags,
     Features,
     Futex2Flags,
     NopFlags,
@@ -104,54 +101,6 @@ def test_one_mapping_shows_both_queues(ring: Ring) -> None:
     with mmap.mmap(ring.fd, 4096, mmap.MAP_SHARED, offset=k.IORING_OFF_SQ_RING) as view:
         assert head_of_cq < 4096
         assert struct.unpack_from("I", view, entries_of_cq) == (64,)
-
-
-# --- waits ---------------------------------------------------------------------------------------
-
-
-def tasks_that_wait_for_disks() -> int:
-    """How many tasks of the whole machine the kernel counts as waiting for input or output."""
-    text = Path("/proc/stat").read_text(encoding="ascii")
-    return int(text.split("procs_blocked ")[1].split()[0])
-
-
-@effect(EnterFlags.NO_IOWAIT, Features.NO_IOWAIT)
-@pytest.mark.parametrize("silent", [False, True])
-def test_waits_are_not_counted_as_waits_for_a_disk(pair: Pair, silent: bool) -> None:
-    """
-    Without the flag a thread in a wait counts as long as it waits; with it, never.
-
-    Other programs may count as well, so with the flag a moment without any is waited for.
-    """
-    if reason := uring_refusal():
-        pytest.skip(reason)
-    made = threading.Event()
-
-    def wait() -> None:
-        with Ring(4) as ring:
-            core = ring._core
-            assert core is not None
-            if not core.enter_flags & k.IORING_ENTER_NO_IOWAIT:
-                pytest.skip("NO_IOWAIT came with Linux 6.15")
-            if not silent:
-                core.enter_flags &= ~k.IORING_ENTER_NO_IOWAIT
-                ring._submit_and_wait = make_submit_and_wait(core)
-            prep_recv(ring, pair[0].fileno(), bytearray(1))
-            ring.submit()
-            made.set()
-            done(ring)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    made.wait(20)
-    deadline_ns = time.monotonic_ns() + PATIENCE_NS
-    try:
-        while (tasks_that_wait_for_disks() > 0) is silent:
-            assert time.monotonic_ns() < deadline_ns
-            os.sched_yield()
-    finally:
-        pair[1].send(b"x")
-        thread.join()
 
 
 # --- timeouts ------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from uringio.lowlevel import (
     SqeFlags,
     UringCmdFlags,
     Vectors,
+    ZcrxAreaFlags,
     allocate,
     prep_accept,
     prep_cmd_discard,
@@ -42,6 +43,7 @@ from uringio.lowlevel import (
     prep_fsync,
     prep_nop,
     prep_poll_add,
+    prep_read,
     prep_recv,
     prep_recv_zc,
     prep_send,
@@ -365,6 +367,25 @@ def test_level_triggered_polls_are_refused(ring: Ring, pair: Pair) -> None:
         assert result(ring) == -errno.EINVAL
 
 
+@effect(SetupFlags.IOPOLL)
+@refusal(SetupFlags.HYBRID_IOPOLL)
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_a_ring_that_polls_devices(
+    make_ring: type[Ring], file: Path, pair: Pair, hybrid: bool
+) -> None:
+    """
+    It reads only what can be polled for, and sends nothing.
+
+    A disk whose driver polls would be read; EOPNOTSUPP is what the others say.
+    """
+    ring = make_ring(flags=SetupFlags.IOPOLL | (SetupFlags.HYBRID_IOPOLL if hybrid else 0))
+    fd = os.open(file, os.O_RDONLY)
+    prep_read(ring, fd, bytearray(4), 0, user_data=1)
+    prep_send(ring, pair[0].fileno(), b"x", user_data=2)
+    assert results(ring, 2) == {1: -errno.EOPNOTSUPP, 2: -errno.EINVAL}
+    os.close(fd)
+
+
 @refusal(Opcode.RECV_ZC)
 @pytest.mark.parametrize("flags", [None, SetupFlags.CQE32])
 def test_a_receive_without_a_copy_needs_a_queue(
@@ -379,7 +400,7 @@ def test_a_receive_without_a_copy_needs_a_queue(
     assert result(ring) == -errno.EINVAL
 
 
-@refusal(RegisterOp.ZCRX_IFQ)
+@refusal(RegisterOp.ZCRX_IFQ, ZcrxAreaFlags.DMABUF)
 def test_a_receive_queue_needs_a_network_card(make_ring: type[Ring]) -> None:
     """
     An ordinary ring is EINVAL; one with large completions has its arguments looked at.
