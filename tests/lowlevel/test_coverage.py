@@ -24,8 +24,8 @@ from tests.lowlevel.surface import (
     makers,
     members,
     page,
+    shown_by,
     status,
-    tests_of,
 )
 from uringio import lowlevel
 from uringio.errors import OpError
@@ -87,7 +87,7 @@ def test_every_registration_has_its_effect() -> None:
 
 
 def test_every_flag_has_its_effect() -> None:
-    """Each that the kernel of the page has; what is excused is named, and has a test all the same."""
+    """Each that the kernel of the page has; what is excused has a test all the same."""
     known = names(one for one in members() if not is_later(one))
     excused = set(BOUND_TO_HARDWARE) | set(NEVER) | set(SILENT)
     assert known - set(PROVEN) - excused - PENDING == set()
@@ -100,7 +100,7 @@ def test_no_row_is_empty() -> None:
     for one in members():
         if name_of(one) not in PENDING:
             assert status(one), one
-            assert tests_of(one), one
+            assert shown_by(one), one
             assert function_of(one, by_opcode), one
         assert re.fullmatch(r"\d\.\d+", getattr(one, "since", "")), one
 
@@ -142,7 +142,9 @@ def test_every_function_that_is_named_exists() -> None:
     for call in {*CARRIERS.values(), *(function_of(one, by_opcode) for one in members())}:
         for name in re.findall(r"\b(?:[A-Z]\w+\.\w+|prep_\w+\w|Ring\b|query|register_\w+)", call):
             owner, _, attribute = name.rpartition(".")
-            assert hasattr(owners[owner] if owner else lowlevel, attribute or name), call
+            holder = owners[owner] if owner else lowlevel
+            declared = getattr(holder, "__annotations__", {})
+            assert hasattr(holder, attribute or name) or attribute in declared, call
     assert {one.partition(".")[0] for one in CARRIERS} <= {type(one).__name__ for one in members()}
 
 

@@ -1,4 +1,4 @@
-"""Flags of sends, receives, accepts, splices, descriptors and provided memory: what each changes."""
+"""Flags of sends, receives, accepts, splices, descriptors and memory: what each changes."""
 
 import errno
 import fcntl
