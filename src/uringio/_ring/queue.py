@@ -36,7 +36,7 @@ from uringio.errors import RingError, WrongThreadError
 
 from .setup import Ring
 
-__all__ = ["Completion", "Reap", "SubmitAndWait", "make_reap", "make_submit_and_wait"]
+__all__ = ["Completion", "Reap", "SubmitAndWait", "enter_error", "make_reap", "make_submit_and_wait"]
 
 U32_MASK: Final = 0xFFFFFFFF
 
@@ -113,17 +113,17 @@ def make_submit_and_wait(ring: Ring) -> SubmitAndWait:
         fate = fate_of_enter(number)
         if cq_overflow[0]:
             # Completions that the kernel had no memory for.  It says EBADR only once; this stays.
-            raise _enter_error(errno.EBADR, ring)
+            raise enter_error(errno.EBADR, ring)
         if fate is Fate.DONE or fate is Fate.REAP:
             return fate
         if enter(nr, fd, 0, 0, flags_timed, argp, argsz) >= 0:
             return done
-        raise _enter_error(get_errno(), ring)
+        raise enter_error(get_errno(), ring)
 
     return submit_and_wait
 
 
-def _enter_error(number: int, ring: Ring) -> WrongThreadError | RingError:
+def enter_error(number: int, ring: Ring) -> WrongThreadError | RingError:
     # A registered index is the thread's own: in another thread it is out of range or empty.
     if number == errno.EEXIST or (
         number in {errno.EINVAL, errno.EBADF} and ring.registered_by not in {None, get_ident()}

@@ -56,7 +56,7 @@ class Limits(Registering):
         if not rows:
             raise UsageError("a ring that is allowed nothing is of no use: name operations")
         core = self._open()
-        call(core.system, core.fd, RegisterOp.RESTRICTIONS, b"".join(rows), len(rows))
+        call(core, RegisterOp.RESTRICTIONS, b"".join(rows), len(rows))
 
     def enable(self) -> None:
         """
@@ -65,5 +65,5 @@ class Limits(Registering):
         Kernel: 5.10.  Twin: io_uring_enable_rings.
         """
         core = self._open()
-        call(core.system, core.fd, RegisterOp.ENABLE_RINGS, b"", 0)
+        call(core, RegisterOp.ENABLE_RINGS, b"", 0)
         self._take_over()
