@@ -30,7 +30,7 @@ from uringio.errors import op_error
 from .queue import Completion, Reap, SubmitAndWait, enter_error
 from .setup import Ring
 
-__all__ = ["make_fenced_reap", "make_polled_submit", "make_poke"]
+__all__ = ["make_fenced_reap", "make_poke", "make_polled_submit"]
 
 _U32: Final = 0xFFFFFFFF
 
@@ -80,10 +80,9 @@ def make_polled_submit(
             if not ordered:
                 _pass(fence, ring)
             sq_tail[0] = tail & _U32
-        if sq_tail[0] != sq_head[0]:
-            # Where the barrier fails nobody knows whether the thread saw the tail: wake it anyway.
-            if fence() or sq_flags[0] & k.IORING_SQ_NEED_WAKEUP:
-                poke(k.IORING_ENTER_SQ_WAKEUP)
+        # Where the barrier fails nobody knows whether the thread saw the tail: wake it anyway.
+        if sq_tail[0] != sq_head[0] and (fence() or sq_flags[0] & k.IORING_SQ_NEED_WAKEUP):
+            poke(k.IORING_ENTER_SQ_WAKEUP)
         if wait_count or sq_flags[0] & k.IORING_SQ_CQ_OVERFLOW:
             return submit_and_wait(sq_tail[0], wait_count, timeout_ns)
         return Fate.DONE

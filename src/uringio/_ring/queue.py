@@ -36,7 +36,14 @@ from uringio.errors import RingError, WrongThreadError
 
 from .setup import Ring
 
-__all__ = ["Completion", "Reap", "SubmitAndWait", "enter_error", "make_reap", "make_submit_and_wait"]
+__all__ = [
+    "Completion",
+    "Reap",
+    "SubmitAndWait",
+    "enter_error",
+    "make_reap",
+    "make_submit_and_wait",
+]
 
 U32_MASK: Final = 0xFFFFFFFF
 

@@ -53,10 +53,23 @@ def resize_rings(ring: Ring, tail: int, entries: int, cq_entries: int) -> Ring:
     if result < 0:
         raise op_error(-result, "resize_rings", ring.fd)
     values: tuple[int, ...] = PARAMS.unpack(params)
-    described = (values[0], values[1], ring.flags, 0, 0, ring.features, 0, *values[7:])
+    offsets = list(values[7:])
+    if not ring.flags & k.IORING_SETUP_NO_SQARRAY and not offsets[6]:
+        offsets[6] = _array_offset(offsets[14], values[1] * ring.cqe_bytes)
+    described = (values[0], values[1], ring.flags, 0, 0, ring.features, 0, *offsets)
     ring.unmap()
     made = map_rings(ring.system, ring.fd, described, memory)
     made.enter_fd, made.enter_flags = ring.enter_fd, ring.enter_flags
     made.registered_by = ring.registered_by
     made.buffer_rings = ring.buffer_rings
     return made
+
+
+def _array_offset(cqes_offset: int, cqes_bytes: int) -> int:
+    """
+    Tell where the kernel has put the index array, which after a resize (seen on 6.18) it does not.
+
+    Behind the completions, at the next line of the processor's cache; they begin at one as well.
+    """
+    line_bytes = cqes_offset & -cqes_offset
+    return -(-(cqes_offset + cqes_bytes) // line_bytes) * line_bytes

@@ -84,11 +84,7 @@ def choose(
             raise ValueError(f"there is no processor {sq_thread_cpu}")
     if memory is not None:
         implied |= k.IORING_SETUP_NO_MMAP
-    if flags is None:
-        ladder = FLAG_LADDER
-    else:
-        # What the header does not know either is the kernel's to refuse.
-        ladder = (flags | _BASE,)
+    ladder: tuple[int, ...] = FLAG_LADDER if flags is None else (flags | _BASE,)
     asked = SetupFlags(ladder[0] | implied)
     _refuse_quarrels(asked)
     if SetupFlags.SQ_AFF in asked and sq_thread_cpu is None:
@@ -152,7 +148,7 @@ def _fence_for(system: System, asked: SetupFlags) -> Fence | None:
 
 
 def memory_bytes(entries: int, cq_entries: int | None, flags: int) -> int:
-    """Return how much memory the queues of such a ring take.  [bytes]"""
+    """Return how much memory the queues of such a ring take, in bytes."""
     return sum(queue_bytes(*queue_sizes(entries, cq_entries), flags))
 
 
@@ -175,6 +171,13 @@ def explain(error: RingError, flags: int, sq_thread_cpu: int | None) -> Exceptio
             "io_uring may be blocked here (a seccomp profile, the sysctl "
             "kernel.io_uring_disabled), or a security policy (SELinux) forbids SetupFlags.SQPOLL: "
             "try without",
+        )
+    if error.errno == errno.EBUSY and SetupFlags.REGISTERED_FD_ONLY in asked:
+        return RingError(
+            error.errno,
+            "no ring with REGISTERED_FD_ONLY",
+            "A thread has sixteen registered indexes, and all of this one's are taken: close a "
+            "ring that has one",
         )
     if error.errno != errno.EINVAL:
         return error

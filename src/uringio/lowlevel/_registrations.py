@@ -12,7 +12,6 @@ from struct import pack
 from typing import TYPE_CHECKING, Final
 
 from uringio._ring import register as r
-from uringio._ring.queue import SubmitAndWait, make_submit_and_wait
 from uringio._ring.resize import resize_rings
 from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
@@ -28,6 +27,7 @@ from uringio._sys.layouts import (
     SYNC_CANCEL_REG,
 )
 from uringio._sys.memory import pin
+from uringio.errors import UsageError
 
 from ._memory import Target, target
 from ._opcodes import RegisterOp
@@ -52,8 +52,10 @@ class Registrations(Registering):
     @abstractmethod
     def _remap(self, core: Core) -> None: ...
 
+    @abstractmethod
+    def _rewire(self) -> None: ...
+
     _cells: list[int]
-    _submit_and_wait: SubmitAndWait
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -161,7 +163,12 @@ class Registrations(Registering):
 
         Kernel: 6.12, parts of it 6.13.  Twin: io_uring_clone_buffers_offset.
         """
-        argument = CLONE_BUFFERS.pack(other.fd, flags, other_first, first, count)
+        source = other._open()
+        number = source.fd
+        if number < 0:
+            other._check_thread()
+            number, flags = source.enter_fd, flags | k.IORING_REGISTER_SRC_REGISTERED
+        argument = CLONE_BUFFERS.pack(number, flags, other_first, first, count)
         self.register(RegisterOp.CLONE_BUFFERS, argument, 1)
         self._buffers = {**self._buffers, -1 - len(self._buffers): dict(other._buffers)}
 
@@ -273,13 +280,15 @@ class Registrations(Registering):
         """
         core = self._usable()
         r.register_ring_fd(core)
-        self._submit_and_wait = make_submit_and_wait(core)
+        self._rewire()
 
     def unregister_ring_fd(self) -> None:
         """By its descriptor again.  Kernel: 5.18.  Twin: io_uring_unregister_ring_fd."""
         core = self._usable()
+        if core.fd < 0:
+            raise UsageError("this ring has no descriptor to go back to (REGISTERED_FD_ONLY)")
         r.unregister_ring_fd(core)
-        self._submit_and_wait = make_submit_and_wait(core)
+        self._rewire()
 
     def register_sync_cancel(
         self,

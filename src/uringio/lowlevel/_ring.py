@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
 
 from uringio._ring.probe import probe_ring
-from uringio._ring.setup import queue_init
 from uringio._ring.setup import Ring as Core
+from uringio._ring.setup import queue_init
 from uringio._sys import constants as k
 from uringio._sys.layouts import SQE_FULL
 from uringio._sys.memory import Memory
@@ -27,15 +27,14 @@ from uringio.errors import (
     WrongThreadError,
 )
 
-from ._batch import Batch, copy_into
+from ._batch import Batches
 from ._choices import choose, explain, memory_bytes
 from ._completions import Completion, Statistics
-from ._filling import Fill, Several, join, lacking, make_fill, set_address
+from ._entering import make_taking
+from ._filling import Fill, Several, make_fill, set_address
 from ._forks import forked_error, refuse_closed, refuse_forked, watch
 from ._opcodes import Opcode
 from ._ring_flags import Features, SetupFlags
-from ._polled import make_taking
-from ._waits import Waits
 
 __all__ = ["Ring"]
 
@@ -54,7 +53,7 @@ _DEFAULT_DISABLED: Final = (
 _leaked: list[object] = []
 
 
-class Ring(Waits):
+class Ring(Batches):
     """
     One io_uring, to be filled by the `prep_*` functions.
 
@@ -150,6 +149,7 @@ class Ring(Waits):
         self._owner = get_ident()
         self._cells = [core.sq_tail[0], 0, core.sq_tail[0]]
         self._first = self._cells[0]
+        self._disabled = bool(core.flags & k.IORING_SETUP_R_DISABLED)
         self._lifelong: list[object] = []
         self._big = bool(core.flags & (k.IORING_SETUP_CQE32 | k.IORING_SETUP_CQE_MIXED))
         try:
@@ -164,7 +164,7 @@ class Ring(Waits):
     @staticmethod
     def memory_bytes(entries: int = 128, cq_entries: int | None = None, flags: int = 0) -> int:
         """
-        Tell how much memory a ring needs that lives in memory of the caller's.  [bytes]
+        Tell how much memory a ring needs that lives in memory of the caller's, in bytes.
 
         Twin: io_uring_memory_size.
         """
@@ -251,40 +251,13 @@ class Ring(Waits):
         shared = sum(one.count - 1 for one in self._flight.values() if isinstance(one, Several))
         return len(self._flight) + shared
 
-    def put(self, batch: Batch) -> None:
-        """
-        Fill as many slots as *batch* has requests, by one copy.
-
-        It may be put again, also while its requests are in flight, as far as the operations allow.
-
-        Raises:
-            QueueFullError: There is less room; nothing was filled.
-            UnsupportedError: The kernel lacks one of its operations.
-            UsageError: The ring has slots of 128 bytes.
-            WrongThreadError: Another thread owns the ring.
-        """
-        core = self._open()
-        self._check_thread()
-        for opcode in batch.opcodes - self.opcodes if self.opcodes else ():
-            raise lacking(opcode, False)
-        copy_into(batch, core, self._cells)
-        if batch.unique is not None and self._flight.keys().isdisjoint(batch.unique):
-            self._flight.update(batch.unique)
-        else:
-            for user_data, keep in batch.entries:
-                join(self._flight, user_data, keep)
-        for old, new in batch.renames:
-            self.rename(old, new)
-        self._lifelong += batch.held
-        self._cells[0] += len(batch)
-
     def __iter__(self) -> Iterator[Completion]:
         """
         Submit, and yield completions as they come, until nothing is in flight any more.
 
         A loop body may fill more requests; they are submitted when the next wait begins.
         """
-        while self.in_flight:
+        while self.in_flight or self._storage:
             for one in self.wait():
                 yield Completion(*one)
 
@@ -311,13 +284,16 @@ class Ring(Waits):
         process, with a `ResourceWarning`: the kernel may still write to it.
 
         Raises:
-            WrongThreadError: Requests are in flight, and another thread owns the ring.
+            WrongThreadError: Another thread owns the ring, and requests are in flight or none but
+                that thread can find it (REGISTERED_FD_ONLY).
 
         Twin: io_uring_queue_exit, which does not wait.
         """
         core = self._core
         if core is None:
             return
+        if core.fd < 0:
+            self._check_thread()
         if self._holds_memory():
             self._check_thread()
             try:
@@ -360,8 +336,9 @@ class Ring(Waits):
         if core is None:
             return "<uringio.lowlevel.Ring, closed>"
         return (
-            f"<uringio.lowlevel.Ring, {_found_by(core)}, {core.sq_entries} + {core.cq_entries} slots, "
-            f"{self.queued} queued, {self.in_flight} in flight, {SetupFlags(core.flags)!r}>"
+            f"<uringio.lowlevel.Ring, {_found_by(core)}, "
+            f"{core.sq_entries} + {core.cq_entries} slots, {self.queued} queued, "
+            f"{self.in_flight} in flight, {SetupFlags(core.flags)!r}>"
         )
 
     # --- within ----------------------------------------------------------------------------------
@@ -400,6 +377,7 @@ class Ring(Waits):
         if core.registered_by not in {None, get_ident()}:
             core.forget_index()
         self._owner = get_ident()
+        self._disabled = False
         self._rewire()
         self.fill = self._make_fill()
 
@@ -442,12 +420,8 @@ class Ring(Waits):
         )
 
     def _leak(self, core: Core) -> None:
-        _leaked.append(
-            (
-                list(self._flight.values()), self._lifelong, self._buffers, self._passing,
-                dict(core.buffer_rings),
-            )  # fmt: skip
-        )
+        kept = (self._lifelong, self._buffers, self._passing, dict(core.buffer_rings))
+        _leaked.append((list(self._flight.values()), *kept))
 
     def _drain(self, timeout_ns: int) -> None:
         core = self._open()

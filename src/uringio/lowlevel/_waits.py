@@ -8,18 +8,22 @@ out by the next wait.
 """
 
 import time
-from typing import Final
+from _thread import get_ident
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Final
 
-from uringio._ring.queue import Reap, SubmitAndWait
+from uringio._ring.queue import Reap
 from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
 from uringio._sys.layouts import CQE, CQE_BIG
 from uringio.errors import UsageError
 
 from ._completions import BigCompletion
+from ._entering import Entering
 from ._filling import Flight, Several
-from ._limits import Limits
-from ._registrations import Registrations
+
+if TYPE_CHECKING:
+    from ._batch import Batch
 
 __all__ = ["Waits"]
 
@@ -30,47 +34,30 @@ _PENDING: Final = k.IORING_SQ_CQ_OVERFLOW | k.IORING_SQ_TASKRUN
 _MANY: Final = 4
 
 
-class Waits(Registrations, Limits):
+class Waits(Entering):
     """
     The waits of a `Ring`.
 
     What is kept: *_flight*, what requests keep, by user_data; *_cells*, as in `make_fill`;
     *_storage*, completions not handed out yet, of which *_settled* have ended their requests;
-    *_completed*, how many were handed out.
+    *_completed*, how many were handed out; *_whole*, the batch that was put while nothing was in
+    flight, until something is handed out.
     """
 
+    _core: Core | None
+    _owner: int
     _reap: Reap
-    _submit_and_wait: SubmitAndWait
 
     def __init__(self) -> None:
         super().__init__()
         self._flight: Flight = {}
-        self._cells: list[int] = []
-        self._passing: list[object] = []
         self._renamed: dict[int, int] = {}
         self._storage: list[tuple[int, int, int]] = []
         self._settled = 0
         self._completed = 0
         self._extras: dict[int, tuple[int, int]] | None = None
         self._big = False
-
-    def submit(self) -> int:
-        """
-        Hand over all requests that were filled, and return how many the kernel took.
-
-        Fewer than `queued` only where it has no memory for more, or where completions must be taken
-        first: take them, and call again.
-
-        Raises:
-            RingError: The ring is unusable.
-            WrongThreadError: Another thread owns the ring.
-
-        Twin: io_uring_submit.
-        """
-        core = self._usable()
-        before = core.sq_head[0]
-        self._enter(core, 0, None)
-        return (core.sq_head[0] - before) & _U32
+        self._whole: Batch | None = None
 
     def wait(self, count: int = 1, timeout_ns: int | None = None) -> list[tuple[int, int, int]]:
         """
@@ -85,12 +72,18 @@ class Waits(Registrations, Limits):
 
         Twin: io_uring_submit_and_wait_timeout with io_uring_peek_batch_cqe.
         """
-        core = self._usable()
+        core = self._core
+        if core is None or get_ident() != self._owner:
+            core = self._usable()  # which raises
         if count > core.cq_entries:
             raise ValueError(f"{count} completions do not fit the queue of {core.cq_entries}")
         if timeout_ns is not None and timeout_ns < 0:
             raise ValueError(f"a wait cannot take {timeout_ns} ns")
         storage = self._storage
+        if self._whole is not None and timeout_ns is None and not storage:
+            self._enter(core, count, None)
+            if taken := self._take_whole(core):
+                return taken
         self._reap()
         if len(storage) >= count:
             if self._cells[0] & _U32 != core.sq_head[0]:
@@ -141,11 +134,9 @@ class Waits(Registrations, Limits):
 
     # --- within ----------------------------------------------------------------------------------
 
-    def _enter(self, core: Core, count: int, timeout_ns: int | None) -> None:
-        passing = len(self._passing)
-        self._submit_and_wait(self._cells[0], count, timeout_ns)
-        if passing and core.sq_head[0] == self._cells[0] & _U32:
-            del self._passing[:passing]
+    @abstractmethod
+    def _take_whole(self, core: Core) -> list[tuple[int, int, int]]:
+        """Take the completions of the batch *_whole*, if nothing else stands in the queue."""
 
     def _gather(self, core: Core) -> None:
         """Move completions into storage, those included that wait for room or for being run."""
@@ -202,5 +193,6 @@ class Waits(Registrations, Limits):
         taken = storage[:]
         self._completed += len(taken)
         self._settled = 0
-        storage.clear()
+        self._whole = None
+        del storage[:]  # no call, behind which a signal handler might raise
         return taken
