@@ -24,7 +24,7 @@ def test_every_registration_has_its_effect() -> None:
     """Each is proven, or its lack is explained."""
     excused = set(BOUND_TO_HARDWARE) | set(NOT_YET) | YOUNG
     left = {name_of(one) for one in RegisterOp} - set(PROVEN) - excused
-    assert left == {"RegisterOp.USE_REGISTERED_RING"}  # a flag beside the others
+    assert left == set()
 
 
 def test_explanations_are_needed() -> None:

@@ -283,7 +283,7 @@ def test_a_processor_that_reorders_is_refused_what_has_no_barrier() -> None:
 
 def test_a_ring_with_barriers_everywhere_works(make_ring: MakeRing) -> None:
     """The way of processors that reorder is sound on any."""
-    ring = make_ring(8, flags=S.SQPOLL, sq_thread_idle_ms=IDLE_MS, system=Reordering())  # type: ignore[arg-type]
+    ring = make_ring(8, flags=S.SQPOLL, sq_thread_idle_ms=IDLE_MS, system=Reordering())
     for base in range(0, 80, 4):
         for number in range(base, base + 4):
             prep_nop(ring, user_data=number)
@@ -297,7 +297,7 @@ def test_a_ring_with_barriers_everywhere_works(make_ring: MakeRing) -> None:
 def test_requests_are_taken_without_a_system_call(make_ring: MakeRing, file: Path) -> None:
     """While the thread, one of this process, is awake; files need no registration."""
     watched = Watched()
-    ring = make_ring(16, flags=S.SQPOLL, sq_thread_idle_ms=60_000, system=watched)  # type: ignore[arg-type]
+    ring = make_ring(16, flags=S.SQPOLL, sq_thread_idle_ms=60_000, system=watched)
     prep_nop(ring)
     result(ring)  # the thread may have to be told of the first
     watched.log.clear()
@@ -321,7 +321,7 @@ def test_requests_are_taken_without_a_system_call(make_ring: MakeRing, file: Pat
 def test_a_sleeping_thread_is_woken(make_ring: MakeRing, way: str) -> None:
     """By the submission that finds it asleep, and by that alone."""
     system = Fenced(way)
-    ring = make_ring(16, flags=S.SQPOLL, sq_thread_idle_ms=1, system=system)  # type: ignore[arg-type]
+    ring = make_ring(16, flags=S.SQPOLL, sq_thread_idle_ms=1, system=system)
     until(lambda: asleep(ring))
     prep_nop(ring, user_data=5)
     ring.submit()
@@ -338,7 +338,7 @@ def test_no_wakeup_is_ever_lost(make_ring: MakeRing, way: str) -> None:
     at a place that a die chooses around it.  Nothing enters the ring for their completions, so a
     wakeup that is lost once would never be made good.
     """
-    ring = make_ring(4, flags=S.SQPOLL, sq_thread_idle_ms=1, system=Fenced(way))  # type: ignore[arg-type]
+    ring = make_ring(4, flags=S.SQPOLL, sq_thread_idle_ms=1, system=Fenced(way))
     core = ring._core
     assert core is not None
     flags, dice = core.sq_flags, random.Random(31)
@@ -364,7 +364,7 @@ def test_waiting_wakes_it_too(polled: Ring) -> None:
 def test_a_full_queue_is_waited_for(make_ring: MakeRing) -> None:
     """The kernel says when there is room again; nothing is lost or done twice on the way."""
     watched = Watched()
-    ring = make_ring(2, cq_entries=64, flags=S.SQPOLL, sq_thread_idle_ms=1, system=watched)  # type: ignore[arg-type]
+    ring = make_ring(2, cq_entries=64, flags=S.SQPOLL, sq_thread_idle_ms=1, system=watched)
     found: list[int] = []
     number = 0
     for number in range(200_000):
@@ -533,7 +533,7 @@ def test_closing_ends_what_the_thread_has_and_what_it_has_not(
 def test_a_dead_thread_is_told(make_ring: MakeRing) -> None:
     """The ring is lost, and says so instead of waiting for ever."""
     system = Enters()
-    ring = make_ring(4, flags=S.SQPOLL, sq_thread_idle_ms=60_000, system=system)  # type: ignore[arg-type]
+    ring = make_ring(4, flags=S.SQPOLL, sq_thread_idle_ms=60_000, system=system)
     prep_timeout(ring, 600_000_000_000)
     ring.submit()
     system.answers = [-errno.EOWNERDEAD] * 3

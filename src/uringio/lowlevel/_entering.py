@@ -40,7 +40,7 @@ class Entering(Registrations, Limits):
 
     What is kept: *_cells*, as in `make_fill`; *_passing*, what must live until the request of a
     slot was taken, oldest first; *_fence*, the barrier of a ring with SQPOLL, None on others;
-    *_disabled*, whether it was never enabled, and so is entered to be told so.
+    *_enabled*, False on a ring that was made disabled, which is entered to be told so.
     """
 
     _submit_and_wait: SubmitAndWait
@@ -50,7 +50,7 @@ class Entering(Registrations, Limits):
         super().__init__()
         self._cells: list[int] = []
         self._passing: list[tuple[int, object]] = []
-        self._disabled = False
+        self._enabled = True
 
     @property
     @abstractmethod
@@ -110,7 +110,7 @@ class Entering(Registrations, Limits):
         """Enter the ring by what it can be found by now."""
         core = self._open()
         enter = make_submit_and_wait(core)
-        if self._fence is not None and not self._disabled:
+        if self._fence is not None and self._enabled:
             enter = make_polled_submit(core, enter, make_poke(core), self._fence)
         elif core.flags & _BUSY == k.IORING_SETUP_IOPOLL:
             enter = _make_looking_submit(enter)
@@ -120,6 +120,18 @@ class Entering(Registrations, Limits):
         self._submit_and_wait(self._cells[0], count, timeout_ns)
         if self._passing:
             self._let_go(core)
+
+    def _hand_over_apart(self, core: Core) -> int:
+        """
+        Hand requests over if this kind of ring does it apart from waiting.
+
+        Returns:
+            What to pass for the tail of a wait that may hand over as well.
+        """
+        if self._fence is None:
+            return self._cells[0]
+        self._enter(core, 0, None)
+        return core.sq_tail[0]
 
     def _handed(self, core: Core) -> int:
         """Tell up to which slot, as 32 bits count, requests are out of our hands."""

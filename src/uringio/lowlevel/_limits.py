@@ -15,6 +15,8 @@ __all__ = ["Limits"]
 class Limits(Registering):
     """The limits of a `Ring`."""
 
+    _enabled: bool
+
     def register_personality(self) -> int:
         """
         Keep the caller's present credentials, and return their number for `Ring.personality`.
@@ -72,4 +74,5 @@ class Limits(Registering):
         if core.fd < 0:
             self._check_thread()
         call(core, RegisterOp.ENABLE_RINGS)
+        self._enabled = True
         self._take_over()

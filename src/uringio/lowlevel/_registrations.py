@@ -17,7 +17,6 @@ from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
 from uringio._sys.layouts import (
     BUF_STATUS,
-    CLOCK_REGISTER,
     CLONE_BUFFERS,
     FILE_INDEX_RANGE,
     IOVEC,
@@ -315,14 +314,6 @@ class Registrations(Registering):
         seconds, rest = (-1, -1) if timeout_ns is None else divmod(timeout_ns, _NS_PER_S)
         argument = SYNC_CANCEL_REG.pack(user_data, fd, flags, seconds, rest, opcode)
         return self.register(RegisterOp.SYNC_CANCEL, argument, 1)
-
-    def register_clock(self, clock: int) -> None:
-        """
-        Choose the clock of waits, CLOCK_MONOTONIC or CLOCK_BOOTTIME.
-
-        Kernel: 6.12.  Twin: io_uring_register_clock.
-        """
-        self.register(RegisterOp.CLOCK, CLOCK_REGISTER.pack(clock))
 
     def register_napi(self, busy_poll_us: int, *, prefer_busy_poll: bool = False) -> None:
         """

@@ -149,8 +149,8 @@ class Ring(Batches):
         self._owner = get_ident()
         self._cells = [core.sq_tail[0], 0, core.sq_tail[0]]
         self._first = self._cells[0]
-        self._disabled = bool(core.flags & k.IORING_SETUP_R_DISABLED)
         self._lifelong: list[object] = []
+        self._enabled = not core.flags & k.IORING_SETUP_R_DISABLED
         self._big = bool(core.flags & (k.IORING_SETUP_CQE32 | k.IORING_SETUP_CQE_MIXED))
         try:
             self.opcodes = _opcodes_of(core)
@@ -377,7 +377,6 @@ class Ring(Batches):
         if core.registered_by not in {None, get_ident()}:
             core.forget_index()
         self._owner = get_ident()
-        self._disabled = False
         self._rewire()
         self.fill = self._make_fill()
 

@@ -84,6 +84,7 @@ class SimSystem(System):
 
     def __init__(self, kernel: "SimKernel") -> None:
         super().__init__()
+        self.kernel = kernel
         self._kernel = kernel
         self._errno = 0
         object.__setattr__(self, "_libc", _NoLibrary())
@@ -279,6 +280,8 @@ class SimSystem(System):
         result: bytes | int | None
         if isinstance(socket, int):
             result = socket
+            if result == -errno.EBADF:
+                kernel.invariants.used(fd, call)
         elif number := kernel.faults.exact(call):
             result = -number
         else:
