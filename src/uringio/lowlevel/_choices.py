@@ -163,23 +163,23 @@ def explain(error: RingError, flags: int, sq_thread_cpu: int | None) -> Exceptio
         What to raise from *error*: an `UnsupportedError` naming flags that are too new, where the
         kernel tells which it knows, else a `RingError` with the remedy.
     """
-    asked = SetupFlags(flags)
-    if error.errno in {errno.EPERM, errno.EACCES} and SetupFlags.SQPOLL in asked:
+    asked, number = SetupFlags(flags), error.errno or 0
+    if number in {errno.EPERM, errno.EACCES} and SetupFlags.SQPOLL in asked:
         return RingError(
-            error.errno,
+            number,
             "io_uring_setup failed",
             "io_uring may be blocked here (a seccomp profile, the sysctl "
             "kernel.io_uring_disabled), or a security policy (SELinux) forbids SetupFlags.SQPOLL: "
             "try without",
         )
-    if error.errno == errno.EBUSY and SetupFlags.REGISTERED_FD_ONLY in asked:
+    if number == errno.EBUSY and SetupFlags.REGISTERED_FD_ONLY in asked:
         return RingError(
-            error.errno,
+            number,
             "no ring with REGISTERED_FD_ONLY",
             "A thread has sixteen registered indexes, and all of this one's are taken: close a "
             "ring that has one",
         )
-    if error.errno != errno.EINVAL:
+    if number != errno.EINVAL:
         return error
     try:
         known = query().setup_flags

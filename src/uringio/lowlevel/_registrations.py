@@ -151,6 +151,21 @@ class Registrations(Registering):
         self.register(RegisterOp.UNREGISTER_BUFFERS)
         self._buffers = {}
 
+    def locate(self) -> tuple[int, bool]:
+        """
+        Tell by which number other calls find the ring, and whether that is a registered index.
+
+        It is the descriptor where there is one.
+
+        Raises:
+            WrongThreadError: There is none, and the index is another thread's.
+        """
+        core = self._open()
+        if core.fd >= 0:
+            return core.fd, False
+        self._check_thread()
+        return core.enter_fd, True
+
     def clone_buffers(
         self, other: "Ring", *, first: int = 0, other_first: int = 0, count: int = 0, flags: int = 0
     ) -> None:
@@ -162,11 +177,9 @@ class Registrations(Registering):
 
         Kernel: 6.12, parts of it 6.13.  Twin: io_uring_clone_buffers_offset.
         """
-        source = other._open()
-        number = source.fd
-        if number < 0:
-            other._check_thread()
-            number, flags = source.enter_fd, flags | k.IORING_REGISTER_SRC_REGISTERED
+        number, registered = other.locate()
+        if registered:
+            flags |= k.IORING_REGISTER_SRC_REGISTERED
         argument = CLONE_BUFFERS.pack(number, flags, other_first, first, count)
         self.register(RegisterOp.CLONE_BUFFERS, argument, 1)
         self._buffers = {**self._buffers, -1 - len(self._buffers): dict(other._buffers)}
