@@ -62,6 +62,8 @@ CARRIERS: dict[str, str] = {
     "SetupFlags.CQSIZE": "Ring(cq_entries=)",
     "SetupFlags.CLAMP": "every Ring",
     "SetupFlags.ATTACH_WQ": "Ring(workers_of=)",
+    "SetupFlags.SQ_AFF": "Ring(sq_thread_cpu=)",
+    "SetupFlags.NO_MMAP": "Ring(memory=)",
     "SetupFlags.SQE_MIXED": "none: refused by Ring",
     "SetupFlags.SQ_REWIND": "none: refused by Ring",
     "EnterFlags": "Ring.wait",

@@ -44,19 +44,6 @@ from uringio.lowlevel import (
     query,
 )
 
-# Setup-flags whose rings are another's to make, with their tests.
-PENDING = {
-    "EnterFlags.SQ_WAIT",
-    "EnterFlags.SQ_WAKEUP",
-    "Features.SQPOLL_NONFIXED",
-    "SetupFlags.NO_MMAP",
-    "SetupFlags.REGISTERED_FD_ONLY",
-    "SetupFlags.SQPOLL",
-    "SetupFlags.SQ_AFF",
-    "SqRingFlags.NEED_WAKEUP",
-}
-
-
 @pytest.fixture(scope="module", autouse=True)
 def proven() -> None:
     """Import the modules whose tests note what they show."""
@@ -90,7 +77,7 @@ def test_every_flag_has_its_effect() -> None:
     """Each that the kernel of the page has; what is excused has a test all the same."""
     known = names(one for one in members() if not is_later(one))
     excused = set(BOUND_TO_HARDWARE) | set(NEVER) | set(SILENT)
-    assert known - set(PROVEN) - excused - PENDING == set()
+    assert known - set(PROVEN) - excused == set()
     assert set(SILENT) == {"FsyncFlags.DATASYNC", "SpliceFlags.MOVE", "TimeoutFlags.BOOTTIME"}
 
 
@@ -98,10 +85,9 @@ def test_no_row_is_empty() -> None:
     """Each says what a program calls, which test shows it, and what was seen."""
     by_opcode = makers()
     for one in members():
-        if name_of(one) not in PENDING:
-            assert status(one), one
-            assert shown_by(one), one
-            assert function_of(one, by_opcode), one
+        assert status(one), one
+        assert shown_by(one), one
+        assert function_of(one, by_opcode), one
         assert re.fullmatch(r"\d\.\d+", getattr(one, "since", "")), one
 
 
@@ -113,7 +99,6 @@ def test_explanations_are_needed() -> None:
         for other in excuses[index + 1 :]:
             assert one & other <= {"BlockUringOp.ZONE_RESET_ALL"}
     assert set(REFUSED) <= set.union(*excuses)
-    assert PENDING & set(PROVEN) <= PENDING
 
 
 def test_every_test_that_is_named_exists() -> None:
