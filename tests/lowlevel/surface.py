@@ -67,6 +67,8 @@ CARRIERS: dict[str, str] = {
     "SetupFlags.SQE_MIXED": "none: refused by Ring",
     "SetupFlags.SQ_REWIND": "none: refused by Ring",
     "EnterFlags": "Ring.wait",
+    "EnterFlags.SQ_WAIT": "Ring.wait_for_room",
+    "EnterFlags.SQ_WAKEUP": "Ring.submit",
     "EnterFlags.GETEVENTS": "Ring.submit, Ring.wait, Ring.take",
     "EnterFlags.REGISTERED_RING": "Ring.register_ring_fd",
     "EnterFlags.EXT_ARG": "Ring.wait(timeout_ns=)",

@@ -44,6 +44,7 @@ from uringio.lowlevel import (
     query,
 )
 
+
 @pytest.fixture(scope="module", autouse=True)
 def proven() -> None:
     """Import the modules whose tests note what they show."""
