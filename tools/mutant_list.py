@@ -143,7 +143,7 @@ MUTANTS: tuple[Mutant, ...] = (
            "the same completions are taken again", ("ring/test_reap.py",)),
     Mutant(_Q, "        storage += wrapped\n", "        pass\n",
            "completions behind the wrap are lost", ("ring/test_reap.py",)),
-    Mutant(_Q, "        if cq_overflow[0]:\n", "        if False:\n",
+    Mutant(_Q, "    if ring.cq_overflow[0]:\n", "    if False:\n",
            "completions that the kernel dropped are not missed",
            ("ring/test_wait.py", "ring/test_reap.py")),
     Mutant(_Q, "        if count <= entries:\n", "        if True:\n",

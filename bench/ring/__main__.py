@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:  # started as `python bench/ring`
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
@@ -26,6 +27,9 @@ from bench.rounds import rotated, spread
 _BYTES = 4096
 _RATIO_MAX = 1.0
 """What ours may cost of the compiled binding, at depths where a system call is shared."""
+
+if TYPE_CHECKING:
+    from uringio.lowlevel import Batch
 
 Run = Callable[[int, int, int], float]  # (file or -1, depth, operations) -> CPU ns per operation
 
@@ -55,20 +59,27 @@ def run_uringio(fd: int, depth: int, count: int) -> float:
     return taken_ns / (count // depth * depth)
 
 
-def run_batch(fd: int, depth: int, count: int) -> float:
-    """
-    Record the requests once, and put them as often as needed.
-    """
-    from uringio.lowlevel import Batch, Ring, allocate, prep_nop, prep_read
+def _recorded(fd: int, addr: int, depth: int) -> Batch:
+    from uringio.lowlevel import Batch, prep_nop, prep_read
 
-    memory = allocate(depth * _BYTES)
     batch = Batch()
     for index in range(depth):
         if fd < 0:
             prep_nop(batch, user_data=index)
         else:
-            addr = memory.addr + index * _BYTES
-            prep_read(batch, fd, addr, index * _BYTES, len_bytes=_BYTES, user_data=index)
+            at = index * _BYTES
+            prep_read(batch, fd, addr + at, at, len_bytes=_BYTES, user_data=index)
+    return batch
+
+
+def run_batch(fd: int, depth: int, count: int) -> float:
+    """
+    Record the requests once, and put them as often as needed.
+    """
+    from uringio.lowlevel import Ring, allocate
+
+    memory = allocate(depth * _BYTES)
+    batch = _recorded(fd, memory.addr, depth)
     total = 0
     with Ring(depth, cq_entries=2 * depth) as ring:
         began = time.process_time_ns()
@@ -76,6 +87,27 @@ def run_batch(fd: int, depth: int, count: int) -> float:
             ring.put(batch)
             for user_data, res, _ in ring.wait(depth):
                 total += user_data + res
+        taken_ns = time.process_time_ns() - began
+    _check(total, fd, depth, count)
+    return taken_ns / (count // depth * depth)
+
+
+def run_run(fd: int, depth: int, count: int) -> float:
+    """
+    The recorded requests again, their results in their order, without names beside them.
+    """
+    from uringio.lowlevel import Ring, allocate
+
+    memory = allocate(depth * _BYTES)
+    batch = _recorded(fd, memory.addr, depth)
+    total = 0
+    names = depth * (depth - 1) // 2
+    with Ring(depth, cq_entries=2 * depth) as ring:
+        began = time.process_time_ns()
+        for _ in range(count // depth):
+            for res in ring.run(batch):
+                total += res
+            total += names
         taken_ns = time.process_time_ns() - began
     _check(total, fd, depth, count)
     return taken_ns / (count // depth * depth)
@@ -129,6 +161,7 @@ RIVAL = "liburing"
 CONTENDERS: dict[str, Run] = {
     "uringio": run_uringio,
     "uringio-batch": run_batch,
+    "uringio-run": run_run,
     RIVAL: run_liburing,
 }
 

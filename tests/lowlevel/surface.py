@@ -24,6 +24,7 @@ MODULES = (
     "test_effects_sockets",
     "test_registrations",
     "test_ring",
+    "test_waits",
 )
 
 # Why there is no test of the effect: what machine it would take.
@@ -33,9 +34,7 @@ BOUND_TO_HARDWARE: dict[str, str] = {
 }
 
 # Of the kernel's, and not yet reached from here.
-NOT_YET: dict[str, str] = {
-    "RegisterOp.MEM_REGION": "waits with registered arguments are not offered",
-}
+NOT_YET: dict[str, str] = {}
 
 # What Linux 6.18, the newest that these tests have met, does not know.
 YOUNG = {
@@ -51,6 +50,7 @@ METHODS: dict[str, str] = {
     "UNREGISTER_PBUF_RING": "ProvidedBuffers.free",
     "PBUF_STATUS": "Ring.buf_ring_head",
     "PROBE": "Ring.opcodes",
+    "MEM_REGION": "Ring.setup_reg_wait",
     "ENABLE_RINGS": "Ring.enable",
     "CLONE_BUFFERS": "Ring.clone_buffers",
     "RESIZE_RINGS": "Ring.resize_rings",

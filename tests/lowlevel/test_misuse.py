@@ -178,6 +178,27 @@ FAULTS: dict[str, tuple[Callable[[Ring], object], type[Exception], str]] = {
         lambda ring: ring.wait(1000), ValueError, "1000 completions .* 64",
     ),
     "a negative wait": (lambda ring: ring.wait(1, -1), ValueError, "-1 ns"),
+    "a wait until before there was time": (
+        lambda ring: ring.wait(1, until_ns=-1), ValueError, "-1 ns",
+    ),
+    "a wait with two ends": (
+        lambda ring: ring.wait(1, 1, until_ns=1), UsageError, "give until_ns or timeout_ns",
+    ),
+    "a negative least duration": (
+        lambda ring: ring.wait(1, min_wait_ns=-1000), ValueError, "microseconds, not -1000",
+    ),
+    "a least duration beyond its field": (
+        lambda ring: ring.wait(1, min_wait_ns=1 << 52), ValueError, "2\\*\\*32 - 1 microseconds",
+    ),
+    "a signal that does not exist": (
+        lambda ring: ring.wait(1, sigmask=[65]), ValueError, "no signal 65: .* 1 to 64",
+    ),
+    "registered terms that are not": (
+        lambda ring: ring.wait_registered(1, 0), UsageError, r"call setup_reg_wait\(\) first",
+    ),
+    "terms of waits on an enabled ring": (
+        lambda ring: ring.setup_reg_wait(), UsageError, r"R_DISABLED, call this, and then enable",
+    ),
     "large completions of an ordinary ring": (
         lambda ring: ring.wait_big(), UsageError, "make it with CQE32",
     ),

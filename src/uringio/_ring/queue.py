@@ -36,7 +36,14 @@ from uringio.errors import RingError, WrongThreadError
 
 from .setup import Ring
 
-__all__ = ["Completion", "Reap", "SubmitAndWait", "make_reap", "make_submit_and_wait"]
+__all__ = [
+    "Completion",
+    "Reap",
+    "SubmitAndWait",
+    "make_reap",
+    "make_submit_and_wait",
+    "settle_failure",
+]
 
 U32_MASK: Final = 0xFFFFFFFF
 
@@ -88,7 +95,6 @@ def make_submit_and_wait(ring: Ring) -> SubmitAndWait:
     timespec_view = argument.view
     null, zero = pointer_argument(0), size_argument(0)
     argp, argsz = pointer_argument(argument.addr), size_argument(GETEVENTS_ARG.size)
-    cq_overflow = ring.cq_overflow
     entries = ring.sq_entries
     done = Fate.DONE
 
@@ -107,20 +113,34 @@ def make_submit_and_wait(ring: Ring) -> SubmitAndWait:
             result = enter(nr, fd, count, wait_count, flags_timed, argp, argsz)
         if result >= 0:
             return done
-        return settle_failure(get_errno())
-
-    def settle_failure(number: int) -> Fate:
-        fate = fate_of_enter(number)
-        if cq_overflow[0]:
-            # Completions that the kernel had no memory for.  It says EBADR only once; this stays.
-            raise _enter_error(errno.EBADR, ring)
-        if fate is Fate.DONE or fate is Fate.REAP:
-            return fate
-        if enter(nr, fd, 0, 0, flags_timed, argp, argsz) >= 0:
-            return done
-        raise _enter_error(get_errno(), ring)
+        return settle_failure(
+            ring, get_errno(), lambda: enter(nr, fd, 0, 0, flags_timed, argp, argsz)
+        )
 
     return submit_and_wait
+
+
+def settle_failure(ring: Ring, number: int, again: Callable[[], int]) -> Fate:
+    """
+    Decide what an enter means that returned -1.
+
+    Args:
+        number: Its errno, or what a signal handler has left there.
+        again: The same without submitting or waiting, to hear the errno once more.
+
+    Raises:
+        RingError: The ring is unusable.
+        WrongThreadError: Another thread owns the ring.
+    """
+    fate = fate_of_enter(number)
+    if ring.cq_overflow[0]:
+        # Completions that the kernel had no memory for.  It says EBADR only once; this stays.
+        raise _enter_error(errno.EBADR, ring)
+    if fate is Fate.DONE or fate is Fate.REAP:
+        return fate
+    if again() >= 0:
+        return Fate.DONE
+    raise _enter_error(ring.system.get_errno(), ring)
 
 
 def _enter_error(number: int, ring: Ring) -> WrongThreadError | RingError:

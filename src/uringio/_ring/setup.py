@@ -82,6 +82,7 @@ class Ring:
         buffer_rings: What the kernel may pick receive buffers from, by group.
         registered_by: The thread whose registered index *enter_fd* is, None without one.
         sqes, cqes: The arrays. [bytes]
+        cqe_words, cqe_halves: The second once more, as words of 64 bits, and as signed ones of 32.
         sq_head, sq_tail, sq_flags, sq_dropped, cq_head, cq_tail, cq_overflow, cq_flags: One-word
             views.
     """
@@ -118,6 +119,7 @@ class Ring:
         self.sqes = sqes.view
         self.sqe_bytes, self.cqe_bytes = _entry_sizes(flags)
         self.cqes = ring.view[cq_off[5] : cq_off[5] + cq_entries * self.cqe_bytes]
+        self.cqe_words, self.cqe_halves = self.cqes.cast("Q"), self.cqes.cast("i")
         if not flags & k.IORING_SETUP_NO_SQARRAY:
             # Slot n always stands at index n, so the index array is filled once and forgotten.
             array = ring.view[sq_off[6] : sq_off[6] + 4 * sq_entries].cast("I")
@@ -160,8 +162,9 @@ class Ring:
             BufferError: Somebody holds an export of it; it is still mapped.
         """
         for view in (
-            self.sqes, self.cqes, self.sq_head, self.sq_tail, self.sq_flags, self.sq_dropped,
-            self.cq_head, self.cq_tail, self.cq_overflow, self.cq_flags,
+            self.cqe_words, self.cqe_halves, self.sqes, self.cqes, self.sq_head, self.sq_tail,
+            self.sq_flags, self.sq_dropped, self.cq_head, self.cq_tail, self.cq_overflow,
+            self.cq_flags,
         ):  # fmt: skip
             view.release()
         self._sqes_mapping.unmap()

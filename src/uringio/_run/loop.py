@@ -58,6 +58,7 @@ class Loop:
     Args:
         backend: ``"uring"``, ``"epoll"``, or None to choose.
         system: The system to run on; by default the real one.
+        ready: The queue to use, for one that looks at what passes through it.
 
     Attributes:
         driver: The completion driver.
@@ -67,8 +68,14 @@ class Loop:
     _closed = True  # until there is something to close
     _forked = False
 
-    def __init__(self, *, backend: str | None = None, system: System | None = None) -> None:
-        self.ready: deque[Op[object] | Task[object]] = deque()
+    def __init__(
+        self,
+        *,
+        backend: str | None = None,
+        system: System | None = None,
+        ready: "deque[Op[object] | Task[object]] | None" = None,
+    ) -> None:
+        self.ready: deque[Op[object] | Task[object]] = deque() if ready is None else ready
         self.driver: Driver = make_driver(
             self.ready.append, _make_cancelled, backend=backend, system=system
         )
@@ -181,6 +188,10 @@ class Loop:
         self.ready.append(task)
         task.scope.tasks[task] = None
         self._alive[task] = None
+
+    def tasks(self) -> list[Task[object]]:
+        """Return every task that has not ended, in the order of their start."""
+        return list(self._alive)
 
     def require_task(self) -> Task[object]:
         """Return the running task; raises `UsageError` outside of one."""

@@ -6,19 +6,29 @@ same files, places and memory) costs a copy of 64 bytes each instead, and one di
 """
 
 import sys
+from abc import abstractmethod
+from array import array
 from typing import Final
 
 from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
+from uringio._sys.layouts import CQE
 from uringio.errors import QueueFullError, UsageError
 
-from ._filling import Request, set_address
+from ._filling import Request, join, lacking, set_address
 from ._memory import Passing
+from ._waits import Waits
 
-__all__ = ["Batch", "copy_into"]
+__all__ = ["Batch", "Batches"]
 
 _SKIP: Final = k.IOSQE_CQE_SKIP_SUCCESS
+_MORE: Final = k.IORING_CQE_F_MORE
 _SIZE: Final = k.SIZEOF_SQE
+# A completion is two words of 64 bits, the first its user_data, or four of 32, the third its
+# result and the fourth its flags.
+_WORDS: Final = k.SIZEOF_CQE // 8
+_HALVES: Final = k.SIZEOF_CQE // 4
+_U32: Final = (1 << 32) - 1
 _PERSONALITY_AT: Final = 42
 
 
@@ -37,7 +47,7 @@ class Batch:
     put into until the last completion.
     """
 
-    __slots__ = ("_request", "entries", "held", "opcodes", "raw", "renames", "unique")
+    __slots__ = ("_columns", "_request", "entries", "held", "opcodes", "raw", "renames", "unique")
 
     def __init__(self) -> None:
         self.raw = bytearray()
@@ -46,6 +56,7 @@ class Batch:
         self.unique: dict[int, object] | None = {}
         self.held: list[object] = []
         self.renames: list[tuple[int, int]] = []
+        self._columns: tuple[memoryview, memoryview] | None = None
         self._request = Request()
 
     def __len__(self) -> int:
@@ -90,7 +101,15 @@ class Batch:
                 else:
                     self.unique[user_data] = keep
         self.raw += self._request.raw
+        self._columns = None
         self.opcodes.add(opcode)
+
+    def columns(self) -> tuple[memoryview, memoryview]:
+        """Return its requests' user_data, and as many times no flags, as completions have them."""
+        if self._columns is None:
+            names = array("Q", [user_data for user_data, _ in self.entries])
+            self._columns = memoryview(names), memoryview(array("i", bytes(4 * len(names))))
+        return self._columns
 
     def hold(self, memory: object, /) -> None:
         """Keep something alive for as long as this, and as a ring that it was put into."""
@@ -108,7 +127,177 @@ class Batch:
         self.held.append(keep)
 
 
-def copy_into(batch: Batch, core: Core, cells: list[int]) -> None:
+class Batches(Waits):
+    """
+    The part of a `Ring` that takes requests by the batch.
+
+    What is kept: *_whole_at*, how many requests had been filled when *_whole* was put.
+    """
+
+    opcodes: frozenset[int]
+    _lifelong: list[object]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._whole_at = 0
+
+    @abstractmethod
+    def rename(self, old: int, new: int, /) -> None:
+        """Expect the completions of a request under another user_data."""
+
+    def put(self, batch: Batch) -> None:
+        """
+        Fill as many slots as *batch* has requests, by one copy.
+
+        It may be put again, also while its requests are in flight, as far as the operations allow.
+
+        Raises:
+            QueueFullError: There is less room; nothing was filled.
+            UnsupportedError: The kernel lacks one of its operations.
+            UsageError: The ring has slots of 128 bytes.
+            WrongThreadError: Another thread owns the ring.
+        """
+        core = self._usable()
+        if self.opcodes and not batch.opcodes <= self.opcodes:
+            raise lacking(min(batch.opcodes - self.opcodes), False)
+        _copy_into(batch, core, self._cells)
+        flight, unique = self._flight, batch.unique
+        self._whole = None if flight or unique is None else batch
+        if unique is not None and (not flight or flight.keys().isdisjoint(unique)):
+            flight.update(unique)
+        else:
+            for user_data, keep in batch.entries:
+                join(flight, user_data, keep)
+        if batch.renames:
+            self._whole = None
+            for old, new in batch.renames:
+                self.rename(old, new)
+        if batch.held:
+            self._lifelong += batch.held
+        self._cells[0] = self._whole_at = self._cells[0] + len(batch.raw) // _SIZE
+
+    def run(self, batch: Batch) -> list[int]:
+        """
+        Put a batch, wait until all its requests have ended, and return their results in its order.
+
+        Of a request with several completions the first one's result counts.  Completions of other
+        requests that come meanwhile are handed out by the next call of `wait` or `take`, and so are
+        those of the batch where a signal handler raises.
+
+        Raises:
+            UsageError: Two of its requests share a user_data, or one posts no completion; a request
+                in flight has one's user_data; or the ring's completions have 32 bytes.
+            WrongThreadError, QueueFullError, UnsupportedError: As `put`.
+
+        Cost: where nothing else is in flight and completions come in the order of the requests,
+        they are looked at as columns, not one by one.
+        """
+        unique, count = batch.unique, len(batch.raw) // _SIZE
+        if unique is None or len(unique) != count or self._big:
+            raise _unfit_to_run(batch, self._big)
+        alone = not self._flight and not self._storage
+        if not alone and not self._flight.keys().isdisjoint(unique):
+            raise UsageError("a request in flight has a user_data of the batch's: choose another")
+        self.put(batch)
+        if not alone:
+            return self._collect(unique)
+        core = self._open()
+        self._enter(core, count, None)
+        head = core.cq_head[0]
+        if not self._whole_has_ended(core, head):
+            return self._collect(unique)
+        at = (head & core.cq_entries - 1) * _HALVES
+        results: list[int] = core.cqe_halves[at + 2 : at + count * _HALVES : _HALVES].tolist()
+        if core.cq_head[0] != head or self._whole_at != self._cells[0]:
+            return self._collect(unique)  # a signal handler has been here: they run behind calls
+        core.cq_head[0] = head + count & _U32
+        self._whole = None
+        try:
+            self._flight.clear()
+        except BaseException:
+            self._keep_for_later(
+                [(name, res, 0) for name, res in zip(unique, results, strict=True)]
+            )
+            raise
+        self._completed += count
+        return results
+
+    def _take_whole(self, core: Core) -> list[tuple[int, int, int]]:
+        """Take the completions of a whole batch, if nothing else stands in the queue."""
+        head = core.cq_head[0]
+        if not self._whole_has_ended(core, head):
+            return []
+        count, storage = len(self._flight), self._storage
+        at = (head & core.cq_entries - 1) * k.SIZEOF_CQE
+        span = CQE.iter_unpack(core.cqes[at : at + count * k.SIZEOF_CQE])
+        if core.cq_head[0] != head or self._whole_at != self._cells[0]:
+            return []
+        # As in `_ring.queue.make_reap`: no call from here until all of it is in storage.
+        storage += span
+        core.cq_head[0] = head + count & _U32
+        self._settled = len(storage)
+        self._flight.clear()
+        return self._hand_out()
+
+    def _keep_for_later(self, taken: list[tuple[int, int, int]]) -> None:
+        """Have completions whose memory was let go of handed out by the next call."""
+        self._storage[:0] = taken
+        self._settled += len(taken)
+
+    def _whole_has_ended(self, core: Core, head: int) -> bool:
+        """
+        Tell whether the queue holds the last completions of a whole batch, in its order.
+
+        And nothing else; nor was any other request filled since.  What is compared are columns of
+        the queue's memory.
+        """
+        whole = self._whole
+        if whole is None or self._whole_at != self._cells[0] or self._big:
+            return False
+        names, no_flags = whole.columns()
+        count = len(names)
+        at = head & core.cq_entries - 1
+        end = at + count
+        return (
+            (core.cq_tail[0] - head) & _U32 == count == len(self._flight)
+            and end <= core.cq_entries
+            and core.cqe_words[at * _WORDS : end * _WORDS : _WORDS] == names
+            and core.cqe_halves[at * _HALVES + 3 : end * _HALVES : _HALVES] == no_flags
+        )
+
+    def _collect(self, unique: dict[int, object]) -> list[int]:
+        """Wait for requests one by one, and leave the completions of others for later."""
+        found: dict[int, int] = {}
+        others: list[tuple[int, int, int]] = []
+        mine: list[tuple[int, int, int]] = []
+        missing = len(unique)
+        try:
+            while missing:
+                for one in self.wait():
+                    name, res, flags = one
+                    if name not in unique:
+                        others.append(one)
+                        continue
+                    mine.append(one)
+                    found.setdefault(name, res)
+                    missing -= not flags & _MORE
+            mine.clear()
+        finally:
+            others += mine
+            self._keep_for_later(others)
+            self._completed -= len(others)
+        return [found[name] for name in unique]
+
+
+def _unfit_to_run(batch: Batch, big: bool) -> UsageError:
+    if big:
+        return UsageError("completions of this ring have 32 bytes: use put() and wait_big()")
+    if batch.unique is None:
+        return UsageError("two requests of the batch share a user_data: use put() and wait()")
+    return UsageError("a request of the batch posts no completion: use put() and wait()")
+
+
+def _copy_into(batch: Batch, core: Core, cells: list[int]) -> None:
     """
     Write the requests into the next slots; the count of filled ones is the caller's to move.
 

@@ -6,11 +6,10 @@ the answer may mean that this one lacks it.  Memory and buffers that were regist
 by the ring until they are unregistered or the ring has closed.
 """
 
-import errno
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
 from struct import pack
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from uringio._ring import register as r
 from uringio._ring.queue import SubmitAndWait, make_submit_and_wait
@@ -19,93 +18,41 @@ from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
 from uringio._sys.layouts import (
     BUF_STATUS,
-    CLOCK_REGISTER,
     CLONE_BUFFERS,
     FILE_INDEX_RANGE,
     IOVEC,
     NAPI,
-    QUERY_HDR,
-    QUERY_OPCODE,
-    RESTRICTION,
     RSRC_REGISTER,
     RSRC_UPDATE2,
     SYNC_CANCEL_REG,
 )
 from uringio._sys.memory import pin
-from uringio._sys.system import System, real_system
-from uringio.errors import OpError, UsageError, op_error
 
-from ._filling import Request
 from ._memory import Target, target
 from ._opcodes import RegisterOp
 from ._provided import ProvidedBuffers
+from ._registering import Registering
 
 if TYPE_CHECKING:
     from ._ring import Ring
 
-__all__ = ["Query", "Registrations", "query", "register_sync_msg"]
+__all__ = ["Registrations"]
 
 _NS_PER_S: Final = 1_000_000_000
 
 
-def _call(system: System, fd: int, op: RegisterOp, argument: bytes | bytearray, count: int) -> int:
-    addr = 0
-    if argument:
-        addr, _, _keep = pin(argument, writable=isinstance(argument, bytearray))
-    result = system.io_uring_register(fd, op, addr, count)
-    if result < 0:
-        raise _refusal(-result, op, fd)
-    return result
-
-
-def _refusal(number: int, op: RegisterOp, fd: int) -> OpError:
-    detail = ""
-    if number == errno.EINVAL:
-        detail = f"not with these arguments, or this kernel is older than Linux {op.since}"
-    elif number == errno.EACCES:
-        detail = "the ring's restrictions forbid it"
-    elif number == errno.EBADFD:
-        detail = "only on a ring that is still disabled (SetupFlags.R_DISABLED)"
-    elif number == errno.ENOMEM:
-        detail = "the locked-memory limit (ulimit -l) may be too low"
-    return op_error(number, f"register {op.name}", fd, detail=detail)
-
-
-class Registrations(ABC):
+class Registrations(Registering):
     """The registrations of a `Ring`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._buffers: dict[int, object] = {}
-
-    @abstractmethod
-    def _open(self) -> Core: ...
-
-    @abstractmethod
-    def _check_thread(self) -> None: ...
-
-    def _usable(self) -> Core:
-        """Return the ring if the calling thread may use it; raises what says why not."""
-        core = self._open()
-        self._check_thread()
-        return core
-
-    @abstractmethod
-    def _take_over(self) -> None: ...
 
     @abstractmethod
     def _remap(self, core: Core) -> None: ...
 
     _cells: list[int]
     _submit_and_wait: SubmitAndWait
-
-    def register(self, op: int, argument: bytes | bytearray = b"", count: int = 0) -> int:
-        """
-        Make any registration, by its number; a `bytearray` gets the kernel's answer.
-
-        Lifetime: what *argument* points to is the caller's.
-        """
-        core = self._usable()
-        return _call(core.system, core.fd, RegisterOp(op), argument, count)
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -276,61 +223,6 @@ class Registrations(ABC):
         else:
             word[0] |= k.IORING_CQ_EVENTFD_DISABLED
 
-    # --- who may do what -------------------------------------------------------------------------
-
-    def register_personality(self) -> int:
-        """
-        Keep the caller's present credentials, and return their number for `Ring.personality`.
-
-        Kernel: 5.6.  Twin: io_uring_register_personality.
-        """
-        return self.register(RegisterOp.PERSONALITY)
-
-    def unregister_personality(self, number: int) -> None:
-        """Forget credentials.  Kernel: 5.6.  Twin: io_uring_unregister_personality."""
-        self.register(RegisterOp.UNREGISTER_PERSONALITY, b"", number)
-
-    def register_restrictions(
-        self,
-        *,
-        ops: Iterable[int] = (),
-        register_ops: Iterable[int] = (),
-        flags_allowed: int = 0,
-        flags_required: int = 0,
-    ) -> None:
-        """
-        Allow nothing but this, once the ring is enabled; anything else gets EACCES.
-
-        Args:
-            ops: `Opcode`s.
-            register_ops: `RegisterOp`s.
-            flags_allowed: `SqeFlags` that requests may have beside the required ones.
-            flags_required: `SqeFlags` that every request must have.
-
-        The ring must have been made with `SetupFlags.R_DISABLED`; once only.
-        Kernel: 5.10.  Twin: io_uring_register_restrictions.
-        """
-        rows = [RESTRICTION.pack(k.IORING_RESTRICTION_SQE_OP, one) for one in ops]
-        rows += [RESTRICTION.pack(k.IORING_RESTRICTION_REGISTER_OP, one) for one in register_ops]
-        if flags_allowed:
-            rows.append(RESTRICTION.pack(k.IORING_RESTRICTION_SQE_FLAGS_ALLOWED, flags_allowed))
-        if flags_required:
-            rows.append(RESTRICTION.pack(k.IORING_RESTRICTION_SQE_FLAGS_REQUIRED, flags_required))
-        if not rows:
-            raise UsageError("a ring that is allowed nothing is of no use: name operations")
-        core = self._open()
-        _call(core.system, core.fd, RegisterOp.RESTRICTIONS, b"".join(rows), len(rows))
-
-    def enable(self) -> None:
-        """
-        Start a ring that was made with `SetupFlags.R_DISABLED`; it now is the calling thread's.
-
-        Kernel: 5.10.  Twin: io_uring_enable_rings.
-        """
-        core = self._open()
-        _call(core.system, core.fd, RegisterOp.ENABLE_RINGS, b"", 0)
-        self._take_over()
-
     # --- workers, clocks, waits ------------------------------------------------------------------
 
     def register_iowq_aff(self, processors: Collection[int]) -> None:
@@ -414,14 +306,6 @@ class Registrations(ABC):
         argument = SYNC_CANCEL_REG.pack(user_data, fd, flags, seconds, rest, opcode)
         return self.register(RegisterOp.SYNC_CANCEL, argument, 1)
 
-    def register_clock(self, clock: int) -> None:
-        """
-        Choose the clock of waits, CLOCK_MONOTONIC or CLOCK_BOOTTIME.
-
-        Kernel: 6.12.  Twin: io_uring_register_clock.
-        """
-        self.register(RegisterOp.CLOCK, CLOCK_REGISTER.pack(clock))
-
     def register_napi(self, busy_poll_us: int, *, prefer_busy_poll: bool = False) -> None:
         """
         Have waits poll the network card so long before they sleep.
@@ -456,57 +340,3 @@ def _vectors(pieces: Sequence[Target]) -> tuple[bytes, list[object]]:
         raw += IOVEC.pack(addr, size)
         kept.append(keep)
     return raw, kept
-
-
-def register_sync_msg(request: Request) -> None:
-    """
-    Post a completion to a ring from a thread that has none, as MSG_RING would.
-
-    Args:
-        request: Filled by `prep_msg_ring`.
-
-    Raises:
-        OpError: It was refused; EINVAL also where the kernel is too old.
-
-    Kernel: 6.13.  Twin: io_uring_register_sync_msg.
-    """
-    _call(real_system(), -1, RegisterOp.SEND_MSG_RING, request.raw, 1)
-
-
-class Query(NamedTuple):
-    """
-    What a kernel has, asked without a ring.
-
-    Attributes:
-        opcodes: How many operations, from 0 up.
-        register_ops: How many registrations.
-        features, setup_flags, enter_flags, sqe_flags: The bits that it knows.
-        query_ops: How many questions it answers.
-    """
-
-    opcodes: int
-    register_ops: int
-    features: int
-    setup_flags: int
-    enter_flags: int
-    sqe_flags: int
-    query_ops: int
-
-
-def query() -> Query:
-    """
-    Ask the kernel what it has.
-
-    Raises:
-        OpError: EINVAL or EBADF, the kernel is older than the question.
-
-    Kernel: 6.18.  Twin: io_uring_register_query.
-    """
-    answer = bytearray(QUERY_OPCODE.size)
-    answer_addr, _, _keep = pin(answer, writable=True)
-    head = bytearray(QUERY_HDR.pack(0, answer_addr, k.IO_URING_QUERY_OPCODES, QUERY_OPCODE.size, 0))
-    _call(real_system(), -1, RegisterOp.QUERY, head, 0)
-    result: int = QUERY_HDR.unpack(head)[4]
-    if result < 0:
-        raise _refusal(-result, RegisterOp.QUERY, -1)
-    return Query(*QUERY_OPCODE.unpack(answer))

@@ -18,7 +18,7 @@ from uringio._ring.queue import make_reap, make_submit_and_wait
 from uringio._ring.setup import FLAG_LADDER, queue_init
 from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
-from uringio._sys.layouts import CQE, CQE_BIG, SQE_FULL
+from uringio._sys.layouts import SQE_FULL
 from uringio._sys.system import System, real_system
 from uringio.errors import (
     ClosedError,
@@ -26,13 +26,12 @@ from uringio.errors import (
     WrongThreadError,
 )
 
-from ._batch import Batch, copy_into
+from ._batch import Batches
 from ._choices import refuse_quarrels
-from ._completions import BigCompletion, Completion, Statistics
-from ._filling import Fill, Flight, Several, join, lacking, make_fill, set_address
+from ._completions import Completion, Statistics
+from ._filling import Fill, Several, make_fill, set_address
 from ._forks import forked_error, refuse_closed, refuse_forked, watch
 from ._opcodes import Opcode
-from ._registrations import Registrations
 from ._ring_flags import Features, SetupFlags
 
 __all__ = ["Ring"]
@@ -57,7 +56,7 @@ _BASE_FLAGS: Final = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
 _leaked: list[object] = []
 
 
-class Ring(Registrations):
+class Ring(Batches):
     """
     One io_uring, to be filled by the `prep_*` functions.
 
@@ -118,16 +117,10 @@ class Ring(Registrations):
         )
         super().__init__()
         self._owner = get_ident()
-        self._flight: Flight = {}
         self._cells = [core.sq_tail[0], 0, core.sq_tail[0]]
         self._first = self._cells[0]
-        self._passing: list[object] = []
         self._lifelong: list[object] = []
-        self._renamed: dict[int, int] = {}
-        self._completed = 0
-        self._settled = 0
-        self._storage: list[tuple[int, int, int]] = []
-        self._extras: dict[int, tuple[int, int]] | None = None
+        self._enabled = not core.flags & k.IORING_SETUP_R_DISABLED
         self._big = bool(core.flags & (k.IORING_SETUP_CQE32 | k.IORING_SETUP_CQE_MIXED))
         try:
             self.opcodes = _opcodes_of(core)
@@ -219,125 +212,13 @@ class Ring(Registrations):
         shared = sum(one.count - 1 for one in self._flight.values() if isinstance(one, Several))
         return len(self._flight) + shared
 
-    def put(self, batch: Batch) -> None:
-        """
-        Fill as many slots as *batch* has requests, by one copy.
-
-        It may be put again, also while its requests are in flight, as far as the operations allow.
-
-        Raises:
-            QueueFullError: There is less room; nothing was filled.
-            UnsupportedError: The kernel lacks one of its operations.
-            UsageError: The ring has slots of 128 bytes.
-            WrongThreadError: Another thread owns the ring.
-        """
-        core = self._open()
-        self._check_thread()
-        for opcode in batch.opcodes - self.opcodes if self.opcodes else ():
-            raise lacking(opcode, False)
-        copy_into(batch, core, self._cells)
-        if batch.unique is not None and self._flight.keys().isdisjoint(batch.unique):
-            self._flight.update(batch.unique)
-        else:
-            for user_data, keep in batch.entries:
-                join(self._flight, user_data, keep)
-        for old, new in batch.renames:
-            self.rename(old, new)
-        self._lifelong += batch.held
-        self._cells[0] += len(batch)
-
-    def submit(self) -> int:
-        """
-        Hand over all requests that were filled, and return how many the kernel took.
-
-        Fewer than `queued` only where it has no memory for more, or where completions must be taken
-        first: take them, and call again.
-
-        Raises:
-            RingError: The ring is unusable.
-            WrongThreadError: Another thread owns the ring.
-
-        Twin: io_uring_submit.
-        """
-        core = self._usable()
-        before = core.sq_head[0]
-        self._enter(core, 0, None)
-        return (core.sq_head[0] - before) & _U32
-
-    def wait(self, count: int = 1, timeout_ns: int | None = None) -> list[tuple[int, int, int]]:
-        """
-        Submit what was filled, wait, and take what has completed as (user_data, res, flags).
-
-        Args:
-            count: How many completions to wait for.
-            timeout_ns: How long at most; None: for ever.  Fewer may be there when it has passed.
-
-        Signal handlers run meanwhile, and may raise: completions already taken are then handed out
-        by the next call.
-
-        Twin: io_uring_submit_and_wait_timeout with io_uring_peek_batch_cqe.
-        """
-        core = self._usable()
-        if count > core.cq_entries:
-            raise ValueError(f"{count} completions do not fit the queue of {core.cq_entries}")
-        if timeout_ns is not None and timeout_ns < 0:
-            raise ValueError(f"a wait cannot take {timeout_ns} ns")
-        storage = self._storage
-        self._reap()
-        if len(storage) >= count:
-            if self._cells[0] & _U32 != core.sq_head[0]:
-                self._enter(core, 0, None)
-            self._gather(core)
-            return self._hand_out()
-        deadline_ns = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
-        left_ns = None
-        while len(storage) < count:
-            if deadline_ns is not None:
-                left_ns = max(0, deadline_ns - time.monotonic_ns())
-            self._enter(core, count - len(storage), left_ns)
-            self._gather(core)
-            if left_ns == 0:
-                break
-        return self._hand_out()
-
-    def take(self) -> list[tuple[int, int, int]]:
-        """
-        Take what has completed, without waiting or submitting, as (user_data, res, flags).
-
-        Deferred work is run for it, and what found no room in the queue is fetched.
-        Twin: io_uring_peek_batch_cqe with io_uring_cq_advance.
-        """
-        self._gather(self._usable())
-        return self._hand_out()
-
-    def wait_big(self, count: int = 1, timeout_ns: int | None = None) -> list[BigCompletion]:
-        """
-        `wait` on a ring made with `SetupFlags.CQE32` or CQE_MIXED, with all 32 bytes.
-
-        Raises:
-            UsageError: The ring's completions have 16.
-        """
-        if not self._big:
-            raise UsageError("completions of this ring have 16 bytes: make it with CQE32")
-        extras: dict[int, tuple[int, int]] = {}
-        self._extras = extras
-        first = self._completed
-        try:
-            taken = self.wait(count, timeout_ns)
-        finally:
-            self._extras = None
-        return [
-            BigCompletion(*one, *extras.get(first + index, (0, 0)))
-            for index, one in enumerate(taken)
-        ]
-
     def __iter__(self) -> Iterator[Completion]:
         """
         Submit, and yield completions as they come, until nothing is in flight any more.
 
         A loop body may fill more requests; they are submitted when the next wait begins.
         """
-        while self.in_flight:
+        while self.in_flight or self._storage:
             for one in self.wait():
                 yield Completion(*one)
 
@@ -451,70 +332,6 @@ class Ring(Registrations):
         """Belong to the calling thread from now on."""
         self._owner = get_ident()
         self.fill = self._make_fill()
-
-    def _enter(self, core: Core, count: int, timeout_ns: int | None) -> None:
-        passing = len(self._passing)
-        self._submit_and_wait(self._cells[0], count, timeout_ns)
-        if passing and core.sq_head[0] == self._cells[0] & _U32:
-            del self._passing[:passing]
-
-    def _gather(self, core: Core) -> None:
-        """Move completions into storage, those included that wait for room or for being run."""
-        reap = self._reap
-        reap()
-        while core.sq_flags[0] & _PENDING:
-            count = len(self._storage)
-            # Only what the kernel has already: requests are handed over by those who say so.
-            self._submit_and_wait(core.sq_head[0], 0, None)
-            reap()
-            if len(self._storage) == count:
-                break  # the hint was stale, or what is left will come by itself
-
-    def _reap_big(self) -> None:
-        core = self._open()
-        cqes, mask = core.cqes, core.cq_entries - 1
-        mixed = core.flags & k.IORING_SETUP_CQE_MIXED
-        head, tail = core.cq_head[0], core.cq_tail[0]
-        while head != tail:
-            at = (head & mask) * core.cqe_bytes
-            user_data, res, flags = CQE.unpack_from(cqes, at)
-            head = (head + 1) & _U32
-            if mixed and flags & k.IORING_CQE_F_SKIP:
-                continue
-            if not mixed or flags & k.IORING_CQE_F_32:
-                if mixed:
-                    head = (head + 1) & _U32
-                if self._extras is not None:
-                    *_, extra1, extra2 = CQE_BIG.unpack_from(cqes, at)
-                    self._extras[self._completed + len(self._storage)] = (extra1, extra2)
-            self._storage.append((user_data, res, flags))
-        core.cq_head[0] = tail
-
-    def _hand_out(self) -> list[tuple[int, int, int]]:
-        storage, flight = self._storage, self._flight
-        if not self._settled and len(storage) >= len(flight) > _MANY:
-            ended = {name for name, _, flags in storage if not flags & _MORE}
-            if flight.keys() == ended and Several not in set(map(type, flight.values())):
-                # Everything has ended at once.
-                self._settled = len(storage)
-                flight.clear()
-        for index in range(self._settled, len(storage)):
-            # First, so that a signal handler that raises here has memory kept, not freed twice.
-            self._settled = index + 1
-            name, _, flags = storage[index]
-            if not flags & _MORE:
-                if name not in flight:
-                    name = self._renamed.pop(name, name)
-                kept = flight.pop(name, None)
-                if isinstance(kept, Several):
-                    kept.count -= 1
-                    if kept.count:
-                        flight[name] = kept
-        taken = storage[:]
-        self._completed += len(taken)
-        self._settled = 0
-        storage.clear()
-        return taken
 
     def hold(self, memory: object) -> None:
         """Keep something alive for as long as the ring lives."""

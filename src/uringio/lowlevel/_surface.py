@@ -155,13 +155,13 @@ from ._prep_waiting import (
 from ._provided import (
     ProvidedBuffers,
 )
-from ._registrations import (
+from ._ring import (
+    Ring,
+)
+from ._ringless import (
     Query,
     query,
     register_sync_msg,
-)
-from ._ring import (
-    Ring,
 )
 from ._structures import (
     ChildEnd,
@@ -171,6 +171,7 @@ from ._structures import (
     unpack_recvmsg,
     unpack_siginfo,
 )
+from ._wait_terms import WaitRegion
 
 __all__ = [
     "Batch",
@@ -190,6 +191,7 @@ __all__ = [
     "Statistics",
     "Target",
     "Vectors",
+    "WaitRegion",
     "allocate",
     "fixed_read_into",
     "fixed_recv_into",

@@ -15,29 +15,72 @@ Example::
 
 from ._clock import SimClock
 from ._disk import Disk
-from ._faults import CALM, STORM, ExactFault, FaultPlan, Faults
+from ._faults import CALM, STORM, ExactFault, FaultPlan, Faults, Strike
+from ._idle import wait_all_idle
+from ._invariants import Invariants
 from ._kernel import SimKernel
+from ._leaks import Holdings, assert_no_leaks, holdings
+from ._listener_contract import Accepting, Connect, ListenerFactory, check_listener
+from ._memory_streams import (
+    MemoryReceiveStream,
+    MemorySendStream,
+    MemoryStream,
+    memory_pipe,
+    memory_stream_pair,
+)
+from ._minimising import Minimised, minimise
+from ._net import SimNet
 from ._profiles import PROFILES, Profile
 from ._running import replay_command, run
-from ._sockets import SimNet
-from .errors import DeadlockError, LeakError, NotSimulatedError, SimulationError
+from ._sequencer import Sequencer
+from ._stream_contract import StreamFactory, check_stream
+from .errors import (
+    ContractError,
+    DeadlockError,
+    InvariantError,
+    LeakError,
+    NotSimulatedError,
+    SimulationError,
+)
 
 __all__ = [
     "CALM",
     "PROFILES",
     "STORM",
+    "Accepting",
+    "Connect",
+    "ContractError",
     "DeadlockError",
     "Disk",
     "ExactFault",
     "FaultPlan",
     "Faults",
+    "Holdings",
+    "InvariantError",
+    "Invariants",
     "LeakError",
+    "ListenerFactory",
+    "MemoryReceiveStream",
+    "MemorySendStream",
+    "MemoryStream",
+    "Minimised",
     "NotSimulatedError",
     "Profile",
+    "Sequencer",
     "SimClock",
     "SimKernel",
     "SimNet",
     "SimulationError",
+    "StreamFactory",
+    "Strike",
+    "assert_no_leaks",
+    "check_listener",
+    "check_stream",
+    "holdings",
+    "memory_pipe",
+    "memory_stream_pair",
+    "minimise",
     "replay_command",
     "run",
+    "wait_all_idle",
 ]

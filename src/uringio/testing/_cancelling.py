@@ -36,16 +36,12 @@ def cancel_matching(
     kernel = ring.kernel
     wanted = None
     if flags & _FD:
-        fixed = flags & _FIXED
-        slots = ring.files
-        if fixed:
-            wanted = slots[fd] if 0 <= fd < len(slots) else None
-        else:
-            wanted = kernel.file_of(fd)
+        wanted = ring.file_of(fd, bool(flags & _FIXED))
         if wanted is None:
             return -errno.EBADF
     by_user_data = flags & _USERDATA or not flags & (_FD | _ANY | _OP)
     count = 0
+    found = False
     answer = -errno.ENOENT
     for one in list(ring.requests.values()):
         if one is but or one.state == "new" or one.opcode == k.IORING_OP_LINK_TIMEOUT:
@@ -56,6 +52,8 @@ def cancel_matching(
             or (by_user_data and one.user_data != user_data)
         ):
             continue
+        kernel.sightings.is_asked_to_end(one)
+        found = True
         # What is being tried just now is not found; with result, it is over.
         if one.result is not None or (
             one.state != "working" and kernel.faults.strikes("cancel_miss", one.name)
@@ -70,13 +68,15 @@ def cancel_matching(
             answer = 0
         if not flags & (_ALL | _ANY):
             return answer
+    if not found:
+        kernel.sightings.is_missed(user_data)
     return count if flags & (_ALL | _ANY) else answer
 
 
 @handles(k.IORING_OP_ASYNC_CANCEL)
 def _cancel(_kernel: "SimKernel", request: Request) -> int | None:
     flags = request.op_flags
-    if flags & ~_KNOWN or flags & _ANY and flags & (_FD | _OP):
+    if flags & ~_KNOWN or (flags & _ANY and flags & (_FD | _OP)):
         return -errno.EINVAL
     return cancel_matching(
         request.ring, flags, request.addr, request.fd, request.len, request

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from uringio._sys import constants as k
 
-from ._messages import put_address
 from ._objects import POLLERR, POLLHUP, POLLIN
 from ._requests import BYTE_ORDER, FOR_WRITING, Request, handles
 from ._sockets import SimSocket, StreamSocket
@@ -194,7 +193,7 @@ def _msg_ring(kernel: "SimKernel", request: Request) -> int | None:
     if request.addr != k.IORING_MSG_DATA:
         return -errno.EINVAL
     passes = request.op_flags & k.IORING_MSG_RING_FLAGS_PASS
-    if request.op_flags & k.IORING_MSG_RING_CQE_SKIP or request.file_index and not passes:
+    if request.op_flags & k.IORING_MSG_RING_CQE_SKIP or (request.file_index and not passes):
         return -errno.EINVAL
     result = request.len if request.len < 1 << 31 else request.len - (1 << 32)
     target.receive_message(request.off, result, request.file_index if passes else 0)

@@ -98,15 +98,15 @@ class DatagramSocket(SimSocket):
 
     @staticmethod
     def _same_end(one: bytes, other: bytes) -> bool:
-        return one[2:8] == other[2:8] if len(one) <= 16 else one[2:4] + one[8:24] == (
-            other[2:4] + other[8:24]
+        return (
+            one[2:8] == other[2:8]
+            if len(one) <= 16
+            else one[2:4] + one[8:24] == (other[2:4] + other[8:24])
         )
 
     # --- transfers -------------------------------------------------------------------------------
 
-    def send(
-        self, data: bytes, name: bytes = b"", files: Sequence[SimFile] = ()
-    ) -> int | None:
+    def send(self, data: bytes, name: bytes = b"", files: Sequence[SimFile] = ()) -> int | None:
         """See `SimSocket`."""
         if self.error and not self.is_unix:
             return -self.take_error()
@@ -178,9 +178,7 @@ class DatagramSocket(SimSocket):
         self._queue_bytes += len(datagram.data)
         self.changed(POLLIN)
 
-    def receive(
-        self, count: int, peek: bool, taken: Taken | None = None
-    ) -> bytes | int | None:
+    def receive(self, count: int, peek: bool, taken: Taken | None = None) -> bytes | int | None:
         """See `SimSocket`."""
         if self._queue:
             datagram = self._queue[0]

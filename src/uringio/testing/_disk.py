@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ._dice import Dice
-from ._inodes import DEVICE, Inode
+from ._inodes import Inode
 from ._open_files import OpenFile, OpenFolder
 
 if TYPE_CHECKING:
@@ -145,11 +145,13 @@ class Disk:
     def sync(self, inode: Inode) -> None:
         """Make a file's content, or a folder's names, survive a power cut."""
         if inode.is_folder:
-            self._commit([
-                one
-                for one in self._journal
-                if any(folder is inode for folder, _, _ in one.entries)
-            ])
+            self._commit(
+                [
+                    one
+                    for one in self._journal
+                    if any(folder is inode for folder, _, _ in one.entries)
+                ]
+            )
         else:
             inode.durable = bytearray(inode.content)
         self._sync_name(inode)
@@ -187,7 +189,7 @@ class Disk:
 
     def _change(self, entries: list[tuple[Inode, bytes, Inode | None]]) -> None:
         """Change names, all at once."""
-        for folder, name, inode in entries:
+        for folder, name, _ in entries:
             before = folder.entries.pop(name, None)
             if before is not None:
                 before.link_count -= 2 if before.is_folder else 1
@@ -355,9 +357,7 @@ class Disk:
         self._change([(found.folder, found.name, None)])
         return 0
 
-    def rename(
-        self, base: Inode, path: bytes, new_base: Inode, new_path: bytes, flags: int
-    ) -> int:
+    def rename(self, base: Inode, path: bytes, new_base: Inode, new_path: bytes, flags: int) -> int:
         """Move a name, as renameat2(2): 0 or ``-errno``."""
         no_replace, exchange = flags & 1, flags & 2
         if flags & ~3 or flags == 3:
@@ -371,7 +371,7 @@ class Disk:
         if source.name in {b".", b".."} or target.name in {b".", b".."}:
             return -errno.EEXIST if no_replace else -errno.EBUSY
         inode, there = source.inode, target.inode
-        if inode is None or exchange and there is None:
+        if inode is None or (exchange and there is None):
             return -errno.ENOENT
         if no_replace and there is not None:
             return -errno.EEXIST
@@ -416,6 +416,3 @@ class Disk:
         count = min(count, self.room_bytes)
         self.room_bytes -= count
         return count
-
-
-assert DEVICE

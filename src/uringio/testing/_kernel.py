@@ -16,17 +16,18 @@ from uringio._sys import constants as k
 from uringio._sys.system import System
 
 from ._clock import SimClock
-from ._dice import Dice
 from ._datagrams import DatagramSocket
+from ._dice import Dice
 from ._disk import Disk
 from ._faults import CALM, FaultPlan, Faults
-from ._objects import Pipe, SimFile
-from ._profiles import Profile, profile_named
 from ._messages import put_address
 from ._name_requests import folder_at
 from ._net import SimNet
+from ._objects import Pipe, SimFile
+from ._profiles import Profile, profile_named
 from ._requests import Request
 from ._rings import SimRing
+from ._sightings import Sightings
 from ._sockets import SimSocket, StreamSocket
 from ._trace import Trace
 from .errors import DeadlockError, LeakError, NotSimulatedError, SimulationError
@@ -67,6 +68,8 @@ class SimKernel:
         trace: What has happened.
         notes: How often each of the states was met that a test wants to have seen.
         op_count: Requests submitted.
+        stray_count: Completions told that belong to no request.
+        invariants: What must hold, and was looked at.
         system: What to run on: pass it to whatever takes a `System`.
     """
 
@@ -79,6 +82,7 @@ class SimKernel:
         descriptor_count_max: int = _FD_COUNT_MAX,
         disk: Disk | None = None,
     ) -> None:
+        from ._invariants import Invariants
         from ._system import SimSystem
 
         self.seed = seed
@@ -89,7 +93,9 @@ class SimKernel:
         self.net = SimNet(self.clock, seed, self.faults)
         self.disk = Disk(seed, self.clock) if disk is None else disk
         self.notes: dict[str, int] = {}
-        self.op_count = 0
+        self.op_count = self.stray_count = 0
+        self.invariants = Invariants(self)
+        self.sightings = Sightings(self.note)
         self._dice = Dice(seed, "kernel")
         self._fds: dict[int, SimFile] = {}
         self._fd_count_max = descriptor_count_max
@@ -109,6 +115,10 @@ class SimKernel:
     def note(self, what: str) -> None:
         """Count a state that a test wants to have seen."""
         self.notes[what] = self.notes.get(what, 0) + 1
+
+    def files(self) -> list[tuple[int, SimFile]]:
+        """Return what is open: numbers counted from 0, and what each names."""
+        return [(fd - _FD_FIRST, file) for fd, file in self._fds.items()]
 
     def idle(self) -> bool:
         """Whether the program has nothing left here: no descriptor, no ring, no request."""
@@ -131,10 +141,15 @@ class SimKernel:
         self._call_count += 1
         if self._call_count > _CALLS_MAX:
             raise SimulationError(f"{_CALLS_MAX} system calls and no end: the program spins")
-        self.advance_to(self.clock.now_ns + _ENTER_NS)
+        faults = self.faults
+        passes_ns = _ENTER_NS
+        if faults.strikes("stall"):
+            passes_ns += faults.below("stall", faults.plan.stall_ns_max)
+        self.advance_to(self.clock.now_ns + passes_ns)
         for ring in self._rings:
             if not ring.deferred:
                 ring.run_work(None)
+        self.invariants.turned()
 
     def advance_to(self, when_ns: int) -> None:
         """Let time pass; raises `SimulationError` if it is too much."""
@@ -197,6 +212,8 @@ class SimKernel:
         """Free a number; 0 or ``-EBADF``."""
         file = self._fds.pop(fd, None)
         self.trace.add(f"close {fd}")
+        self.sightings.closes(fd)
+        self.invariants.closed(fd, file is not None)
         if file is None:
             return -errno.EBADF
         file.drop()
@@ -235,9 +252,7 @@ class SimKernel:
         file.drop()
         return number
 
-    def open(
-        self, dir_fd: int, path: bytes, flags: int, mode: int, resolve: int
-    ) -> SimFile | int:
+    def open(self, dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> SimFile | int:
         """Open a file; ``-errno`` on refusal."""
         if self.faults.strikes("exhaust", "open"):
             return -errno.EMFILE

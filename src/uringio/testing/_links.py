@@ -83,7 +83,7 @@ class Order:
         head, self._head, self._last = self._head, None, None
         if head is None:
             return
-        if self._deferred or head.flags & k.IOSQE_IO_DRAIN and not self._is_oldest(head):
+        if self._deferred or (head.flags & k.IOSQE_IO_DRAIN and not self._is_oldest(head)):
             self._deferred.append(head)
         elif head.failed:
             head.flags &= ~k.IOSQE_IO_HARDLINK

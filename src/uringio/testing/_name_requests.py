@@ -55,7 +55,7 @@ def _openat(kernel: "SimKernel", request: Request) -> int | None:
 @handles(k.IORING_OP_OPENAT2)
 def _openat2(kernel: "SimKernel", request: Request) -> int | None:
     flags, mode, resolve = OPEN_HOW.unpack(string_at(request.off, OPEN_HOW.size))
-    if resolve & ~_RESOLVE_KNOWN or mode and not flags & (os.O_CREAT | 0o20000000):
+    if resolve & ~_RESOLVE_KNOWN or (mode and not flags & (os.O_CREAT | 0o20000000)):
         return -errno.EINVAL
     file = kernel.open(request.fd, path_at(request.addr), flags, mode, resolve)
     return kernel.install_for(request, file)
@@ -103,9 +103,9 @@ def _packed(kernel: "SimKernel", found: Inode | SimFile) -> bytes:
     if not isinstance(found, Inode):
         mode = (stat.S_IFSOCK if found.kind == "socket" else stat.S_IFIFO) | 0o600
         now = kernel.clock.real_ns
-        times = (now // _WHOLE, now % _WHOLE) * 4
+        moments = (now // _WHOLE, now % _WHOLE) * 4
         return STATX.pack(
-            k.STATX_BASIC_STATS, 4096, 0, 1, 0, 0, mode, 1, 0, 0, 0, *times, 0, 0, 0, DEVICE, 0, 0
+            k.STATX_BASIC_STATS, 4096, 0, 1, 0, 0, mode, 1, 0, 0, 0, *moments, 0, 0, 0, DEVICE, 0, 0
         )
     mask = k.STATX_BASIC_STATS | _BTIME
     if found.is_file:
@@ -249,8 +249,10 @@ def _ftruncate(_kernel: "SimKernel", request: Request) -> int | None:
 @handles(k.IORING_OP_FALLOCATE)
 def _fallocate(_kernel: "SimKernel", request: Request) -> int | None:
     if not isinstance(request.file, OpenFile):
-        return -errno.ESPIPE if request.file is not None and request.file.kind == "pipe" else (
-            -errno.ENODEV
+        return (
+            -errno.ESPIPE
+            if request.file is not None and request.file.kind == "pipe"
+            else (-errno.ENODEV)
         )
     return request.file.allocate(request.len, request.off, request.addr)
 

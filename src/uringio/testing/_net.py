@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from uringio._sys.system import System
 from uringio._sys.sockaddr import unpack_sockaddr
+from uringio._sys.system import System
 
 from ._clock import SimClock
 from ._dice import Dice
@@ -113,8 +113,7 @@ class Wire:
         when_ns = net.clock.now_ns + net.travel_ns()
         if net.rules:
             when_ns += net.clog_ns(self)
-        if when_ns < self._last_ns:
-            when_ns = self._last_ns
+        when_ns = max(when_ns, self._last_ns)
         self._last_ns = when_ns
         self._queue.append(arrive)
         net.clock.call_at(when_ns, self._arrived)
@@ -270,7 +269,7 @@ class SimNet:
         place = self.place(raw, socket.kind_number)
         if place is None or socket.place is not None:
             return -errno.EINVAL
-        kind, family, where = place
+        kind, _, where = place
         if isinstance(where, bytes):
             if where in self.paths:
                 return -errno.EADDRINUSE

@@ -16,41 +16,40 @@ from typing import TYPE_CHECKING, Final
 
 from uringio._sys import constants as k
 from uringio._sys.layouts import CQE, SQE, SQE_FULL
-from uringio._sys.memory import Memory
 
-from ._cancelling import cancel_matching
 from ._disk import OpenFile
 from ._links import LINKS, Order
+from ._messages import gathered
 from ._objects import SimFile
 from ._operations import HANDLERS
 from ._provided import BufferGroup
 from ._requests import Request
+from ._ring_memory import U32_MASK, RingMemory
+from ._sockets import StreamSocket
 from ._timers import arm_link_timeout
 from .errors import NotSimulatedError, SimulationError
 
 if TYPE_CHECKING:
     from ._kernel import SimKernel
 
-__all__ = ["CQ_OFFSETS", "SQ_OFFSETS", "SimRing"]
+__all__ = ["SimRing"]
 
-_U32_MASK: Final = 0xFFFFFFFF
 _LET_GO_NS: Final = 10_000
 _WORK_COUNT_MAX: Final = 20  # IO_LOCAL_TW_DEFAULT_MAX
 _SHOTS_MAX: Final = 32  # MULTISHOT_MAX_RETRY
-# Where the words stand; the completions follow, and the index array. [bytes]
-_WORDS_BYTES: Final = 64
-SQ_OFFSETS: Final = (0, 4, 8, 12, 16, 20)
-CQ_OFFSETS: Final = (32, 36, 40, 44, 48, _WORDS_BYTES, 52)
 
 _SQE_FLAGS: Final = (1 << 7) - 1  # to CQE_SKIP_SUCCESS
+_OP_NUMBERS: Final = range(16, 1 << 61)
 # What must be looked at before a request may begin at once.
 _ORDERED: Final = LINKS | k.IOSQE_IO_DRAIN
+_BY_NAME: Final = frozenset({
+    k.IORING_OP_OPENAT, k.IORING_OP_OPENAT2, k.IORING_OP_STATX, k.IORING_OP_UNLINKAT,
+    k.IORING_OP_RENAMEAT, k.IORING_OP_MKDIRAT, k.IORING_OP_SYMLINKAT, k.IORING_OP_LINKAT,
+})  # fmt: skip
 _WITHOUT_FILE: Final = frozenset({
-    k.IORING_OP_NOP, k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_OPENAT,
-    k.IORING_OP_OPENAT2, k.IORING_OP_SOCKET, k.IORING_OP_UNLINKAT, k.IORING_OP_TIMEOUT,
-    k.IORING_OP_TIMEOUT_REMOVE, k.IORING_OP_POLL_REMOVE, k.IORING_OP_FILES_UPDATE,
-    k.IORING_OP_STATX, k.IORING_OP_RENAMEAT, k.IORING_OP_MKDIRAT, k.IORING_OP_SYMLINKAT,
-    k.IORING_OP_LINKAT, k.IORING_OP_LINK_TIMEOUT, k.IORING_OP_PIPE, k.IORING_OP_MADVISE,
+    *_BY_NAME, k.IORING_OP_NOP, k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_SOCKET,
+    k.IORING_OP_TIMEOUT, k.IORING_OP_TIMEOUT_REMOVE, k.IORING_OP_POLL_REMOVE,
+    k.IORING_OP_FILES_UPDATE, k.IORING_OP_LINK_TIMEOUT, k.IORING_OP_PIPE,
 })  # fmt: skip
 # What a program must not find interrupted, or late: it is over when it returns.
 _PROMPT: Final = frozenset({
@@ -68,7 +67,7 @@ _PARTIAL: Final = frozenset({
 _ZERO_COPY: Final = frozenset({k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC})
 
 
-class SimRing(SimFile):
+class SimRing(RingMemory):
     """
     See the module's head.
 
@@ -84,7 +83,6 @@ class SimRing(SimFile):
         file_range: Which of their slots are allocated from: the first one, and how many.
         memory: Registered memory: address, size and tag of each place, None where there is none.
         requests: What has been submitted and not completed, oldest first.
-        ring_memory, sqe_memory: What the program maps.
     """
 
     kind = "io_uring"
@@ -92,13 +90,8 @@ class SimRing(SimFile):
     def __init__(
         self, kernel: "SimKernel", sq_entries: int, cq_entries: int, flags: int, start: int
     ) -> None:
-        super().__init__()
-        self.flags = flags
+        super().__init__(sq_entries, cq_entries, flags, start)
         self.number = kernel.next_ring_number()
-        self.sq_entries, self.cq_entries = sq_entries, cq_entries
-        self.array_offset = _WORDS_BYTES + cq_entries * CQE.size
-        self.ring_memory = Memory(self.array_offset + 4 * sq_entries)
-        self.sqe_memory = Memory(sq_entries * SQE.size)
         self.groups: dict[int, BufferGroup] = {}
         self.files: list[SimFile | None] = []
         self.file_range = (0, 0)
@@ -106,14 +99,6 @@ class SimRing(SimFile):
         self.requests: dict[int, Request] = {}
         self.owner: int | None = None
         self.kernel = kernel
-        self._view = self.ring_memory.view
-        self._words = self._view[:_WORDS_BYTES].cast("I")
-        self._array = self._view[self.array_offset : self.array_offset + 4 * sq_entries].cast("I")
-        for index in (0, 1, 8, 9):
-            self._words[index] = start & _U32_MASK
-        self._words[2], self._words[10] = sq_entries - 1, cq_entries - 1
-        self._words[3], self._words[11] = sq_entries, cq_entries
-        self._overflow: deque[bytes] = deque()
         self._work: list[Request] = []
         self._messages: deque[tuple[int, int, int]] = deque()
         self._order = Order(self)
@@ -127,7 +112,7 @@ class SimRing(SimFile):
         """Take at most so many requests; how many were taken."""
         words = self._words
         head = words[0]
-        count = min(count, (words[1] - head) & _U32_MASK)
+        count = min(count, (words[1] - head) & U32_MASK)
         faults = self.kernel.faults
         if count and faults.strikes("refuse_submit"):
             return -errno.EAGAIN
@@ -141,7 +126,7 @@ class SimRing(SimFile):
             if not self.flags & k.IORING_SETUP_NO_SQARRAY:
                 slot = self._array[slot]
             fields = SQE_FULL.unpack_from(self.sqe_memory.view, slot * SQE.size)
-            head = (head + 1) & _U32_MASK
+            head = (head + 1) & U32_MASK
             words[0] = head
             taken += 1
             self._last += 1
@@ -165,6 +150,7 @@ class SimRing(SimFile):
         kernel.trace.add(
             f"sqe {self.number} {request.name} {request.fd} {request.len} {request.user_data:x}"
         )
+        kernel.invariants.submitted(request)
         if request.opcode not in kernel.profile.opcodes or request.flags & ~_SQE_FLAGS:
             return errno.EINVAL
         if request.opcode not in HANDLERS:
@@ -174,7 +160,11 @@ class SimRing(SimFile):
     def start(self, request: Request) -> None:
         """Try a request for the first time."""
         kernel = self.kernel
-        number = self._prepare(request) or kernel.faults.exact(request.name)
+        number = self._prepare(request)
+        if number == errno.EBADF:
+            kernel.invariants.used(request.fd, request.name)
+        kernel.sightings.begins(request)
+        number = number or kernel.faults.exact(request.name)
         if not number and request.opcode not in _PROMPT:
             if kernel.faults.strikes("interrupt", request.name):
                 number = errno.EINTR
@@ -187,8 +177,11 @@ class SimRing(SimFile):
         elif request.state == "new":
             request.state = "tried"
             self._attempt(request)
+        if request.state == "done":
+            return
+        kernel.invariants.stays(request)
         behind = request.next
-        if behind is not None and behind.guards is request and request.state != "done":
+        if behind is not None and behind.guards is request:
             arm_link_timeout(kernel, behind)
 
     def _begin_late(self, request: Request) -> None:
@@ -232,6 +225,7 @@ class SimRing(SimFile):
         return first <= request.addr and request.addr + request.len <= first + size
 
     def _attempt(self, request: Request) -> None:
+        self.kernel.invariants.goes_on(request)
         handler = HANDLERS[request.opcode]
         for _ in range(_SHOTS_MAX):
             result = handler(self.kernel, request)
@@ -239,12 +233,10 @@ class SimRing(SimFile):
                 self._park(request)
                 return
             if not request.shots:
-                if request.opcode in _PROMPT or not self.kernel.faults.strikes(
-                    "late", request.name
-                ):
-                    self.finish(request, result)
-                else:
+                if _in_worker(request) and self.kernel.faults.strikes("late", request.name):
                     self._finish_late(request, result)
+                else:
+                    self.finish(request, result)
                 return
             if not self._goes_on(request, result):
                 self.finish(request, result)
@@ -344,7 +336,7 @@ class SimRing(SimFile):
         count = len(self._work) if count_max is None else min(len(self._work), count_max)
         batch, self._work = self._work[:count], self._work[count:]
         if not self._work:
-            self._words[4] &= ~k.IORING_SQ_TASKRUN & _U32_MASK
+            self._words[4] &= ~k.IORING_SQ_TASKRUN & U32_MASK
         while self._messages:
             self.post(*self._messages.popleft())
             self._count_down()
@@ -435,6 +427,7 @@ class SimRing(SimFile):
 
     def _end(self, request: Request) -> None:
         request.state = "done"
+        self.kernel.invariants.ended(request)
         del self.requests[request.serial]
         file, request.file = request.file, None
         if file is not None:
@@ -445,6 +438,8 @@ class SimRing(SimFile):
         if request.lent is not None:
             self._notify(request)
             return
+        self.kernel.sightings.completes(request, result)
+        self.kernel.invariants.goes_on(request)
         if request.opcode in _ZERO_COPY and result >= 0:
             self._lend(request, result)
             return
@@ -458,8 +453,12 @@ class SimRing(SimFile):
             self.post(request.user_data, result, flags)
             faults = self.kernel.faults
             if not flags and self._finished and faults.strikes("duplicate"):
+                self.kernel.note("stray completion")
+                self.kernel.stray_count += 1
+                self._strays.append(CQE.pack(*self._finished, 0))
                 self.post(*self._finished, 0)
-            if not flags and not request.shots:
+            # Such as nobody can tell from its first: only ops' numbers are never given again.
+            if not flags and not request.shots and request.user_data in _OP_NUMBERS:
                 self._finished = request.user_data, result
         if request.opcode != k.IORING_OP_TIMEOUT and self._countdowns:
             self._count_down()
@@ -468,7 +467,7 @@ class SimRing(SimFile):
 
     def _lend(self, request: Request, result: int) -> None:
         """Tell what a zero-copy send has sent; that its memory is free comes later."""
-        request.lent = string_at(request.addr, result)
+        request.lent = _sent_from(request)[:result]
         self.post(request.user_data, result, k.IORING_CQE_F_MORE)
         request.state = "working"
         request.result = 0
@@ -476,12 +475,24 @@ class SimRing(SimFile):
         if self.kernel.faults.strikes("delay", "notification"):
             delay_ns += self.kernel.faults.plan.delay_ns_max
             self.kernel.note("notification late")
-        request.timer = self.kernel.clock.call_later(delay_ns, lambda: self._woken(request))
+        request.timer = self.kernel.clock.call_later(delay_ns, lambda: self._let_go(request))
+        if self._countdowns:
+            self._count_down()
+        if request.next is not None:
+            self._order.ended(request, result)
+
+    def _let_go(self, request: Request) -> None:
+        request.timer = 0
+        file = request.file
+        if isinstance(file, StreamSocket):
+            file.when_acknowledged(lambda: self._queue(request))
+        else:
+            self._queue(request)
 
     def _notify(self, request: Request) -> None:
         """Tell that the memory of a zero-copy send is the program's again."""
         assert request.lent is not None
-        if string_at(request.addr, len(request.lent)) != request.lent:
+        if _sent_from(request)[: len(request.lent)] != request.lent:
             raise SimulationError(f"memory was written while {request!r} still sent from it")
         self._end(request)
         self.post(request.user_data, 0, k.IORING_CQE_F_NOTIF)
@@ -500,26 +511,6 @@ class SimRing(SimFile):
     def _tell(self, user_data: int, result: int, flags: int) -> None:
         self.kernel.trace.add(f"cqe {self.number} {user_data:x} {result} {flags:x}")
         self._put(CQE.pack(user_data, result, flags))
-
-    def _has_room(self) -> bool:
-        return self.ready_count() < self.cq_entries
-
-    def ready_count(self) -> int:
-        """How many completions stand in the queue."""
-        return (self._words[9] - self._words[8]) & _U32_MASK
-
-    def _put(self, raw: bytes) -> None:
-        start = _WORDS_BYTES + (self._words[9] & self.cq_entries - 1) * CQE.size
-        self._view[start : start + CQE.size] = raw
-        self._words[9] = (self._words[9] + 1) & _U32_MASK
-
-    def flush_overflow(self) -> bool:
-        """Move what overflowed into the queue as far as there is room; whether that was all."""
-        while self._overflow and self._has_room():
-            self._put(self._overflow.popleft())
-        if not self._overflow:
-            self._words[4] &= ~k.IORING_SQ_CQ_OVERFLOW & _U32_MASK
-        return not self._overflow
 
     def let_go(self, place: tuple[int, int, int]) -> None:
         """Tell, by its tag, that memory is registered no more, once no request uses it."""
@@ -566,11 +557,28 @@ class SimRing(SimFile):
     def released(self) -> None:
         """See `SimFile`."""
         self.drop_all()
+        self.kernel.stray_count -= self._untaken_strays()
+        for group in self.groups.values():
+            self.kernel.invariants.buffers_left(group.missing_count())
         for file in self.files:
             if file is not None:
                 file.drop()
         self.files.clear()
         self.kernel.ring_is_gone(self)
+
+
+def _in_worker(request: Request) -> bool:
+    """Whether a thread of the kernel's does it, which tells of it in a second step."""
+    if request.opcode in _BY_NAME:
+        return True
+    return isinstance(request.file, OpenFile) and request.buffer < 0
+
+
+def _sent_from(request: Request) -> bytes:
+    """Return the memory that a send reads."""
+    if request.opcode == k.IORING_OP_SENDMSG_ZC:
+        return gathered(request.addr)
+    return string_at(request.addr, request.len)
 
 
 def _buffer_flags(request: Request) -> int:

@@ -75,15 +75,11 @@ class SimSocket(SimFile):
         """End one or both directions; 0 or ``-errno``."""
         raise NotImplementedError
 
-    def receive(
-        self, count: int, peek: bool, taken: "Taken | None" = None
-    ) -> bytes | int | None:
+    def receive(self, count: int, peek: bool, taken: "Taken | None" = None) -> bytes | int | None:
         """Take what has come, or only look at it; *taken* is told what came with it."""
         raise NotImplementedError
 
-    def send(
-        self, data: bytes, name: bytes = b"", files: Sequence[SimFile] = ()
-    ) -> int | None:
+    def send(self, data: bytes, name: bytes = b"", files: Sequence[SimFile] = ()) -> int | None:
         """Send *data*, to an address, with descriptors; how much was taken."""
         raise NotImplementedError
 
@@ -179,7 +175,9 @@ class StreamSocket(SimSocket):
                 return found
             if len(found.backlog) >= found._backlog_max:
                 return None if self.blocking else -errno.EAGAIN
-            self.local = self.local if self.place is not None else self._net.ephemeral(raw, self.kind_number)
+            self.local = (
+                self.local if self.place is not None else self._net.ephemeral(raw, self.kind_number)
+            )
             found._welcome(self)
             self.state = "connected"
             return 0
@@ -207,9 +205,7 @@ class StreamSocket(SimSocket):
                 self._refused(errno.ETIMEDOUT)
 
         if nth == 1 and self._net.rules:
-            self._net.clock.call_later(
-                _SYN_GIVE_UP_NS, lambda: self._refused(errno.ETIMEDOUT)
-            )
+            self._net.clock.call_later(_SYN_GIVE_UP_NS, lambda: self._refused(errno.ETIMEDOUT))
         self._wire.send(arrive)
 
     def _listener_at(self, raw: bytes) -> "StreamSocket | int":
@@ -273,9 +269,7 @@ class StreamSocket(SimSocket):
         """See `SimFile`."""
         return self.receive(count, False)
 
-    def receive(
-        self, count: int, peek: bool, taken: Taken | None = None
-    ) -> bytes | int | None:
+    def receive(self, count: int, peek: bool, taken: Taken | None = None) -> bytes | int | None:
         """See `SimSocket`."""
         if self._received:
             if self._marks:
@@ -316,9 +310,7 @@ class StreamSocket(SimSocket):
         """See `SimFile`."""
         return self.send(data)
 
-    def send(
-        self, data: bytes, name: bytes = b"", files: Sequence[SimFile] = ()
-    ) -> int | None:
+    def send(self, data: bytes, name: bytes = b"", files: Sequence[SimFile] = ()) -> int | None:
         """See `SimSocket`; a name is only wrong for a Unix socket."""
         if name and self.family == System.AF_UNIX:
             return -errno.EISCONN if self.state == "connected" else -errno.EOPNOTSUPP

@@ -1,6 +1,7 @@
 """What requests that move bytes do: receives, sends, reads, writes, splices."""
 
 import errno
+from collections.abc import Sequence
 from ctypes import memmove, string_at
 from typing import TYPE_CHECKING, Final
 
@@ -70,7 +71,7 @@ def _recv(kernel: "SimKernel", request: Request) -> int | None:
     request.wanted = FOR_READING
     if request.ioprio:
         refused = _refused_flags(request, _RECV_FLAGS)
-        if refused or not request.shots and not _begin_shots(request):
+        if refused or (not request.shots and not _begin_shots(request)):
             return refused or -errno.EINVAL
     peek = bool(request.op_flags & _MSG_PEEK)
     addr, count = request.addr, request.len
@@ -130,7 +131,7 @@ def _recvmsg(kernel: "SimKernel", request: Request) -> int | None:
     request.wanted = FOR_READING
     if request.ioprio:
         refused = _refused_flags(request, _RECV_FLAGS)
-        if refused or not request.shots and not _begin_shots(request):
+        if refused or (not request.shots and not _begin_shots(request)):
             return refused or -errno.EINVAL
     peek = bool(request.op_flags & _MSG_PEEK)
     if request.flags & k.IOSQE_BUFFER_SELECT:
@@ -225,7 +226,7 @@ def _send_bytes(
     request: Request,
     data: bytes,
     name: bytes = b"",
-    files: "tuple[SimFile, ...] | list[SimFile]" = (),
+    files: Sequence[SimFile] = (),
 ) -> int | None:
     socket = request.file
     if not isinstance(socket, SimSocket):
@@ -235,7 +236,11 @@ def _send_bytes(
     if refused:
         return refused
     streams = isinstance(socket, StreamSocket)
-    if streams and not request.done_bytes and kernel.faults.strikes("reset"):
+    if (
+        isinstance(socket, StreamSocket)
+        and not request.done_bytes
+        and kernel.faults.strikes("reset")
+    ):
         socket.break_off()
     while True:
         rest = data[request.done_bytes :]

@@ -1,10 +1,21 @@
-"""How a simulation says that something is wrong."""
+"""How the test kit says that something is wrong."""
 
-__all__ = ["DeadlockError", "LeakError", "NotSimulatedError", "SimulationError"]
+__all__ = [
+    "ContractError",
+    "DeadlockError",
+    "InvariantError",
+    "LeakError",
+    "NotSimulatedError",
+    "SimulationError",
+]
 
 
 class SimulationError(AssertionError):
     """The program under simulation, or the simulation itself, went wrong."""
+
+
+class ContractError(AssertionError):
+    """A transport does not do what every transport must; the message says which behaviour."""
 
 
 class DeadlockError(SimulationError):
@@ -13,6 +24,10 @@ class DeadlockError(SimulationError):
 
 class LeakError(SimulationError):
     """The program ended and left descriptors, requests or rings behind."""
+
+
+class InvariantError(SimulationError):
+    """Something that must always hold did not, whether or not the program noticed."""
 
 
 class NotSimulatedError(SimulationError):

@@ -1,0 +1,64 @@
+"""How anything is registered: the call, and what a refusal means."""
+
+import errno
+from abc import ABC, abstractmethod
+
+from uringio._ring.setup import Ring as Core
+from uringio._sys.memory import pin
+from uringio._sys.system import System
+from uringio.errors import OpError, op_error
+
+from ._opcodes import RegisterOp
+
+__all__ = ["Registering", "call", "refusal"]
+
+
+def call(system: System, fd: int, op: RegisterOp, argument: bytes | bytearray, count: int) -> int:
+    addr = 0
+    if argument:
+        addr, _, _keep = pin(argument, writable=isinstance(argument, bytearray))
+    result = system.io_uring_register(fd, op, addr, count)
+    if result < 0:
+        raise refusal(-result, op, fd)
+    return result
+
+
+def refusal(number: int, op: RegisterOp, fd: int) -> OpError:
+    detail = ""
+    if number == errno.EINVAL:
+        detail = f"not with these arguments, or this kernel is older than Linux {op.since}"
+    elif number == errno.EACCES:
+        detail = "the ring's restrictions forbid it"
+    elif number == errno.EBADFD:
+        detail = "only on a ring that is still disabled (SetupFlags.R_DISABLED)"
+    elif number == errno.ENOMEM:
+        detail = "the locked-memory limit (ulimit -l) may be too low"
+    return op_error(number, f"register {op.name}", fd, detail=detail)
+
+
+class Registering(ABC):
+    """What registers with a ring."""
+
+    @abstractmethod
+    def _open(self) -> Core: ...
+
+    @abstractmethod
+    def _check_thread(self) -> None: ...
+
+    @abstractmethod
+    def _take_over(self) -> None: ...
+
+    def _usable(self) -> Core:
+        """Return the ring if the calling thread may use it; raises what says why not."""
+        core = self._open()
+        self._check_thread()
+        return core
+
+    def register(self, op: int, argument: bytes | bytearray = b"", count: int = 0) -> int:
+        """
+        Make any registration, by its number; a `bytearray` gets the kernel's answer.
+
+        Lifetime: what *argument* points to is the caller's.
+        """
+        core = self._usable()
+        return call(core.system, core.fd, RegisterOp(op), argument, count)
