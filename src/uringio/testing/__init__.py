@@ -31,7 +31,7 @@ from ._memory_streams import (
 from ._minimising import Minimised, minimise
 from ._net import SimNet
 from ._profiles import PROFILES, Profile
-from ._running import replay_command, run
+from ._running import replay_command, run, running_kernel
 from ._sequencer import Sequencer
 from ._stream_contract import StreamFactory, check_stream
 from .errors import (
@@ -82,5 +82,6 @@ __all__ = [
     "minimise",
     "replay_command",
     "run",
+    "running_kernel",
     "wait_all_idle",
 ]

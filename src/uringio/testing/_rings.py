@@ -94,7 +94,7 @@ class SimRing(RingMemory):
         self.number = kernel.next_ring_number()
         self.groups: dict[int, BufferGroup] = {}
         self.files: list[SimFile | None] = []
-        self.file_range = (0, 0)
+        self.file_range: tuple[int, int] = (0, 0)
         self.memory: list[tuple[int, int, int] | None] = []
         self.requests: dict[int, Request] = {}
         self.owner: int | None = None
@@ -188,6 +188,7 @@ class SimRing(RingMemory):
         request.timer = 0
         if request.state == "working":
             # A thread of the kernel's does it now; the completion is told as task work.
+            self.kernel.invariants.goes_on(request)
             request.result = HANDLERS[request.opcode](self.kernel, request)
             assert request.result is not None, request
         else:
