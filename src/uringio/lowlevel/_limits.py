@@ -58,15 +58,21 @@ class Limits(Registering):
         if not rows:
             raise UsageError("a ring that is allowed nothing is of no use: name operations")
         core = self._open()
-        call(core.system, core.fd, RegisterOp.RESTRICTIONS, b"".join(rows), len(rows))
+        if core.fd < 0:
+            self._check_thread()
+        call(core, RegisterOp.RESTRICTIONS, b"".join(rows), len(rows))
 
     def enable(self) -> None:
         """
         Start a ring that was made with `SetupFlags.R_DISABLED`; it now is the calling thread's.
 
+        With REGISTERED_FD_ONLY that can only be the thread that made it.
+
         Kernel: 5.10.  Twin: io_uring_enable_rings.
         """
         core = self._open()
-        call(core.system, core.fd, RegisterOp.ENABLE_RINGS, b"", 0)
+        if core.fd < 0:
+            self._check_thread()
+        call(core, RegisterOp.ENABLE_RINGS)
         self._enabled = True
         self._take_over()

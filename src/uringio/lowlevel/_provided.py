@@ -131,6 +131,6 @@ class ProvidedBuffers:
 
     def _register(self, core: Core, op: int, argument: bytes) -> None:
         addr, _, _keep = pin(argument)
-        result = core.system.io_uring_register(core.fd, op, addr, 1)
+        result = core.register(op, addr, 1)
         if result < 0:
             raise op_error(-result, "register PBUF_RING", core.fd, detail=f"group {self.group}")

@@ -12,7 +12,6 @@ from struct import pack
 from typing import TYPE_CHECKING, Final
 
 from uringio._ring import register as r
-from uringio._ring.queue import SubmitAndWait, make_submit_and_wait
 from uringio._ring.resize import resize_rings
 from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
@@ -27,6 +26,7 @@ from uringio._sys.layouts import (
     SYNC_CANCEL_REG,
 )
 from uringio._sys.memory import pin
+from uringio.errors import UsageError
 
 from ._memory import Target, target
 from ._opcodes import RegisterOp
@@ -51,8 +51,10 @@ class Registrations(Registering):
     @abstractmethod
     def _remap(self, core: Core) -> None: ...
 
+    @abstractmethod
+    def _rewire(self) -> None: ...
+
     _cells: list[int]
-    _submit_and_wait: SubmitAndWait
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -149,6 +151,21 @@ class Registrations(Registering):
         self.register(RegisterOp.UNREGISTER_BUFFERS)
         self._buffers = {}
 
+    def locate(self) -> tuple[int, bool]:
+        """
+        Tell by which number other calls find the ring, and whether that is a registered index.
+
+        It is the descriptor where there is one.
+
+        Raises:
+            WrongThreadError: There is none, and the index is another thread's.
+        """
+        core = self._open()
+        if core.fd >= 0:
+            return core.fd, False
+        self._check_thread()
+        return core.enter_fd, True
+
     def clone_buffers(
         self, other: "Ring", *, first: int = 0, other_first: int = 0, count: int = 0, flags: int = 0
     ) -> None:
@@ -160,7 +177,10 @@ class Registrations(Registering):
 
         Kernel: 6.12, parts of it 6.13.  Twin: io_uring_clone_buffers_offset.
         """
-        argument = CLONE_BUFFERS.pack(other.fd, flags, other_first, first, count)
+        number, registered = other.locate()
+        if registered:
+            flags |= k.IORING_REGISTER_SRC_REGISTERED
+        argument = CLONE_BUFFERS.pack(number, flags, other_first, first, count)
         self.register(RegisterOp.CLONE_BUFFERS, argument, 1)
         self._buffers = {**self._buffers, -1 - len(self._buffers): dict(other._buffers)}
 
@@ -272,13 +292,15 @@ class Registrations(Registering):
         """
         core = self._usable()
         r.register_ring_fd(core)
-        self._submit_and_wait = make_submit_and_wait(core)
+        self._rewire()
 
     def unregister_ring_fd(self) -> None:
         """By its descriptor again.  Kernel: 5.18.  Twin: io_uring_unregister_ring_fd."""
         core = self._usable()
+        if core.fd < 0:
+            raise UsageError("this ring has no descriptor to go back to (REGISTERED_FD_ONLY)")
         r.unregister_ring_fd(core)
-        self._submit_and_wait = make_submit_and_wait(core)
+        self._rewire()
 
     def register_sync_cancel(
         self,

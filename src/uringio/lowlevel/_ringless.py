@@ -26,7 +26,7 @@ def register_sync_msg(request: Request) -> None:
 
     Kernel: 6.13.  Twin: io_uring_register_sync_msg.
     """
-    call(real_system(), -1, RegisterOp.SEND_MSG_RING, request.raw, 1)
+    call(real_system(), RegisterOp.SEND_MSG_RING, request.raw, 1)
 
 
 class Query(NamedTuple):
@@ -61,7 +61,7 @@ def query() -> Query:
     answer = bytearray(QUERY_OPCODE.size)
     answer_addr, _, _keep = pin(answer, writable=True)
     head = bytearray(QUERY_HDR.pack(0, answer_addr, k.IO_URING_QUERY_OPCODES, QUERY_OPCODE.size, 0))
-    call(real_system(), -1, RegisterOp.QUERY, head, 0)
+    call(real_system(), RegisterOp.QUERY, head, 0)
     result: int = QUERY_HDR.unpack(head)[4]
     if result < 0:
         raise refusal(-result, RegisterOp.QUERY, -1)
