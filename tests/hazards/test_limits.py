@@ -150,16 +150,18 @@ def test_scarce_locked_memory_is_said_and_not_papered_over(
 ) -> None:
     """As an ordinary user with a small RLIMIT_MEMLOCK: a loop on io_uring, or an error with cause.
 
-    Never a silent change to epoll, whatever is asked for.  What other processes of the user have
-    locked counts too, and not every kernel counts rings, so which of the two cannot be known.
+    A ring that had to be smaller than usual is warned of.  Never a silent change to epoll, whatever
+    is asked for.  What other processes of the user have locked counts too, and not every kernel
+    counts rings, so which of them it is cannot be known.
     """
     hard_limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     if hard_limit != resource.RLIM_INFINITY and hard_limit < memlock:
         pytest.skip("the hard limit is lower than that")
     ended = fresh_python(
         """
-        import os, resource, sys
-        import uringio._driver.epoll, uringio._driver.uring  # while files may still be read
+        import os, resource, sys, warnings
+        import uringio._driver.choice, uringio._driver.epoll  # while files may still be read
+        import uringio._driver.uring
         limit = int(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
         if os.getuid() == 0:
@@ -170,10 +172,15 @@ def test_scarce_locked_memory_is_said_and_not_papered_over(
         from uringio._driver.choice import make_driver
         for backend in (None, "uring"):
             try:
-                driver = make_driver(lambda op: None, lambda op: RuntimeError(), backend=backend)
+                with warnings.catch_warnings(record=True, action="always") as said:
+                    driver = make_driver(
+                        lambda op: None, lambda op: RuntimeError(), backend=backend
+                    )
             except RingError as error:
                 print("refused", "RLIMIT_MEMLOCK" in str(error) or "memlock" in str(error))
             else:
+                small = driver.ring.sq_entries < 256
+                assert small == any("RLIMIT_MEMLOCK" in str(one.message) for one in said)
                 print(driver.name)
                 driver.close()
         """,

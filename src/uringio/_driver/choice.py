@@ -143,7 +143,11 @@ def _fitting_uring_driver(
                 raise failure from error
             continue
         if first is not None:
-            _warn_small(entries)
+            try:
+                _warn_small(entries)
+            except BaseException:  # where warnings are errors
+                driver.close()
+                raise
         return driver
     assert first is not None
     raise first

@@ -49,6 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return 2
+    from uringio._driver.choice import chosen_backend
+    from uringio.errors import UsageError
+
+    try:
+        chosen_backend(getattr(options, "backend", None))
+    except UsageError as error:
+        print(f"uringio {options.command}: {error}", file=sys.stderr)
+        return 2
     if options.command == "probe":
         from .probe import probe
 

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import NamedTuple
 
 import uringio
-from uringio.errors import RingError
+from uringio.errors import RingError, UnsupportedError
 from uringio.fs import Progress
 from uringio.fs._comparing import Comparison, DifferenceError
 from uringio.fs._replica import Replica
@@ -55,7 +55,7 @@ def cp(options: Options) -> int:
     before = {number: signal.signal(number, interrupt) for number in wanted}
     try:
         uringio.run(run.run, backend=options.backend)
-    except RingError as error:
+    except (RingError, UnsupportedError) as error:
         print(f"uringio cp: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ import attrs
 
 import uringio
 from uringio._driver import current
-from uringio.errors import ClosedError, RingError
+from uringio.errors import ClosedError, RingError, UnsupportedError
 from uringio.net import Listener, SocketStream, adopt_listener, wait_readable
 from uringio.proto.http1 import Field
 
@@ -122,7 +122,7 @@ def serve(options: Options) -> int:
             uringio.run(_serve, options, manners, listening, backend=options.backend)
     except KeyboardInterrupt:
         return 0
-    except (StartError, RingError) as error:
+    except (StartError, RingError, UnsupportedError) as error:
         print(f"uringio serve: {error}", file=sys.stderr)
         return 2
     return 0

@@ -9,9 +9,10 @@ what else the kernel has it says itself, or shows when it is tried.
 import os
 import platform
 import resource
+import warnings
 from typing import Final, NamedTuple
 
-from uringio._driver.choice import make_driver
+from uringio._driver.choice import VARIABLE, chosen_backend, make_driver
 from uringio._driver.contract import Driver
 from uringio._driver.op import NOP as NOP_OPERATION
 from uringio._driver.op import OPERATION_NAMES, Op
@@ -23,6 +24,7 @@ from uringio._ring.setup import FLAG_LADDER, LADDER_RELEASES, Ring
 from uringio._ring.survey import Survey, survey
 from uringio._sys import constants as k
 from uringio._sys.system import System, real_system
+from uringio.errors import UnsupportedError
 
 from ._refusals import Refusal, Surroundings, explain, look_around
 from ._surface import Surface, describe
@@ -189,7 +191,7 @@ class Report(NamedTuple):
 
 class _Attempt(NamedTuple):
     name: str | None
-    error: OSError | None
+    error: OSError | UnsupportedError | None
     ring: RingReport | None
     found: Survey | None = None
 
@@ -204,22 +206,25 @@ def probe() -> Report:
 
     Makes one or two drivers in the calling thread, and lets go of them; takes milliseconds.  It may
     be called beside a running loop.
+
+    Raises:
+        UsageError: The environment variable ``URINGIO_BACKEND`` names no backend.
     """
-    return probe_on(real_system())
+    return probe_on(real_system(), chosen_backend(None))
 
 
-def probe_on(system: System) -> Report:
-    """`probe` a system that may be a stand-in."""
+def probe_on(system: System, wanted: str | None = None) -> Report:
+    """`probe` a system that may be a stand-in, in an environment that may want a backend."""
     around = look_around(system)
-    chosen = _attempt(system, None)
+    chosen = _attempt(system, wanted)
     asked = chosen if chosen.name == "uring" else _attempt(system, "uring")
     found = asked.found or survey(system, None)
     return Report(
         machine=_machine(around),
         works=asked.works,
-        refusal=None if asked.error is None else explain(asked.error, around),
+        refusal=None if not isinstance(asked.error, OSError) else explain(asked.error, around),
         backend=chosen.name if chosen.works else None,
-        backend_reason=_reason(chosen, asked),
+        backend_reason=_reason(chosen, asked, wanted),
         ring=asked.ring,
         open_files=_limit(resource.RLIMIT_NOFILE),
         locked_memory=_limit(resource.RLIMIT_MEMLOCK),
@@ -232,8 +237,11 @@ def _attempt(system: System, backend: str | None) -> _Attempt:
     """Make a driver as a scheduler would, and have it carry out a NOP."""
     delivered: list[Op[object]] = []
     try:
-        driver = make_driver(delivered.append, _never_cancelled, backend=backend, system=system)
-    except OSError as error:
+        with warnings.catch_warnings():
+            # That the ring is small: its report says how small.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            driver = make_driver(delivered.append, _never_cancelled, backend=backend, system=system)
+    except (OSError, UnsupportedError) as error:
         return _Attempt(None, error, None)
     ring: RingReport | None = None
     found: Survey | None = None
@@ -266,7 +274,10 @@ def _carry_out_nop(driver: Driver, delivered: list[Op[object]]) -> None:
         raise delivered[0].error
 
 
-def _reason(chosen: _Attempt, asked: _Attempt) -> str:
+def _reason(chosen: _Attempt, asked: _Attempt, wanted: str | None) -> str:
+    if wanted is not None:
+        says = f"the environment variable {VARIABLE} asks for {wanted}"
+        return says if chosen.works else f"{says}, which cannot be had: {chosen.error}"
     if not chosen.works:
         name = type(chosen.error).__name__
         return f"uringio.run() raises {name}: epoll would only hide what is lacking"

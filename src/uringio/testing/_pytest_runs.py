@@ -115,7 +115,7 @@ class _Test:
 
 def _run_really(async_fn: Callable[[], Awaitable[object]], place: str) -> None:
     try:
-        uringio.run(async_fn, backend=None if place == "real" else place)
+        uringio.run(async_fn, backend="auto" if place == "real" else place)
     except RingError as error:
         if place != "uring":
             raise
