@@ -8,11 +8,13 @@ otherwise it is io_uring and epoll, and in the driver's own suite every one ther
 import os
 import sys
 
-__all__ = ["BACKENDS", "CHOSEN"]
+__all__ = ["BACKENDS", "CHOSEN", "LIBRARY"]
 
 # On Linux there is no kqueue but in a library; without one, it is played by epoll.
 if sys.platform == "linux":
     os.environ.setdefault("URINGIO_KQUEUE_LIBRARY", "emulated")
+
+LIBRARY = os.environ.get("URINGIO_KQUEUE_LIBRARY", "emulated") != "emulated"
 
 CHOSEN = os.environ.get("URINGIO_TEST_BACKEND", "")
 BACKENDS = (CHOSEN,) if CHOSEN else ("uring", "epoll")

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -386,3 +387,34 @@ def test_what_is_missing_is_said_with_what_happens_instead() -> None:
     assert "1,024, which a process may raise without limit" in text
     assert "64.5 KiB" in text
     assert "8 for files, 1,000 for all else" in text
+
+
+def test_the_environment_decides_and_is_named(fresh_python: FreshPython) -> None:
+    """A backend of the environment's choosing is what the probe tells, with that for a reason."""
+    run = probed(fresh_python, "", "--json", URINGIO_BACKEND="poll")
+    found = json.loads(run.stdout)
+    assert found["backend"] == "poll"
+    assert "URINGIO_BACKEND" in found["backend_reason"]
+
+
+@pytest.mark.parametrize("command", [("probe",), ("serve", "."), ("cp", "a", "b")])
+def test_a_backend_that_there_is_not(fresh_python: FreshPython, command: tuple[str, ...]) -> None:
+    """One line that names the variable and what it may be, and status 2."""
+    run = fresh_python(PROBE, *command, env={"URINGIO_BACKEND": "iocp"})
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.count("\n") == 1
+    assert "URINGIO_BACKEND" in run.stderr
+    assert "auto, uring, epoll" in run.stderr
+
+
+@pytest.mark.skipif(os.uname().sysname != "Linux", reason="kqueue is here")
+def test_a_backend_that_this_system_has_not(fresh_python: FreshPython, tmp_path: Path) -> None:
+    """The server says in one line what the backend would need."""
+    env = {"URINGIO_BACKEND": "kqueue", "URINGIO_KQUEUE_LIBRARY": ""}
+    run = fresh_python(PROBE, "serve", str(tmp_path), "--port", "0", env=env)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.count("\n") == 1
+    assert "kqueue" in run.stderr
+    told = json.loads(probed(fresh_python, "", "--json", **env).stdout)
+    assert told["backend"] is None
+    assert "URINGIO_BACKEND" in told["backend_reason"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends import LIBRARY
 from tests.driver.conftest import RigMaker
 from tests.driver.rig import (
     KINDS,
@@ -132,7 +133,7 @@ def test_closing_closes_every_descriptor_of_the_driver(kind: str, make_rig: RigM
     before = holdings().fds
     rig = make_rig(kind)
     opened = holdings().fds - before
-    if kind == "kqueue" and os.environ["URINGIO_KQUEUE_LIBRARY"] != "emulated":
+    if kind == "kqueue" and LIBRARY:
         pytest.skip("the library has descriptors of its own")
     epoll = ["anon_inode:[eventpoll]"]
     kept = {"epoll": epoll, "kqueue": epoll, "poll": []}.get(kind, ["anon_inode:[io_uring]"])

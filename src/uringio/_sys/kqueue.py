@@ -48,6 +48,7 @@ __all__ = [
     "Kevent",
     "Kqueue",
     "Layout",
+    "check_counts",
     "layout_of",
 ]
 
@@ -233,8 +234,7 @@ class Kqueue:
             OpError: A change failed and there was no room to tell, or the wait was interrupted.
             ValueError: Too many of either.
         """
-        if len(changes) > _BATCH_COUNT_MAX or not 0 <= count_max <= _BATCH_COUNT_MAX:
-            raise ValueError(f"at most {_BATCH_COUNT_MAX} changes and events go into one call")
+        check_counts(len(changes), count_max)
         pack_into, size = self.layout.packed.pack_into, self.layout.size
         room, to_theirs = self._changes.view, self._to_theirs
         for index, change in enumerate(changes):
@@ -262,6 +262,12 @@ class Kqueue:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             self._close(fd)
+
+
+def check_counts(changes_count: int, count_max: int) -> None:
+    """Raise ValueError for more than goes into one call."""
+    if changes_count > _BATCH_COUNT_MAX or not 0 <= count_max <= _BATCH_COUNT_MAX:
+        raise ValueError(f"at most {_BATCH_COUNT_MAX} changes and events go into one call")
 
 
 def _library() -> tuple[Layout, ctypes.CDLL]:

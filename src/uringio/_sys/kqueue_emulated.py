@@ -31,6 +31,7 @@ from .kqueue import (
     EVFILT_USER,
     EVFILT_WRITE,
     Kevent,
+    check_counts,
 )
 
 __all__ = ["EmulatedKqueue"]
@@ -70,6 +71,7 @@ class EmulatedKqueue:
         self, changes: Sequence[Kevent] = (), count_max: int = 0, timeout_ns: int | None = None
     ) -> list[Kevent]:
         """See `Kqueue.control`."""
+        check_counts(len(changes), count_max)
         if self._epoll.closed:
             raise op_error(errno.EBADF, "kevent", -1)
         answers: list[Kevent] = []

@@ -1,0 +1,202 @@
+"""The kqueue binding: each system's layout, and what a kqueue promises, on the one at hand."""
+
+import os
+import select
+import socket
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from uringio._sys import kqueue as q
+from uringio._sys.kqueue import LAYOUTS, Kevent, layout_of
+from uringio._sys.kqueue_emulated import NOTE_TRIGGER, EmulatedKqueue
+from uringio._sys.system import System
+from uringio.errors import OpError, UnsupportedError
+
+# system, sizeof(struct kevent), then offsets of filter, flags, fflags, data, udata
+GOLDEN = [
+    ("freebsd", 64, 8, 10, 12, 16, 24),
+    ("freebsd11", 32, 8, 10, 12, 16, 24),
+    ("darwin", 32, 8, 10, 12, 16, 24),
+    ("openbsd", 32, 8, 10, 12, 16, 24),
+    ("dragonfly", 32, 8, 10, 12, 16, 24),
+    ("netbsd", 72, 8, 12, 16, 24, 32),
+    ("netbsd9", 40, 8, 12, 16, 24, 32),
+    ("library", 32, 8, 10, 12, 16, 24),
+]
+
+
+@pytest.mark.parametrize("row", GOLDEN)
+def test_layouts(row: tuple[str, int, int, int, int, int, int]) -> None:
+    """Every field is where the system's sys/event.h has it, on 64 bits."""
+    system, size, *offsets = row
+    layout = LAYOUTS[system]
+    assert layout.size == size
+    for number, offset in enumerate((0, *offsets)):
+        values = [0] * 6
+        values[number] = 1
+        [index] = [index for index, byte in enumerate(layout.packed.pack(*values)) if byte]
+        assert index == offset or sys.byteorder == "big"
+
+
+def test_no_layout_is_left_out() -> None:
+    """Whoever adds one pins it."""
+    assert {row[0] for row in GOLDEN} == set(LAYOUTS)
+
+
+@pytest.mark.parametrize(
+    ("platform", "release", "system"),
+    [
+        ("freebsd14", "14.1-RELEASE-p2", "freebsd"),
+        ("freebsd12", "12.0-RELEASE", "freebsd"),
+        ("freebsd11", "11.4-STABLE", "freebsd11"),
+        ("darwin", "23.5.0", "darwin"),
+        ("netbsd10", "10.0", "netbsd"),
+        ("netbsd9", "9.3", "netbsd9"),
+        ("openbsd7", "7.5", "openbsd"),
+        ("dragonfly6", "6.4-RELEASE", "dragonfly"),
+    ],
+)
+def test_the_platform_decides(platform: str, release: str, system: str) -> None:
+    """The two generations of FreeBSD and of NetBSD are told apart by their release."""
+    assert layout_of(platform, release).system == system
+
+
+@pytest.mark.parametrize(
+    ("platform", "release"), [("linux", "6.18.0"), ("sunos5", "5.11"), ("freebsd", "CURRENT")]
+)
+def test_a_platform_that_is_not_known_is_refused(platform: str, release: str) -> None:
+    """A struct that may be one field wrong is not guessed."""
+    with pytest.raises(UnsupportedError, match="kqueue"):
+        layout_of(platform, release)
+
+
+def test_numbers_agree_with_the_standard_library() -> None:
+    """Where Python knows kqueue, its constants are ours."""
+    if not hasattr(select, "kqueue"):
+        pytest.skip("this Python has no select.kqueue")
+    for name in vars(q):
+        if name.startswith(("EV_", "EVFILT_")) and hasattr(select, f"KQ_{name}"):
+            assert getattr(q, name) == getattr(select, f"KQ_{name}"), name
+
+
+@pytest.fixture
+def kq() -> Iterator["q.Kqueue | EmulatedKqueue"]:
+    made = System().kqueue()
+    yield made
+    made.close()
+    made.close()
+    assert made.fileno() == -1
+
+
+@pytest.fixture
+def streams() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        yield ours, theirs
+
+
+Kq = q.Kqueue | EmulatedKqueue
+Streams = tuple[socket.socket, socket.socket]
+PATIENCE_NS = 20_000_000_000
+
+
+def told(kq: Kq, timeout_ns: int = PATIENCE_NS) -> list[tuple[int, int]]:
+    return [(event.ident, event.filter) for event in kq.control((), 64, timeout_ns)]
+
+
+def test_a_level_is_told_as_long_as_it_holds(kq: Kq, streams: Streams) -> None:
+    """Without EV_CLEAR, and no more once there is nothing to read."""
+    ours, theirs = streams
+    kq.control([Kevent(ours.fileno(), q.EVFILT_READ, q.EV_ADD)])
+    assert told(kq, 0) == []
+    theirs.send(b"x")
+    for _ in range(2):
+        assert told(kq) == [(ours.fileno(), q.EVFILT_READ)]
+    ours.recv(1)
+    assert told(kq, 0) == []
+
+
+def test_a_change_is_told_once(kq: Kq, streams: Streams) -> None:
+    """With EV_CLEAR, and again with the next bytes."""
+    ours, theirs = streams
+    kq.control([Kevent(ours.fileno(), q.EVFILT_READ, q.EV_ADD | q.EV_CLEAR)])
+    for _ in range(2):
+        theirs.send(b"x")
+        assert told(kq) == [(ours.fileno(), q.EVFILT_READ)]
+        assert told(kq, 0) == []
+
+
+def test_both_directions_are_events_of_their_own(kq: Kq, streams: Streams) -> None:
+    """Each with its udata."""
+    ours, theirs = streams
+    fd = ours.fileno()
+    kq.control([Kevent(fd, q.EVFILT_READ, udata=7), Kevent(fd, q.EVFILT_WRITE, udata=2**63 + 1)])
+    theirs.send(b"x")
+    events = kq.control((), 64, PATIENCE_NS)
+    assert {(event.filter, event.udata) for event in events} == {
+        (q.EVFILT_READ, 7),
+        (q.EVFILT_WRITE, 2**63 + 1),
+    }
+
+
+def test_oneshot_and_dispatch(kq: Kq, streams: Streams) -> None:
+    """EV_ONESHOT goes with its event; EV_DISPATCH is disabled by it, until it is enabled."""
+    ours, theirs = streams
+    fd = ours.fileno()
+    theirs.send(b"x")
+    kq.control([Kevent(fd, q.EVFILT_READ, q.EV_ADD | q.EV_ONESHOT)])
+    assert len(told(kq)) == 1
+    assert told(kq, 0) == []
+    with pytest.raises(OpError, match="kevent"):
+        kq.control([Kevent(fd, q.EVFILT_READ, q.EV_DELETE)])
+    kq.control([Kevent(fd, q.EVFILT_READ, q.EV_ADD | q.EV_DISPATCH)])
+    assert len(told(kq)) == 1
+    assert told(kq, 0) == []
+    kq.control([Kevent(fd, q.EVFILT_READ, q.EV_ENABLE | q.EV_DISPATCH)])
+    assert len(told(kq)) == 1
+
+
+def test_the_end_of_a_stream_is_told(kq: Kq, streams: Streams) -> None:
+    """EV_EOF comes with the event for reading."""
+    ours, theirs = streams
+    kq.control([Kevent(ours.fileno(), q.EVFILT_READ, q.EV_ADD | q.EV_CLEAR)])
+    theirs.shutdown(socket.SHUT_WR)
+    [event] = kq.control((), 64, PATIENCE_NS)
+    assert event.flags & q.EV_EOF
+
+
+def test_changes_that_fail_are_answered(kq: Kq, streams: Streams) -> None:
+    """With EV_ERROR and the errno where there is room, by an exception where not; good ones too."""
+    ours, _theirs = streams
+    number = os.dup(ours.fileno())
+    os.close(number)
+    bad = Kevent(number, q.EVFILT_READ, q.EV_ADD | q.EV_RECEIPT)
+    good = Kevent(ours.fileno(), q.EVFILT_READ, q.EV_ADD | q.EV_RECEIPT)
+    answers = kq.control([bad, good], 2, 0)
+    assert [(one.ident, bool(one.flags & q.EV_ERROR)) for one in answers] == [
+        (number, True),
+        (ours.fileno(), True),
+    ]
+    assert [bool(one.data) for one in answers] == [True, False]
+    with pytest.raises(OpError, match=r"Bad file descriptor \[kevent"):
+        kq.control([bad])
+
+
+def test_user_events(kq: Kq) -> None:
+    """EVFILT_USER is triggered by a change, and cleared by its event with EV_CLEAR."""
+    kq.control([Kevent(5, q.EVFILT_USER, q.EV_ADD | q.EV_CLEAR)])
+    assert told(kq, 0) == []
+    kq.control([Kevent(5, q.EVFILT_USER, 0, NOTE_TRIGGER)])
+    assert told(kq) == [(5, q.EVFILT_USER)]
+    assert told(kq, 0) == []
+
+
+def test_what_does_not_fit_is_refused(kq: Kq) -> None:
+    """Before the kernel sees any of it."""
+    with pytest.raises(ValueError, match="at most 512"):
+        kq.control((), 513)
+    with pytest.raises(ValueError, match="at most 512"):
+        kq.control([Kevent(0, q.EVFILT_READ)] * 513)
