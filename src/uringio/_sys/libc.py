@@ -112,6 +112,9 @@ class Libc:
         )
         self.ftruncate64 = self._typed_any(("ftruncate64", "ftruncate"), _INT, _INT, _OFF)
         self.renameat2 = self._typed_any(("renameat2",), _INT, _INT, _PTR, _INT, _PTR, _INT)
+        self.epoll_create1 = self._typed_any(("epoll_create1",), _INT, _INT)
+        self.epoll_ctl = self._typed_any(("epoll_ctl",), _INT, _INT, _INT, _INT, _PTR)
+        self.epoll_wait = self._typed_any(("epoll_wait",), _INT, _INT, _PTR, _INT, _INT)
         self.statx = self._typed_any(("statx",), _INT, _INT, _PTR, _INT, _INT, _PTR)
 
     def _typed_any(self, names: tuple[str, ...], restype: type, *argtypes: type) -> _Function:

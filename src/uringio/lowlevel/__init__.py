@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         ZcrxFeatures,
         ZcrxRegFlags,
     )
+    from ._pollers import Epoll, EpollEvent, Kevent, KeventFlags, Kqueue, KqueueFilter
     from ._surface import (
         Batch,
         BigCompletion,
@@ -223,11 +224,17 @@ __all__ = [
     "CqRingFlags",
     "CqeFlags",
     "EnterFlags",
+    "Epoll",
+    "EpollEvent",
     "Features",
     "FixedFd",
     "FixedFdFlags",
     "FsyncFlags",
     "Futex2Flags",
+    "Kevent",
+    "KeventFlags",
+    "Kqueue",
+    "KqueueFilter",
     "MemRegionFlags",
     "Message",
     "MsgRingCommand",
@@ -401,6 +408,10 @@ nop: Callable[[], Op[int]] = partial(Op, NOP)
 FILE_INDEX_ALLOC: Final = IORING_FILE_INDEX_ALLOC
 FILES_SKIP: Final = IORING_REGISTER_FILES_SKIP
 
+_POLLERS: Final = frozenset({
+    "Epoll", "EpollEvent", "Kevent", "KeventFlags", "Kqueue", "KqueueFilter",
+})  # fmt: skip
+
 if not TYPE_CHECKING:  # a checker would take this for leave to ask for anything
 
     def __getattr__(name: str) -> object:
@@ -411,6 +422,10 @@ if not TYPE_CHECKING:  # a checker would take this for leave to ask for anything
 
         if name in _numbers.__all__:
             found = getattr(_numbers, name)
+        elif name in _POLLERS:
+            from . import _pollers
+
+            found = getattr(_pollers, name)
         else:
             from . import _surface
 
