@@ -155,6 +155,7 @@ def kinds() -> list[type[Enum]]:
         name: value
         for name in lowlevel.__all__
         if isinstance(value := getattr(lowlevel, name), type) and issubclass(value, Enum)
+        if not name.startswith("K")  # kqueue's are no numbers of Linux
     }
     return [found[name] for name in (*FIRST, *sorted(set(found) - set(FIRST)))]
 
