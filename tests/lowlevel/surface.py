@@ -22,9 +22,12 @@ MODULES = (
     "test_effects_files",
     "test_effects_names",
     "test_effects_sockets",
+    "test_judges",
+    "test_provided",
     "test_registrations",
     "test_ring",
     "test_waits",
+    "test_workers",
 )
 
 # Why there is no test of the effect: what machine it would take.
@@ -62,6 +65,8 @@ METHODS: dict[str, str] = {
     "FILES_UPDATE2": "Ring.register_files_update",
     "BUFFERS2": "Ring.register_buffers_sparse",
     "EVENTFD_ASYNC": "Ring.register_eventfd",
+    "ZCRX_IFQ": "Ring.register_ifq",
+    "ZCRX_CTRL": "ZeroCopyQueue.flush, ZeroCopyQueue.export",
 }
 
 # In the order of the page.

@@ -32,6 +32,7 @@ from ._completions import Completion, Statistics
 from ._filling import Fill, Several, make_fill, set_address
 from ._forks import forked_error, refuse_closed, refuse_forked, watch
 from ._opcodes import Opcode
+from ._provided import ProvidedBuffers
 from ._ring_flags import Features, SetupFlags
 
 __all__ = ["Ring"]
@@ -265,7 +266,7 @@ class Ring(Batches):
         self._core = None
         self.fill = refuse_closed
         self._flight.clear()
-        core.close()
+        self._close_core(core, held)
         if held:
             warnings.warn(
                 f"{told} was closed with requests in flight: their memory is kept for ever",
@@ -282,11 +283,12 @@ class Ring(Batches):
     def __del__(self) -> None:
         core = self._core
         if core is not None:
-            if self._holds_memory():
+            held = self._holds_memory()
+            if held:
                 self._leak(core)
             told = repr(self)
             self._core = None
-            core.close()
+            self._close_core(core, held)
             warnings.warn(f"{told} was never closed", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
@@ -371,6 +373,14 @@ class Ring(Batches):
         _leaked.append(
             (list(self._flight.values()), self._lifelong, self._buffers, dict(core.buffer_rings))
         )
+
+    @staticmethod
+    def _close_core(core: Core, held: bool) -> None:
+        if not held:
+            for one in core.buffer_rings.values():
+                if isinstance(one, ProvidedBuffers):
+                    one.let_go()
+        core.close()
 
     def _drain(self, timeout_ns: int) -> None:
         core = self._open()

@@ -27,6 +27,7 @@ from ._limits import Limits
 from ._opcodes import RegisterOp
 from ._registrations import Registrations
 from ._wait_terms import Terms, WaitRegion, make_terms
+from ._zero_copy import ZeroCopyReceives
 
 if TYPE_CHECKING:
     from ._batch import Batch
@@ -41,7 +42,7 @@ _MANY: Final = 4
 _NS_PER_US: Final = 1000
 
 
-class Waits(Registrations, Limits):
+class Waits(Registrations, Limits, ZeroCopyReceives):
     """
     The waits of a `Ring`.
 
