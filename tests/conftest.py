@@ -10,6 +10,7 @@ import random
 import signal
 from collections.abc import Generator, Iterator
 
+import hypothesis
 import pytest
 
 from tests import leaks
@@ -20,6 +21,12 @@ BACKENDS = ("uring", "epoll")
 
 FAILED = pytest.StashKey[bool]()
 SEED = pytest.StashKey[int]()
+
+# How long an example takes, or drawing it, says how busy the machine is and nothing else.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

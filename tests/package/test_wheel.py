@@ -47,7 +47,7 @@ def test_wheel_is_pure_and_complete(wheel: Path) -> None:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = ROOT / "src" / "uringio"
     expected = {str(path.relative_to(ROOT / "src")) for path in package.rglob("*.py")}
-    assert held == expected | {"uringio/py.typed"}
+    assert held == expected | {"uringio/py.typed", "uringio_pytest.py"}
 
 
 @pytest.mark.slow
@@ -64,7 +64,13 @@ def test_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None
     )  # fmt: skip
     assert installed.returncode == 0, installed.stderr
     packages = {path.name for path in Path(folder.strip()).iterdir() if path.suffix != ".dist-info"}
-    assert packages - {"bin"} == {"uringio", "h11", "attr", "attrs"}
+    assert packages - {"bin", "__pycache__"} == {
+        "uringio",
+        "uringio_pytest.py",
+        "h11",
+        "attr",
+        "attrs",
+    }
 
     nothing = tmp_path / "nothing"
     nothing.mkdir()

@@ -58,6 +58,7 @@ class Loop:
     Args:
         backend: ``"uring"``, ``"epoll"``, or None to choose.
         system: The system to run on; by default the real one.
+        ready: The queue to use, for one that looks at what passes through it.
 
     Attributes:
         driver: The completion driver.
@@ -67,8 +68,14 @@ class Loop:
     _closed = True  # until there is something to close
     _forked = False
 
-    def __init__(self, *, backend: str | None = None, system: System | None = None) -> None:
-        self.ready: deque[Op[object] | Task[object]] = deque()
+    def __init__(
+        self,
+        *,
+        backend: str | None = None,
+        system: System | None = None,
+        ready: "deque[Op[object] | Task[object]] | None" = None,
+    ) -> None:
+        self.ready: deque[Op[object] | Task[object]] = deque() if ready is None else ready
         self.driver: Driver = make_driver(
             self.ready.append, _make_cancelled, backend=backend, system=system
         )

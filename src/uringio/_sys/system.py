@@ -417,6 +417,14 @@ class System:
         """Return what reads the folder at *path* in batches."""
         return Listing(path)
 
+    def text_of(self, path: str) -> str | None:
+        """Return what a small file of /proc says, None where it cannot be read."""
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except OSError:
+            return None
+
     def read_link(self, path: bytes) -> bytes:
         """Return where the symbolic link at *path* leads; blocks; raises OSError."""
         return os.readlink(path)

@@ -17,6 +17,7 @@ from ._clock import SimClock
 from ._disk import Disk
 from ._faults import CALM, STORM, ExactFault, FaultPlan, Faults, Strike
 from ._idle import wait_all_idle
+from ._invariants import Invariants
 from ._kernel import SimKernel
 from ._leaks import Holdings, assert_no_leaks, holdings
 from ._listener_contract import Accepting, Connect, ListenerFactory, check_listener
@@ -33,7 +34,14 @@ from ._running import replay_command, run
 from ._sequencer import Sequencer
 from ._sockets import SimNet
 from ._stream_contract import StreamFactory, check_stream
-from .errors import ContractError, DeadlockError, LeakError, NotSimulatedError, SimulationError
+from .errors import (
+    ContractError,
+    DeadlockError,
+    InvariantError,
+    LeakError,
+    NotSimulatedError,
+    SimulationError,
+)
 
 __all__ = [
     "CALM",
@@ -48,6 +56,8 @@ __all__ = [
     "FaultPlan",
     "Faults",
     "Holdings",
+    "InvariantError",
+    "Invariants",
     "LeakError",
     "ListenerFactory",
     "MemoryReceiveStream",

@@ -23,6 +23,7 @@ from ._objects import Pipe, SimFile
 from ._profiles import Profile, profile_named
 from ._requests import put_address
 from ._rings import SimRing
+from ._sightings import Sightings
 from ._sockets import SimNet, StreamSocket
 from ._trace import Trace
 from .errors import DeadlockError, LeakError, SimulationError
@@ -56,6 +57,8 @@ class SimKernel:
         trace: What has happened.
         notes: How often each of the states was met that a test wants to have seen.
         op_count: Requests submitted.
+        stray_count: Completions told that belong to no request.
+        invariants: What must hold, and was looked at.
         system: What to run on: pass it to whatever takes a `System`.
     """
 
@@ -67,6 +70,7 @@ class SimKernel:
         *,
         descriptor_count_max: int = _FD_COUNT_MAX,
     ) -> None:
+        from ._invariants import Invariants
         from ._system import SimSystem
 
         self.seed = seed
@@ -77,7 +81,9 @@ class SimKernel:
         self.net = SimNet(self.clock, seed)
         self.disk = Disk(seed)
         self.notes: dict[str, int] = {}
-        self.op_count = 0
+        self.op_count = self.stray_count = 0
+        self.invariants = Invariants(self)
+        self.sightings = Sightings(self.note)
         self._dice = Dice(seed, "kernel")
         self._fds: dict[int, SimFile] = {}
         self._fd_count_max = descriptor_count_max
@@ -127,6 +133,7 @@ class SimKernel:
         for ring in self._rings:
             if not ring.deferred:
                 ring.run_work(None)
+        self.invariants.turned()
 
     def advance_to(self, when_ns: int) -> None:
         """Let time pass; raises `SimulationError` if it is too much."""
@@ -189,6 +196,8 @@ class SimKernel:
         """Free a number; 0 or ``-EBADF``."""
         file = self._fds.pop(fd, None)
         self.trace.add(f"close {fd}")
+        self.sightings.closes(fd)
+        self.invariants.closed(fd, file is not None)
         if file is None:
             return -errno.EBADF
         file.drop()

@@ -53,9 +53,11 @@ def register(kernel: "SimKernel", ring: SimRing, opcode: int, addr: int, count: 
         if opcode == k.IORING_REGISTER_PBUF_RING:
             if group in ring.groups:
                 return -errno.EEXIST
-            ring.groups[group] = BufferGroup(ring_addr, entries)
-        elif ring.groups.pop(group, None) is None:
+            ring.groups[group] = BufferGroup(ring_addr, entries, kernel.invariants)
+        elif (left := ring.groups.pop(group, None)) is None:
             return -errno.ENOENT
+        else:
+            kernel.invariants.buffers_left(left.missing_count())
         return 0
     if opcode == k.IORING_REGISTER_FILES:
         if ring.files:

@@ -24,6 +24,7 @@ from ._requests import HANDLERS, Request
 from .errors import NotSimulatedError, SimulationError
 
 if TYPE_CHECKING:
+    from ._invariants import Invariants
     from ._kernel import SimKernel
 
 __all__ = ["CQ_OFFSETS", "SQ_OFFSETS", "SimRing"]
@@ -44,6 +45,7 @@ _WITHOUT_FILE: Final = frozenset({
     k.IORING_OP_NOP, k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_OPENAT,
     k.IORING_OP_OPENAT2, k.IORING_OP_SOCKET, k.IORING_OP_UNLINKAT,
 })  # fmt: skip
+_OP_NUMBERS: Final = range(16, 1 << 61)
 # What a program must not find interrupted, or late: it is over when it returns.
 _PROMPT: Final = frozenset({k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE})
 
@@ -51,23 +53,47 @@ _PROMPT: Final = frozenset({k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE})
 class BufferGroup:
     """A ring of provided buffers, as the kernel sees it."""
 
-    def __init__(self, addr: int, count: int) -> None:
+    def __init__(self, addr: int, count: int, invariants: "Invariants") -> None:
         self._addr = addr
         self._count = count
-        self._head = 0
+        self._head = self._seen = 0
+        self._invariants = invariants
+        self._places: dict[int, tuple[int, int]] = {}  # buffer -> where it is, and its size
+        self._inside: set[int] = set()
 
     def peek(self) -> tuple[int, int, int] | None:
         """Return address, size and number of the next buffer, None if there is none."""
         tail = int.from_bytes(string_at(self._addr + BUF_RING_TAIL_OFFSET, 2), _BYTE_ORDER)
+        if self._seen != tail:
+            self._look(tail)
         if self._head == tail:
             return None
-        entry = self._addr + (self._head & (self._count - 1)) * BUF_SIZE
-        found: tuple[int, int, int] = BUF.unpack(string_at(entry, BUF.size))
-        return found
+        return self._entry(self._head)
 
     def take(self) -> None:
         """Take the next buffer away."""
+        self._inside.discard(self._entry(self._head)[2])
         self._head = (self._head + 1) & 0xFFFF
+
+    def missing_count(self) -> int:
+        """How many buffers are not in the ring."""
+        self.peek()
+        return self._count - len(self._inside)
+
+    def _entry(self, index: int) -> tuple[int, int, int]:
+        entry = self._addr + (index & (self._count - 1)) * BUF_SIZE
+        found: tuple[int, int, int] = BUF.unpack(string_at(entry, BUF.size))
+        return found
+
+    def _look(self, tail: int) -> None:
+        """Look at what was put back."""
+        while self._seen != tail:
+            addr, size, bid = self._entry(self._seen)
+            is_own = self._places.setdefault(bid, (addr, size)) == (addr, size)
+            is_inside = bid in self._inside
+            self._inside.add(bid)
+            self._seen = (self._seen + 1) & 0xFFFF
+            self._invariants.buffer_put(bid, is_inside, is_own)
 
 
 class SimRing(SimFile):
@@ -117,6 +143,7 @@ class SimRing(SimFile):
         self._work: list[Request] = []
         self._last = 0
         self._finished: tuple[int, int] | None = None
+        self._strays: list[bytes] = []
 
     # --- submission ------------------------------------------------------------------------------
 
@@ -150,7 +177,12 @@ class SimRing(SimFile):
         kernel.trace.add(
             f"sqe {self.number} {request.name} {request.fd} {request.len} {request.user_data:x}"
         )
-        number = self._prepare(request) or kernel.faults.exact(request.name)
+        kernel.invariants.submitted(request)
+        number = self._prepare(request)
+        if number == errno.EBADF:
+            kernel.invariants.used(request.fd, request.name)
+        kernel.sightings.begins(request)
+        number = number or kernel.faults.exact(request.name)
         if not number and request.opcode not in _PROMPT:
             if kernel.faults.strikes("interrupt", request.name):
                 number = errno.EINTR
@@ -158,11 +190,14 @@ class SimRing(SimFile):
                 delay_ns = 1 + kernel.faults.below("delay", kernel.faults.plan.delay_ns_max)
                 request.state = "working" if isinstance(request.file, OpenFile) else "woken"
                 request.timer = kernel.clock.call_later(delay_ns, lambda: self._begin_late(request))
+                kernel.invariants.stays(request)
                 return
         if number:
             self._complete(request, -number)
             return
         self._attempt(request, True)
+        if request.state != "done":
+            kernel.invariants.stays(request)
 
     def _begin_late(self, request: Request) -> None:
         request.timer = 0
@@ -207,6 +242,7 @@ class SimRing(SimFile):
         return first <= request.addr and request.addr + request.len <= first + size
 
     def _attempt(self, request: Request, at_once: bool) -> None:
+        self._kernel.invariants.goes_on(request)
         result = HANDLERS[request.opcode](self._kernel, request)
         if result is None:
             request.state = "parked"
@@ -272,7 +308,10 @@ class SimRing(SimFile):
             found = found[:1]
         count = 0
         answer = -errno.ENOENT
+        if not found:
+            self._kernel.sightings.is_missed(request.addr)
         for one in found:
+            self._kernel.sightings.is_asked_to_end(one)
             # What is being tried just now is not found; with result, it is over.
             if one.result is not None or (
                 one.state != "working" and self._kernel.faults.strikes("cancel_miss", one.name)
@@ -316,6 +355,7 @@ class SimRing(SimFile):
 
     def _end(self, request: Request) -> None:
         request.state = "done"
+        self._kernel.invariants.ended(request)
         del self.requests[request.serial]
         file, request.file = request.file, None
         if file is not None:
@@ -325,6 +365,8 @@ class SimRing(SimFile):
         if request.lent is not None:
             self._notify(request)
             return
+        self._kernel.sightings.completes(request, result)
+        self._kernel.invariants.goes_on(request)
         if request.opcode == k.IORING_OP_SEND_ZC and result >= 0:
             self._lend(request, result)
             return
@@ -337,8 +379,12 @@ class SimRing(SimFile):
         self.post(request.user_data, result, flags)
         faults = self._kernel.faults
         if not flags and self._finished and faults.strikes("duplicate"):
+            self._kernel.note("stray completion")
+            self._kernel.stray_count += 1
+            self._strays.append(CQE.pack(*self._finished, 0))
             self.post(*self._finished, 0)
-        if not flags:
+        # Such as nobody can tell from its first: the numbers of ops alone are never given again.
+        if not flags and _OP_NUMBERS.start <= request.user_data < _OP_NUMBERS.stop:
             self._finished = request.user_data, result
 
     def _lend(self, request: Request, result: int) -> None:
@@ -393,6 +439,17 @@ class SimRing(SimFile):
             self._words[4] &= ~k.IORING_SQ_CQ_OVERFLOW & _U32_MASK
         return not self._overflow
 
+    def _untaken_strays(self) -> int:
+        """How many completions that belong to nobody the program has never seen."""
+        words, mask = self._words, self.cq_entries - 1
+        starts = (
+            _WORDS_BYTES + (words[8] + index & mask) * CQE.size
+            for index in range(self.ready_count())
+        )
+        untaken = [bytes(self._view[start : start + CQE.size]) for start in starts]
+        untaken += self._overflow
+        return sum(raw in untaken for raw in self._strays)
+
     def let_go(self, place: tuple[int, int, int]) -> None:
         """Tell, by its tag, that memory is registered no more, once no request uses it."""
         first, size, tag = place
@@ -438,6 +495,9 @@ class SimRing(SimFile):
     def released(self) -> None:
         """See `SimFile`."""
         self.drop_all()
+        self._kernel.stray_count -= self._untaken_strays()
+        for group in self.groups.values():
+            self._kernel.invariants.buffers_left(group.missing_count())
         for file in self.files:
             if file is not None:
                 file.drop()

@@ -7,8 +7,10 @@ from uringio._run import running
 from uringio._run.context import Context
 
 from ._faults import CALM, FaultPlan, plan_text
+from ._invariants import WatchedQueue
 from ._kernel import SimKernel
 from ._profiles import Profile
+from .errors import InvariantError
 
 __all__ = ["replay_command", "run"]
 
@@ -36,6 +38,7 @@ def run(
 
     Raises:
         UsageError: A loop already runs in this thread.
+        InvariantError: Something that must always hold did not; see `Invariants`.
         DeadlockError: Every task waits, and nothing is going to happen.
         LeakError: The program returned and left a descriptor open.
         NotSimulatedError: It asked for something that is not simulated.
@@ -46,18 +49,38 @@ def run(
     running.require_idle()
     chosen = kernel if kernel is not None else SimKernel(seed, profile, faults)
     try:
-        context = Context(system=chosen.system)
-        try:
-            try:
-                result = context.run_main(async_fn, args)
-            finally:
-                context.run_down()
-        finally:
-            context.close_driver()
+        result = _run(chosen, async_fn, args)
         chosen.check_no_leaks()
     except BaseException as error:
-        error.add_note(f"simulated: {replay_command(async_fn, chosen)}")
-        raise
+        failure = error
+        violations = chosen.invariants.violations
+        if violations and not isinstance(error, InvariantError):
+            # Raised where it was found, it was taken for something else.
+            failure = InvariantError(violations[0])
+        failure.add_note(f"simulated: {replay_command(async_fn, chosen)}")
+        if failure is error:
+            raise
+        raise failure from error
+    return result
+
+
+def _run(kernel: SimKernel, async_fn: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts]) -> T:
+    invariants = kernel.invariants
+    invariants.is_active = True
+    context = Context(system=kernel.system, ready=WatchedQueue(invariants))
+    invariants.driver = context.driver
+    try:
+        try:
+            result = context.run_main(async_fn, args)
+        finally:
+            context.run_down()
+        invariants.tasks_ended(context)
+    finally:
+        invariants.driver = None
+        context.close_driver()
+    invariants.driver_closed(context.driver, kernel.stray_count)
+    if invariants.violations:
+        raise InvariantError(invariants.violations[0])
     return result
 
 

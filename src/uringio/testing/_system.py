@@ -280,6 +280,8 @@ class SimSystem(System):
         result: bytes | int | None
         if isinstance(socket, int):
             result = socket
+            if result == -errno.EBADF:
+                kernel.invariants.used(fd, call)
         elif number := kernel.faults.exact(call):
             result = -number
         else:

@@ -3,6 +3,7 @@
 __all__ = [
     "ContractError",
     "DeadlockError",
+    "InvariantError",
     "LeakError",
     "NotSimulatedError",
     "SimulationError",
@@ -23,6 +24,10 @@ class DeadlockError(SimulationError):
 
 class LeakError(SimulationError):
     """The program ended and left descriptors, requests or rings behind."""
+
+
+class InvariantError(SimulationError):
+    """Something that must always hold did not, whether or not the program noticed."""
 
 
 class NotSimulatedError(SimulationError):
