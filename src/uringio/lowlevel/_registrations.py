@@ -174,14 +174,7 @@ class Registrations(Registering):
         Lifetime: memory is kept by both; what is replaced, until `unregister_buffers`.
         Kernel: 6.12, offsets and DST_REPLACE 6.13.  Twin: io_uring_clone_buffers_offset.
         """
-        source = other._open()
-        if not flags & k.IORING_REGISTER_SRC_REGISTERED:
-            source_fd = source.fd
-        elif source.registered_by == get_ident():
-            source_fd = source.enter_fd
-        else:
-            raise UsageError("the other ring has no registered index: call its register_ring_fd()")
-        argument = CLONE_BUFFERS.pack(source_fd, flags, other_first, first, count)
+        argument = CLONE_BUFFERS.pack(other._found_by(flags), flags, other_first, first, count)
         self.register(RegisterOp.CLONE_BUFFERS, argument, 1)
         self._buffers = {**self._buffers, -1 - len(self._buffers): dict(other._buffers)}
 
@@ -386,6 +379,15 @@ class Registrations(Registering):
         self.register(op, argument, 1)
         before: tuple[int, int] = NAPI.unpack(argument)
         return before[0], bool(before[1])
+
+    def _found_by(self, flags: int) -> int:
+        """Tell where the kernel finds this ring, to take memory from it."""
+        core = self._open()
+        if not flags & k.IORING_REGISTER_SRC_REGISTERED:
+            return core.fd
+        if core.registered_by != get_ident():
+            raise UsageError("the other ring has no registered index: call its register_ring_fd()")
+        return core.enter_fd
 
     def _tagged(self, op: RegisterOp, raw: bytes, marks: bytes, count: int) -> None:
         addr, _, _keep = pin(raw)
