@@ -8,12 +8,13 @@ import pytest
 
 from tests.fresh import FreshPython
 from tests.kernel import uring_refusal
-from tests.lowlevel.rig import effect, result
+from tests.lowlevel.rig import effect, refusal, result
 from uringio._sys import constants as k
 from uringio._sys.layouts import BPF
 from uringio._sys.system import System
 from uringio.errors import OpError, UsageError
 from uringio.lowlevel import (
+    BpfCommand,
     BpfFilterFlags,
     Opcode,
     RegisterOp,
@@ -51,8 +52,8 @@ class Recording(System):
 @pytest.fixture
 def recording() -> Iterator[tuple[Ring, Recording]]:
     """A ring whose filters are noted."""
-    if refusal := uring_refusal():
-        pytest.skip(refusal)
+    if reason := uring_refusal():
+        pytest.skip(reason)
     system = Recording()
     with Ring(4, system=system) as ring:
         yield ring, system
@@ -91,6 +92,7 @@ def test_what_the_kernel_is_told_of_a_filter(recording: tuple[Ring, Recording]) 
     assert count == 1
 
 
+@refusal(RegisterOp.BPF_FILTER, BpfCommand.FILTER)
 def test_a_filter_is_taken_or_refused_by_its_release(ring: Ring) -> None:
     """Linux 6.18 has none: EINVAL, explained; one that has them denies by EACCES."""
     refused = ""
@@ -137,8 +139,8 @@ def test_restrictions_of_a_task(fresh_python: FreshPython) -> None:
 
     In a process of its own, since they are for good.
     """
-    if refusal := uring_refusal():
-        pytest.skip(refusal)
+    if reason := uring_refusal():
+        pytest.skip(reason)
     fresh_python(
         """
         import ctypes, errno

@@ -275,9 +275,6 @@ FAULTS: dict[str, tuple[Callable[[Ring], object], type[Exception], str]] = {
     "completions of 32 bytes, and mixed": (
         lambda ring: Ring(4, flags=S.CQE32 | S.CQE_MIXED), UsageError, "exclude each other",
     ),
-    "a ring with a submitting thread": (
-        lambda ring: Ring(4, flags=S.SQPOLL), UnsupportedError, "SQPOLL",
-    ),
     "unknown flags": (lambda ring: Ring(4, flags=1 << 30), RingError, "flags"),
 }  # fmt: skip
 

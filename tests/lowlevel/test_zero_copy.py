@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.kernel import uring_refusal
+from tests.lowlevel.rig import refusal
 from uringio._sys import constants as k
 from uringio._sys.layouts import (
     REGION_DESC,
@@ -32,7 +33,9 @@ from uringio.errors import (
 )
 from uringio.lowlevel import (
     BigCompletion,
+    QueryOp,
     QueueQuery,
+    RegisterOp,
     Ring,
     SetupFlags,
     ZcrxRegFlags,
@@ -97,8 +100,8 @@ def card() -> Card:
 @pytest.fixture
 def ring(card: Card) -> Iterator[Ring]:
     """A ring on it."""
-    if refusal := uring_refusal():
-        pytest.skip(refusal)
+    if reason := uring_refusal():
+        pytest.skip(reason)
     with Ring(8, flags=FLAGS, system=card) as ring:
         yield ring
 
@@ -184,6 +187,7 @@ def test_where_stores_are_reordered_there_is_none(ring: Ring, card: Card) -> Non
 # --- the real kernel -----------------------------------------------------------------------------
 
 
+@refusal(RegisterOp.ZCRX_IFQ)
 def test_cards_that_cannot_are_refused_by_the_kernel(make_ring: MakeRing) -> None:
     """
     The loopback device has no queue to give, and one that does not exist is none.
@@ -207,6 +211,7 @@ def test_cards_that_cannot_are_refused_by_the_kernel(make_ring: MakeRing) -> Non
         )
 
 
+@refusal(ZcrxRegFlags.IMPORT)
 def test_a_queue_of_another_ring_that_is_none(make_ring: MakeRing) -> None:
     """Linux 6.18 does not know the flag; later ones look at the descriptor, or ask for rights."""
     with pytest.raises((OpError, UnsupportedError)) as caught:
@@ -217,6 +222,7 @@ def test_a_queue_of_another_ring_that_is_none(make_ring: MakeRing) -> None:
         assert caught.value.errno in {errno.EINVAL, errno.EBADF, errno.EPERM, errno.EOPNOTSUPP}
 
 
+@refusal(QueryOp.ZCRX, QueryOp.SCQ)
 def test_questions_that_an_older_kernel_does_not_know(ring: Ring) -> None:
     """Each is answered, or refused by EOPNOTSUPP; before Linux 6.18 there are no questions."""
     refused = {errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}

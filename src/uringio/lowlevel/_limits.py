@@ -48,7 +48,9 @@ class Limits(Registering):
         """
         rows = restriction_rows(ops, register_ops, flags_allowed, flags_required)
         core = self._open()
-        call(core.system, core.fd, RegisterOp.RESTRICTIONS, b"".join(rows), len(rows))
+        if core.fd < 0:
+            self._check_thread()
+        call(core, RegisterOp.RESTRICTIONS, b"".join(rows), len(rows))
 
     def register_bpf_filter(
         self,
@@ -80,15 +82,19 @@ class Limits(Registering):
         """
         core = self._usable()
         argument, _keep = filter_argument(opcode, program, flags, pdu_bytes)
-        call(core.system, core.fd, RegisterOp.BPF_FILTER, argument, 1)
+        call(core, RegisterOp.BPF_FILTER, argument, 1)
 
     def enable(self) -> None:
         """
         Start a ring that was made with `SetupFlags.R_DISABLED`; it now is the calling thread's.
 
+        With REGISTERED_FD_ONLY that can only be the thread that made it.
+
         Kernel: 5.10.  Twin: io_uring_enable_rings.
         """
         core = self._open()
-        call(core.system, core.fd, RegisterOp.ENABLE_RINGS, b"", 0)
+        if core.fd < 0:
+            self._check_thread()
+        call(core, RegisterOp.ENABLE_RINGS)
         self._enabled = True
         self._take_over()

@@ -8,7 +8,7 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import BUF, BUF_REG, BUF_RING_TAIL_OFFSET, BUF_SIZE
 from uringio._sys.memory import pin
 from uringio._sys.system import Mapping
-from uringio.errors import ClosedError, op_error
+from uringio.errors import ClosedError, UsageError, op_error
 
 __all__ = ["ProvidedBuffers"]
 
@@ -62,6 +62,8 @@ class ProvidedBuffers:
         self._before = before
         self._tail = 0
         mapped = flags & k.IOU_PBUF_RING_MMAP
+        if mapped and core.fd < 0:
+            raise UsageError("nothing can be mapped of a ring that has no descriptor")
         self._ours = None if mapped else core.system.allocate(count * BUF_SIZE)
         ours_addr = 0 if self._ours is None else self._ours.addr
         argument = BUF_REG.pack(ours_addr, count, group, flags, min_left_bytes)
@@ -163,6 +165,6 @@ class ProvidedBuffers:
 
     def _register(self, core: Core, op: int, argument: bytes) -> None:
         addr, _, _keep = pin(argument)
-        result = core.system.io_uring_register(core.fd, op, addr, 1)
+        result = core.register(op, addr, 1)
         if result < 0:
             raise op_error(-result, "register PBUF_RING", core.fd, detail=f"group {self.group}")

@@ -13,7 +13,6 @@ from struct import pack
 from typing import TYPE_CHECKING, Final
 
 from uringio._ring import register as r
-from uringio._ring.queue import SubmitAndWait, make_submit_and_wait
 from uringio._ring.resize import resize_rings
 from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
@@ -54,9 +53,11 @@ class Registrations(Registering):
     @abstractmethod
     def _remap(self, core: Core) -> None: ...
 
+    @abstractmethod
+    def _rewire(self) -> None: ...
+
     _cells: list[int]
     _flight: Flight
-    _submit_and_wait: SubmitAndWait
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -153,6 +154,21 @@ class Registrations(Registering):
         self.register(RegisterOp.UNREGISTER_BUFFERS)
         self._buffers = {}
 
+    def locate(self) -> tuple[int, bool]:
+        """
+        Tell by which number other calls find the ring, and whether that is a registered index.
+
+        It is the descriptor where there is one.
+
+        Raises:
+            WrongThreadError: There is none, and the index is another thread's.
+        """
+        core = self._open()
+        if core.fd >= 0:
+            return core.fd, False
+        self._check_thread()
+        return core.enter_fd, True
+
     def clone_buffers(
         self, other: "Ring", *, first: int = 0, other_first: int = 0, count: int = 0, flags: int = 0
     ) -> None:
@@ -174,7 +190,8 @@ class Registrations(Registering):
         Lifetime: memory is kept by both; what is replaced, until `unregister_buffers`.
         Kernel: 6.12, offsets and DST_REPLACE 6.13.  Twin: io_uring_clone_buffers_offset.
         """
-        argument = CLONE_BUFFERS.pack(other._found_by(flags), flags, other_first, first, count)
+        number, flags = other._found_by(flags)
+        argument = CLONE_BUFFERS.pack(number, flags, other_first, first, count)
         self.register(RegisterOp.CLONE_BUFFERS, argument, 1)
         self._buffers = {**self._buffers, -1 - len(self._buffers): dict(other._buffers)}
 
@@ -312,13 +329,15 @@ class Registrations(Registering):
         """
         core = self._usable()
         r.register_ring_fd(core)
-        self._submit_and_wait = make_submit_and_wait(core)
+        self._rewire()
 
     def unregister_ring_fd(self) -> None:
         """By its descriptor again.  Kernel: 5.18.  Twin: io_uring_unregister_ring_fd."""
         core = self._usable()
+        if core.fd < 0:
+            raise UsageError("this ring has no descriptor to go back to (REGISTERED_FD_ONLY)")
         r.unregister_ring_fd(core)
-        self._submit_and_wait = make_submit_and_wait(core)
+        self._rewire()
 
     def register_sync_cancel(
         self,
@@ -380,14 +399,19 @@ class Registrations(Registering):
         before: tuple[int, int] = NAPI.unpack(argument)
         return before[0], bool(before[1])
 
-    def _found_by(self, flags: int) -> int:
-        """Tell where the kernel finds this ring, to take memory from it."""
-        core = self._open()
-        if not flags & k.IORING_REGISTER_SRC_REGISTERED:
-            return core.fd
-        if core.registered_by != get_ident():
-            raise UsageError("the other ring has no registered index: call its register_ring_fd()")
-        return core.enter_fd
+    def _found_by(self, flags: int) -> tuple[int, int]:
+        """Tell where the kernel finds this ring, to take memory from it, and by which flags."""
+        number, registered = self.locate()
+        if registered:
+            return number, flags | k.IORING_REGISTER_SRC_REGISTERED
+        if flags & k.IORING_REGISTER_SRC_REGISTERED:
+            core = self._open()
+            if core.registered_by != get_ident():
+                raise UsageError(
+                    "the other ring has no registered index: call its register_ring_fd()"
+                )
+            number = core.enter_fd
+        return number, flags
 
     def _tagged(self, op: RegisterOp, raw: bytes, marks: bytes, count: int) -> None:
         addr, _, _keep = pin(raw)

@@ -38,7 +38,7 @@ def register_sync_msg(request: Request) -> None:
 
     Kernel: 6.13.  Twin: io_uring_register_sync_msg.
     """
-    call(real_system(), -1, RegisterOp.SEND_MSG_RING, request.raw, 1)
+    call(real_system(), RegisterOp.SEND_MSG_RING, request.raw, 1)
 
 
 def register_task_restrictions(
@@ -63,7 +63,7 @@ def register_task_restrictions(
     """
     rows = restriction_rows(ops, register_ops, flags_allowed, flags_required)
     argument = TASK_RESTRICTION.pack(0, len(rows)) + b"".join(rows)
-    call(real_system(), -1, RegisterOp.RESTRICTIONS, argument, 1)
+    call(real_system(), RegisterOp.RESTRICTIONS, argument, 1)
 
 
 def register_task_bpf_filter(
@@ -87,7 +87,7 @@ def register_task_bpf_filter(
     Kernel: 7.0.  Twin: io_uring_register_bpf_filter_task.
     """
     argument, _keep = filter_argument(opcode, program, flags, pdu_bytes)
-    call(real_system(), -1, RegisterOp.BPF_FILTER, argument, 1)
+    call(real_system(), RegisterOp.BPF_FILTER, argument, 1)
 
 
 class Query(NamedTuple):
@@ -182,7 +182,7 @@ def _ask(question: int, size: int) -> bytearray:
     answer = bytearray(size)
     answer_addr, _, _keep = pin(answer, writable=True)
     head = bytearray(QUERY_HDR.pack(0, answer_addr, question, size, 0))
-    call(real_system(), -1, RegisterOp.QUERY, head, 0)
+    call(real_system(), RegisterOp.QUERY, head, 0)
     result: int = QUERY_HDR.unpack(head)[4]
     if result < 0:
         raise refusal(-result, RegisterOp.QUERY, -1)

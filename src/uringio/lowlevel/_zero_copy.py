@@ -93,7 +93,7 @@ class ZeroCopyQueue:
                 rx_buf_bytes,
             )
         )  # fmt: skip
-        call(core.system, core.fd, RegisterOp.ZCRX_IFQ, argument, 1)
+        call(core, RegisterOp.ZCRX_IFQ, argument, 1)
         _, _, self.entries, _, _, _, head, tail, rqes, self.zcrx_id, _ = ZCRX_IFQ_REG.unpack(
             argument
         )
@@ -163,7 +163,7 @@ class ZeroCopyQueue:
     def _control(self, op: int) -> bytearray:
         core = self._usable()
         argument = bytearray(ZCRX_CTRL.pack(self.zcrx_id, op, 0))
-        call(core.system, core.fd, RegisterOp.ZCRX_CTRL, argument, 0)
+        call(core, RegisterOp.ZCRX_CTRL, argument, 0)
         return argument
 
 
@@ -232,7 +232,7 @@ class ZeroCopyReceives(Registering):
         _refuse_unfit(core)
         argument = bytearray(ZCRX_IFQ_REG.pack(fd, 0, 0, k.ZCRX_REG_IMPORT, *(0,) * 7))
         try:
-            call(core.system, core.fd, RegisterOp.ZCRX_IFQ, argument, 1)
+            call(core, RegisterOp.ZCRX_IFQ, argument, 1)
         except OpError as error:
             if error.errno != errno.EFAULT:
                 raise

@@ -30,7 +30,7 @@ from ._memory_streams import (
 )
 from ._minimising import Minimised, minimise
 from ._profiles import PROFILES, Profile
-from ._running import replay_command, run
+from ._running import replay_command, run, running_kernel
 from ._sequencer import Sequencer
 from ._sockets import SimNet
 from ._stream_contract import StreamFactory, check_stream
@@ -82,5 +82,6 @@ __all__ = [
     "minimise",
     "replay_command",
     "run",
+    "running_kernel",
     "wait_all_idle",
 ]

@@ -203,6 +203,7 @@ class SimRing(SimFile):
         request.timer = 0
         if request.state == "working":
             # A thread of the kernel's does it now; the completion is told as task work.
+            self._kernel.invariants.goes_on(request)
             request.result = HANDLERS[request.opcode](self._kernel, request)
             assert request.result is not None, request
         self._queue(request)
