@@ -10,6 +10,7 @@ import random
 import signal
 from collections.abc import Generator, Iterator
 
+import hypothesis
 import pytest
 
 from tests import leaks
@@ -20,6 +21,12 @@ BACKENDS = ("uring", "epoll")
 
 FAILED = pytest.StashKey[bool]()
 SEED = pytest.StashKey[int]()
+
+# How long an example takes, or drawing it, says how busy the machine is and nothing else.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,6 +87,16 @@ def pytest_runtest_makereport(
     if report.failed:
         item.stash[FAILED] = True
     return report
+
+
+@pytest.fixture(autouse=True)
+def no_callbacks_of_the_collector() -> None:
+    """
+    Have the collector call no Python function, such as the one by which hypothesis times it.
+
+    Whatever a signal handler raises in there is reported and swallowed: Ctrl-C would be lost.
+    """
+    gc.callbacks.clear()
 
 
 @pytest.fixture(autouse=True)

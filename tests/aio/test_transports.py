@@ -137,6 +137,7 @@ def test_flow_control_with_a_slow_reader(run: Run[None]) -> None:
 
         async with listening(SlowReader) as (_, address):
             transport, client = await loop.create_connection(Diary, *address)
+            await until(lambda: readers)
             transport.set_write_buffer_limits(high=100_000, low=10_000)
             assert transport.get_write_buffer_limits() == (10_000, 100_000)
             sent = 0
@@ -387,6 +388,7 @@ def test_write_eof_ends_one_half(run: Run[None]) -> None:
             transport.write_eof()
             with pytest.raises(RuntimeError, match="write_eof"):
                 transport.write(b"late")
+            await until(lambda: servants)
             while "eof" not in servants[0].calls:
                 await servants[0].change()
             assert servants[0].received == LARGE
@@ -420,6 +422,7 @@ def test_close_sends_what_was_written(run: Run[None]) -> None:
             transport.write_eof()
             assert client.calls.count("lost") == 0
             await client.lost
+            await until(lambda: servants)
             while "eof" not in servants[0].calls:
                 await servants[0].change()
             assert servants[0].received == LARGE + b"end"

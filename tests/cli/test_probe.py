@@ -70,7 +70,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (500, 600))
 # What may be relied upon in schema 1; see docs/probe.md.
 MEMBERS = {
     "schema", "uringio", "works", "backend", "backend_reason", "refusal", "machine", "ring",
-    "limits",
+    "limits", "surface",
 }  # fmt: skip
 
 
@@ -83,6 +83,12 @@ def test_where_io_uring_works(fresh_python: FreshPython) -> None:
     assert found["refusal"] is None
     assert found["machine"]["kernel"] == os.uname().release
     assert found["limits"]["open_files"] == {"soft": 500, "hard": 600}
+    assert found["limits"]["workers"]["bounded"] >= 1
+    surface = found["surface"]
+    assert {"NOP", "READ", "RECV"} <= set(surface["opcodes"])
+    assert "PBUF_RING" in surface["register_ops"]
+    assert set(found["ring"]["flags"]) <= set(surface["setup_flags"])
+    assert surface["source"] in {"query", "register_probe"}
     ring = found["ring"]
     assert 1 <= ring["rung"] <= ring["rungs"]
     assert {"CQSIZE", "CLAMP"} <= set(ring["flags"])
@@ -108,6 +114,76 @@ def test_a_seccomp_filter_is_named(fresh_python: FreshPython, number: int, error
     assert "seccomp" in refusal["explanation"]
     assert refusal["remedies"]
     assert found["machine"]["seccomp"] == "filter"
+    # Whatever the filter leaves open tells what the kernel has: set-up and enter allow to try it.
+    surface = found["surface"]
+    if number == REGISTER:
+        assert (surface["source"], surface["register_ops"]) == ("trial", [])
+    if surface is not None:
+        assert {"NOP", "READ", "RECV"} <= set(surface["opcodes"])
+
+
+# An ordinary user may not be able to read the interpreter's own files: all is loaded before.
+ORDINARY = """
+import contextlib, io, os
+from uringio.cli import main
+with contextlib.redirect_stdout(io.StringIO()):
+    main(["probe", "--json"])
+    main(["probe"])
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+"""
+LOCKED = """
+import resource
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+"""
+
+
+@needs_uring
+def test_no_memory_may_be_locked(fresh_python: FreshPython) -> None:
+    """An ordinary user whose limit of locked memory leaves no room for a ring is told of it."""
+    if (5, 12) <= tuple(map(int, os.uname().release.split(".")[:2])) < (6, 14):
+        pytest.skip("this kernel does not count rings as locked memory")
+    found = facts(fresh_python, ORDINARY + LOCKED, 2)
+    assert (found["works"], found["backend"]) == (False, None)
+    refusal = found["refusal"]
+    assert (refusal["cause"], refusal["error"]) == ("locked_memory", "ENOMEM")
+    assert "0 bytes" in refusal["explanation"]
+    assert "ulimit -l" in refusal["remedies"][0]
+    assert found["limits"]["locked_memory_bytes"] == {"soft": 0, "hard": 0}
+
+
+SWITCHED = """
+import errno
+from uringio._sys.system import System
+real = System.text_of
+def text_of(self, path):
+    name = path.rpartition("/")[2]
+    answers = {{"io_uring_disabled": "{0}", "io_uring_group": "{1}"}}
+    return answers.get(name) or real(self, path)
+System.text_of = text_of
+System.io_uring_setup = lambda self, entries, params: -errno.EPERM
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "group", "word"), [(2, -1, "is 2"), (1, 12345, "number 12345")]
+)
+def test_the_sysctl_is_named(
+    fresh_python: FreshPython, setting: int, group: int, word: str
+) -> None:
+    """As on a machine whose administrator has switched it off: the cause, and how to undo it."""
+    before = ORDINARY + SWITCHED.format(setting, group)
+    found = facts(fresh_python, before, 1)
+    assert (found["works"], found["backend"]) == (False, "epoll")
+    assert (found["machine"]["sysctl_disabled"], found["machine"]["sysctl_group"]) == (
+        setting,
+        group,
+    )
+    assert found["refusal"]["cause"] == "sysctl"
+    assert word in found["refusal"]["explanation"]
+    assert any("sysctl -w" in remedy for remedy in found["refusal"]["remedies"])
 
 
 @needs_uring
@@ -219,7 +295,9 @@ WORDS = [
     (errno.ENOSYS, {"release": "6.1.0", "seccomp": "filter"}, "seccomp", "hides"),
     (errno.EINVAL, {"release": "5.10.0-21-amd64"}, "too_old", "5.10"),
     (errno.EINVAL, {"release": "6.12.0"}, "unknown", "report"),
-    (errno.ENOMEM, {"release": "5.10.0"}, "locked_memory", "ulimit -l"),
+    (errno.ENOMEM, {"release": "5.10.0", "locked_bytes": 65536}, "locked_memory", "ulimit -l"),
+    (errno.ENOMEM, {"release": "6.18.4", "locked_bytes": 65536}, "locked_memory", "65536 bytes"),
+    (errno.ENOMEM, {"release": "6.12.0", "locked_bytes": 65536}, "memory", "control group"),
     (errno.ENOMEM, {"release": "6.12.0"}, "memory", "control group"),
     (errno.ENFILE, {}, "descriptors", "file-max"),
     (errno.EIO, {"release": "strange"}, "unknown", "report"),
@@ -279,7 +357,7 @@ def test_a_kernel_that_takes_no_set_of_flags() -> None:
 def test_what_is_missing_is_said_with_what_happens_instead() -> None:
     """A kernel without an operation, or on a lower rung: each is named, with its substitute."""
     from uringio.cli.probe import as_text
-    from uringio.probing import Feature, Limit, Machine, Operation, Report, RingReport
+    from uringio.probing import Feature, Limit, Machine, Operation, Report, RingReport, Workers
 
     report = Report(
         machine=Machine("6.0.1", "x86_64", None, "CPython 3.11.2", None, None, None, None),
@@ -297,6 +375,8 @@ def test_what_is_missing_is_said_with_what_happens_instead() -> None:
         ),
         open_files=Limit(1024, None),
         locked_memory=Limit(65536 + 512, 65536 + 512),
+        workers=Workers(8, 1000),
+        surface=None,
     )  # fmt: skip
     text = as_text(report, 80)
     assert "set 3 of 4, as of Linux 6.0" in text
@@ -305,3 +385,4 @@ def test_what_is_missing_is_said_with_what_happens_instead() -> None:
     assert "CLAMP, 0x80000" in text
     assert "1,024, which a process may raise without limit" in text
     assert "64.5 KiB" in text
+    assert "8 for files, 1,000 for all else" in text

@@ -24,7 +24,7 @@ def make_rig() -> Iterator[RigMaker]:
         def make(kind: str, **options: object) -> Rig:
             _skip_where_refused(kind)
             rig = Rig(kind, **options)
-            stack.callback(rig.driver.close)
+            stack.callback(rig.close)
             return rig
 
         yield make

@@ -54,7 +54,7 @@ def test_closing_ends_what_waits(waiting: tuple[Rig, Waiting], name: str, tmp_pa
     op = rig.submit(getattr(makers, name)())
     rig.settle_down()
     with both_ends_open(tmp_path):
-        rig.driver.close()
+        rig.close()
     assert (op.memory, op.hold, op.value) == (None, None, None)
     assert rig.delivered == []
 
@@ -73,7 +73,7 @@ def test_closing_ends_everything_at_once(waiting: tuple[Rig, Waiting], tmp_path:
     ours, theirs = pair(rig)
     ops.append(rig.submit(Op(o.RECV_INTO, ours.fileno(), len_=100, memory=memory)))
     with both_ends_open(tmp_path):
-        rig.driver.close()
+        rig.close()
     memory.clear()
     assert [op for op in ops if op.memory is not None or op.hold is not None] == []
     assert rig.delivered == []
@@ -189,7 +189,7 @@ def test_file_operations_are_waited_for(make_rig: RigMaker, tmp_path: Path) -> N
     for fd in fds:
         rig.submit(Op(o.WRITE, fd, len_=4, memory=b"data"))
         rig.submit(Op(o.CLOSE, fd))
-    rig.driver.close()
+    rig.close()
     assert not any(is_open(fd) for fd in fds)
     assert {(tmp_path / str(n)).read_bytes() for n in range(20)} <= {b"", b"data"}
 

@@ -192,8 +192,17 @@ def test_a_signal_handler_wakes(rig: Rig) -> None:
     """`wake` in a Python signal handler ends the wait that the signal interrupted."""
     with handling(lambda *_: rig.driver.wake()):
         for _ in range(20):
-            sender = in_thread(signal_self)
+            returned = threading.Event()
+
+            def signal_until_returned(returned: threading.Event = returned) -> None:
+                # One that comes just before the system call does not interrupt it.
+                signal_self()
+                while not returned.wait(0.1):
+                    signal_self()
+
+            sender = in_thread(signal_until_returned)
             rig.driver.turn(None)
+            returned.set()
             sender.join()
 
 
@@ -330,13 +339,11 @@ def test_an_exception_between_two_deliveries_loses_neither(rig: Rig) -> None:
         for n, (_, theirs) in enumerate(pairs):
             theirs.sendall(bytes([n]))
         rig.deliver = deliver_and_raise
-        for _ in range(1000):
+        while len(rig.delivered) < len(ops):
             try:
-                rig.driver.turn(0)
+                rig.driver.turn(None)
             except InterruptionError:
                 continue
-            if len(rig.delivered) == len(ops):
-                break
         rig.deliver = deliver
         assert interruptions == 2
         rig.wait(*ops)

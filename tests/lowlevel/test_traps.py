@@ -51,7 +51,6 @@ def refusal_of(flags: int) -> int:
         (S.SQPOLL | S.SINGLE_ISSUER | S.DEFER_TASKRUN, errno.EINVAL),
         (S.SQ_AFF, errno.EINVAL),
         (S.HYBRID_IOPOLL, errno.EINVAL),
-        (S.NO_MMAP, errno.EFAULT),
     ],
     ids=str,
 )

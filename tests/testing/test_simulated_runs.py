@@ -204,16 +204,6 @@ def test_same_seed_same_trace_in_another_process(fresh_python: FreshPython) -> N
     assert kernel.trace_hash() in told.pop()
 
 
-def test_sweep_counts_and_judges(capsys: pytest.CaptureFixture[str]) -> None:
-    """`make sim` in small: every program on every profile, enough faults, every state seen."""
-    from tools import sim
-
-    assert sim.main(["--seeds", "6"]) == 0
-    told = capsys.readouterr().out
-    assert "6 seeds x 8 programs" in told
-    assert "notification late" in told
-
-
 def test_other_seed_other_trace() -> None:
     """The seed is what decides."""
     hashes = set()

@@ -19,6 +19,8 @@ from typing import Final
 from uringio.probing import Limit, Machine, Refusal, Report, RingReport
 from uringio.probing import probe as look
 
+from .surface import as_members, sections
+
 __all__ = ["SCHEMA", "as_json", "as_text", "probe", "status_of"]
 
 SCHEMA: Final = 1
@@ -75,7 +77,9 @@ def as_json(report: Report) -> str:
         "limits": {
             "open_files": report.open_files._asdict(),
             "locked_memory_bytes": report.locked_memory._asdict(),
+            "workers": None if report.workers is None else report.workers._asdict(),
         },
+        "surface": None if report.surface is None else as_members(report.surface),
     }
     return json.dumps(members, indent=2)
 
@@ -85,22 +89,24 @@ def as_json(report: Report) -> str:
 
 def as_text(report: Report, columns: int) -> str:
     """Write the report in lines of at most *columns* characters."""
-    sections: list[tuple[str, Iterable[tuple[str, str]]]] = [
+    told: list[tuple[str, Iterable[tuple[str, str]]]] = [
         ("Machine", _machine(report.machine)),
         ("Backend", _backend(report)),
     ]
     if report.ring is not None:
-        sections += [
+        told += [
             ("Ring", _ring(report.ring)),
-            ("Features", _features(report.ring)),
-            ("Operations", _operations(report.ring)),
+            ("Features that uringio uses", _features(report.ring)),
+            ("Operations that uringio uses", _operations(report.ring)),
         ]
-    sections.append(("Limits", _limits(report)))
+    if report.surface is not None:
+        told += sections(report.surface, report.machine.kernel)
+    told.append(("Limits", _limits(report)))
     lines = [f"uringio {_version() or ''}".rstrip(), ""]
     lines += textwrap.wrap(_answer(report), columns)
     if report.refusal is not None:
         lines += _refusal(report.refusal, columns)
-    for title, rows in sections:
+    for title, rows in told:
         lines += ["", title]
         for label, value in rows:
             lines += _row(label, value, columns)
@@ -220,6 +226,12 @@ def _operations(ring: RingReport) -> Iterator[tuple[str, str]]:
 def _limits(report: Report) -> Iterator[tuple[str, str]]:
     yield "open files", _limit(report.open_files, _count)
     yield "locked memory", _limit(report.locked_memory, _size)
+    if report.workers is not None:
+        bounded, unbounded = report.workers
+        yield (
+            "kernel workers",
+            f"{_count(bounded)} for files, {_count(unbounded)} for all else, in each thread",
+        )
 
 
 def _limit(limit: Limit, written: Callable[[int], str]) -> str:

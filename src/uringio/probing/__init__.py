@@ -13,15 +13,19 @@ if not report.works:
 """
 
 from ._refusals import Refusal
-from ._report import Feature, Limit, Machine, Operation, Report, RingReport, probe
+from ._report import Feature, Limit, Machine, Operation, Report, RingReport, Workers, probe
+from ._surface import Member, Surface
 
 __all__ = [
     "Feature",
     "Limit",
     "Machine",
+    "Member",
     "Operation",
     "Refusal",
     "Report",
     "RingReport",
+    "Surface",
+    "Workers",
     "probe",
 ]

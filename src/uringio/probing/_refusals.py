@@ -12,13 +12,16 @@ Documentation/admin-guide/sysctl/kernel.rst on ``io_uring_disabled`` and ``io_ur
 import errno
 import os
 import re
+import resource
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from uringio._sys.system import System
 from uringio.errors import RingError
 
 __all__ = ["Refusal", "Surroundings", "explain", "look_around"]
 
+_CAP_IPC_LOCK: Final = 14
 _CAP_SYS_ADMIN: Final = 21
 _OLDEST: Final = (5, 19)
 _OLDEST_TEXT: Final = "Linux 5.19"
@@ -62,6 +65,8 @@ class Surroundings(NamedTuple):
         is_admin: Whether this process has CAP_SYS_ADMIN.
         groups: The groups it is in.
         container: The engine that runs it, as far as that can be seen.
+        locked_bytes: The limit of locked memory, None for none, or for one that does not bind,
+            since this process has CAP_IPC_LOCK.
     """
 
     release: str
@@ -71,6 +76,7 @@ class Surroundings(NamedTuple):
     is_admin: bool = False
     groups: frozenset[int] = frozenset()
     container: str | None = None
+    locked_bytes: int | None = None
 
     @property
     def version(self) -> tuple[int, int]:
@@ -88,36 +94,31 @@ class _Words(NamedTuple):
 # --- looking -------------------------------------------------------------------------------------
 
 
-def look_around() -> Surroundings:
+def look_around(system: System) -> Surroundings:
     """Read what can be read; nothing is raised."""
     status = dict(
         line.split(":", 1)
-        for line in (_text("/proc/self/status") or "").splitlines()
+        for line in (system.text_of("/proc/self/status") or "").splitlines()
         if ":" in line
     )
     capabilities = int(status.get("CapEff", "0").strip() or "0", 16)
+    locked_bytes, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    may_lock = capabilities >> _CAP_IPC_LOCK & 1 or locked_bytes == resource.RLIM_INFINITY
     return Surroundings(
         release=os.uname().release,
-        sysctl_disabled=_number("/proc/sys/kernel/io_uring_disabled"),
-        sysctl_group=_number("/proc/sys/kernel/io_uring_group"),
+        sysctl_disabled=_number(system, "/proc/sys/kernel/io_uring_disabled"),
+        sysctl_group=_number(system, "/proc/sys/kernel/io_uring_group"),
         seccomp={"0": "off", "1": "strict", "2": "filter"}.get(status.get("Seccomp", "").strip()),
         is_admin=bool(capabilities >> _CAP_SYS_ADMIN & 1),
         groups=frozenset({os.getegid(), *os.getgroups()}),
         container=_container(),
+        locked_bytes=None if may_lock else locked_bytes,
     )
 
 
-def _text(path: str) -> str | None:
+def _number(system: System, path: str) -> int | None:
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return None
-
-
-def _number(path: str) -> int | None:
-    try:
-        return int(_text(path) or "")
+        return int(system.text_of(path) or "")
     except ValueError:
         return None
 
@@ -263,12 +264,18 @@ def _unfit(around: Surroundings) -> _Words:
 
 
 def _no_memory(around: Surroundings) -> _Words:
-    if (0, 0) < around.version < (5, 12):
-        # KERNEL 5.12: before, rings counted as locked memory.
+    # KERNEL 5.12 to 6.13: rings do not count as locked memory; before and after they do.
+    counts = not (5, 12) <= around.version < (6, 14)
+    if counts and around.locked_bytes is not None:
         return _Words(
             "locked_memory",
-            "The ring does not fit the limit of locked memory, to which this kernel counts it.",
-            ("Raise the limit: ulimit -l, LimitMEMLOCK= in a systemd unit, --ulimit memlock=.",),
+            f"Rings count as locked memory here, of which this user may have {around.locked_bytes} "
+            "bytes. All processes of the user share them, and what a process that has just ended "
+            "held may count for a moment more.",
+            (
+                "Raise the limit: ulimit -l, LimitMEMLOCK= in a systemd unit, --ulimit memlock=.",
+                "Have fewer rings: one per thread that runs uringio.",
+            ),
         )
     return _Words(
         "memory",

@@ -2,7 +2,8 @@
 The probe: make a driver as every program does, have it carry out an operation, and look.
 
 Nothing is concluded from version numbers: the backend is chosen by the driver's own choice, the
-features are those of the ring that it made, and whether that ring works is seen by a NOP's return.
+features are those of the ring that it made, whether that ring works is seen by a NOP's return, and
+what else the kernel has it says itself, or shows when it is tried.
 """
 
 import os
@@ -18,12 +19,24 @@ from uringio._driver.uring_files import SHAPED
 from uringio._driver.uring_rows import CANCEL_HEAD, HEADS, SLOW_HEADS
 from uringio._ring.probe import probe_ring
 from uringio._ring.setup import FLAG_LADDER, LADDER_RELEASES, Ring
+from uringio._ring.survey import Survey, survey
 from uringio._sys import constants as k
 from uringio._sys.system import System, real_system
 
 from ._refusals import Refusal, Surroundings, explain, look_around
+from ._surface import Surface, describe
 
-__all__ = ["Feature", "Limit", "Machine", "Operation", "Report", "RingReport", "probe", "probe_on"]
+__all__ = [
+    "Feature",
+    "Limit",
+    "Machine",
+    "Operation",
+    "Report",
+    "RingReport",
+    "Workers",
+    "probe",
+    "probe_on",
+]
 
 # A NOP completes within the very call that submits it; this is for a machine that is busy.
 _NOP_NS: Final = 5_000_000_000
@@ -129,6 +142,19 @@ class Limit(NamedTuple):
     hard: int | None
 
 
+class Workers(NamedTuple):
+    """
+    How many worker threads the kernel may give the rings of one thread.
+
+    Attributes:
+        bounded: For files and block devices.
+        unbounded: For what may wait for ever, such as sockets.
+    """
+
+    bounded: int
+    unbounded: int
+
+
 class Report(NamedTuple):
     """
     All that `probe` has found.
@@ -143,6 +169,9 @@ class Report(NamedTuple):
         ring: The ring, None where none could be made.
         open_files: RLIMIT_NOFILE. [count]
         locked_memory: RLIMIT_MEMLOCK. [bytes]
+        workers: The kernel's caps for this thread's rings, None where they cannot be asked.
+        surface: What the kernel has, whether or not uringio uses it and may use it; None where it
+            neither tells nor lets itself be tried.
     """
 
     machine: Machine
@@ -153,12 +182,15 @@ class Report(NamedTuple):
     ring: RingReport | None
     open_files: Limit
     locked_memory: Limit
+    workers: Workers | None
+    surface: Surface | None
 
 
 class _Attempt(NamedTuple):
     name: str | None
     error: OSError | None
     ring: RingReport | None
+    found: Survey | None = None
 
     @property
     def works(self) -> bool:
@@ -177,9 +209,10 @@ def probe() -> Report:
 
 def probe_on(system: System) -> Report:
     """`probe` a system that may be a stand-in."""
-    around = look_around()
+    around = look_around(system)
     chosen = _attempt(system, None)
     asked = chosen if chosen.name == "uring" else _attempt(system, "uring")
+    found = asked.found or survey(system, None)
     return Report(
         machine=_machine(around),
         works=asked.works,
@@ -189,6 +222,8 @@ def probe_on(system: System) -> Report:
         ring=asked.ring,
         open_files=_limit(resource.RLIMIT_NOFILE),
         locked_memory=_limit(resource.RLIMIT_MEMLOCK),
+        workers=None if found is None or found.workers is None else Workers(*found.workers),
+        surface=None if found is None else describe(found),
     )
 
 
@@ -200,15 +235,17 @@ def _attempt(system: System, backend: str | None) -> _Attempt:
     except OSError as error:
         return _Attempt(None, error, None)
     ring: RingReport | None = None
+    found: Survey | None = None
     try:
         if isinstance(driver, UringDriver):
+            found = survey(system, driver.ring)
             ring = _ring_report(driver.ring)
         _carry_out_nop(driver, delivered)
     except OSError as error:
-        return _Attempt(driver.name, error, ring)
+        return _Attempt(driver.name, error, ring, found)
     finally:
         driver.close()
-    return _Attempt(driver.name, None, ring)
+    return _Attempt(driver.name, None, ring, found)
 
 
 def _never_cancelled(op: Op[object]) -> BaseException:

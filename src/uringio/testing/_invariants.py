@@ -115,7 +115,7 @@ class Invariants:
             return
         self.checked["memory"] += 1
         start, end, first, second = known
-        if request.opcode in _WRITES_MEMORY and request.done_bytes:
+        if request.opcode in _WRITES_MEMORY and (request.done_bytes or request.result is not None):
             return  # what it has written is there
         if (first, second) != _looked_at(request, start, end):
             self.violated("memory", f"it was changed while {request!r} had it")

@@ -3,16 +3,19 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, TypeVarTuple
 
+from uringio._driver import current
 from uringio._run import running
 from uringio._run.context import Context
+from uringio.errors import UsageError
 
 from ._faults import CALM, FaultPlan, plan_text
 from ._invariants import WatchedQueue
 from ._kernel import SimKernel
 from ._profiles import Profile
+from ._system import SimSystem
 from .errors import InvariantError
 
-__all__ = ["replay_command", "run"]
+__all__ = ["replay_command", "run", "running_kernel"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -82,6 +85,19 @@ def _run(kernel: SimKernel, async_fn: Callable[[*Ts], Awaitable[T]], args: tuple
     if invariants.violations:
         raise InvariantError(invariants.violations[0])
     return result
+
+
+def running_kernel() -> SimKernel:
+    """
+    Return the simulated kernel that the calling program runs on, to look at its clock, say.
+
+    Raises:
+        UsageError: It runs on a real one, or no loop runs in this thread.
+    """
+    system = current.driver().system
+    if not isinstance(system, SimSystem):
+        raise UsageError("this program does not run under uringio.testing.run()")
+    return system.kernel
 
 
 def replay_command(async_fn: Callable[..., object], kernel: SimKernel) -> str:
