@@ -44,6 +44,8 @@ YOUNG = {
     "Opcode.URING_CMD128",
     "RegisterOp.ZCRX_CTRL",
     "RegisterOp.BPF_FILTER",
+    "SetupFlags.SQE_MIXED",
+    "SetupFlags.SQ_REWIND",
 }
 
 # Registrations whose method is not called as they are.

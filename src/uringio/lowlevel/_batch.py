@@ -15,7 +15,7 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import CQE
 from uringio.errors import QueueFullError, UsageError
 
-from ._filling import Request, join, lacking, set_address
+from ._filling import WIDE, Request, join, lacking, set_address
 from ._memory import Passing
 from ._waits import Waits
 
@@ -81,7 +81,9 @@ class Batch:
         command: bytes = b"",
         /,
     ) -> None:
-        """Add a request."""
+        """Add a request; raises UsageError for one of 128 bytes."""
+        if opcode in WIDE:
+            raise UsageError("a batch's requests have 64 bytes: fill this one into the ring itself")
         self._request.fill(
             opcode, fd, off, addr, len_, op_flags, user_data, flags, keep, ioprio, buf_index,
             file_index, addr3, attr_mask, command,
@@ -158,6 +160,8 @@ class Batches(Waits):
             WrongThreadError: Another thread owns the ring.
         """
         core = self._usable()
+        if self._unwanted >= 0 and any(one == self._unwanted for one, _ in batch.entries):
+            raise ValueError(f"user_data {self._unwanted:#x} is the ring's own")
         if self.opcodes and not batch.opcodes <= self.opcodes:
             raise lacking(min(batch.opcodes - self.opcodes), False)
         _copy_into(batch, core, self._cells)
@@ -252,6 +256,8 @@ class Batches(Waits):
         the queue's memory.
         """
         whole = self._whole
+        if self._fence is not None and not core.system.total_store_order:
+            return False
         if whole is None or self._whole_at != self._cells[0] or self._big:
             return False
         names, no_flags = whole.columns()
