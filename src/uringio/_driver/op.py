@@ -266,8 +266,9 @@ class Op(Generic[T_co]):
         try:
             yield self
         except BaseException:
-            if self.value is not None and self.owner is not None:
-                # A signal handler raised where it was to be taken.
+            if self.done() and self.value is not None and self.owner is not None:
+                # A signal handler raised where it was to be taken.  In another state the value is
+                # the next user's: this task was cancelled before its use had begun.
                 value, self.value = self.value, None
                 self.owner.orphan(self, value)
             raise
