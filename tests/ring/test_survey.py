@@ -185,3 +185,10 @@ def test_a_question_that_is_refused_by_its_header() -> None:
     with pytest.raises(OpError, match="register_query") as refused:
         ask(Curt())
     assert refused.value.errno == errno.EOPNOTSUPP
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF])
+def test_a_kernel_too_old_for_the_question(number: int) -> None:
+    """The error tells which Linux brought it."""
+    with pytest.raises(OpError, match=r"older than Linux 6\.18"):
+        ask(Mute(QUERY, number=number))

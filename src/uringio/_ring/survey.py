@@ -7,6 +7,7 @@ operations were built in, on a ring; the rest is tried (`_ring.trial`).
 Sources: io_uring_query(3), io_uring_register(2).
 """
 
+import errno
 from typing import NamedTuple
 
 from uringio._sys import constants as k
@@ -89,7 +90,9 @@ def ask(system: System) -> Answer:
         # The call has succeeded; whether the question has, stands in its header.
         result = QUERY_HDR.unpack(head)[4]
     if result < 0:
-        raise op_error(-result, "register_query", -1)
+        older = -result in {errno.EINVAL, errno.EBADF}
+        detail = "this kernel is older than Linux 6.18" if older else ""
+        raise op_error(-result, "register_query", detail=detail)
     return Answer(*QUERY_OPCODE.unpack(answer))
 
 

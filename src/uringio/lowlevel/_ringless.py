@@ -2,14 +2,12 @@
 
 from typing import NamedTuple
 
-from uringio._sys import constants as k
-from uringio._sys.layouts import QUERY_HDR, QUERY_OPCODE
-from uringio._sys.memory import pin
+from uringio._ring.survey import ask
 from uringio._sys.system import real_system
 
 from ._filling import Request
 from ._opcodes import RegisterOp
-from ._registering import call, refusal
+from ._registering import call
 
 __all__ = ["Query", "query", "register_sync_msg"]
 
@@ -58,11 +56,4 @@ def query() -> Query:
 
     Kernel: 6.18.  Twin: io_uring_register_query.
     """
-    answer = bytearray(QUERY_OPCODE.size)
-    answer_addr, _, _keep = pin(answer, writable=True)
-    head = bytearray(QUERY_HDR.pack(0, answer_addr, k.IO_URING_QUERY_OPCODES, QUERY_OPCODE.size, 0))
-    call(real_system(), RegisterOp.QUERY, head, 0)
-    result: int = QUERY_HDR.unpack(head)[4]
-    if result < 0:
-        raise refusal(-result, RegisterOp.QUERY, -1)
-    return Query(*QUERY_OPCODE.unpack(answer))
+    return Query(*ask(real_system()))
