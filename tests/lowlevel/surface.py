@@ -54,6 +54,8 @@ METHODS: dict[str, str] = {
     "FILES_UPDATE2": "Ring.register_files_update",
     "BUFFERS2": "Ring.register_buffers_sparse",
     "EVENTFD_ASYNC": "Ring.register_eventfd",
+    "ZCRX_IFQ": "Ring.register_ifq",
+    "ZCRX_CTRL": "ZeroCopyQueue.flush, ZeroCopyQueue.export",
 }
 
 # What carries the flags of a kind; a member's own stands before its kind's.
@@ -88,8 +90,8 @@ CARRIERS: dict[str, str] = {
     "AcceptFlags.MULTISHOT": "prep_multishot_accept",
     "BlockUringOp.DISCARD": "prep_cmd_discard",
     "BlockUringOp.ZONE_RESET_ALL": "prep_cmd_zone_reset_all",
-    "BpfCommand": "Ring.register",
-    "BpfFilterFlags": "Ring.register",
+    "BpfCommand": "Ring.register_bpf_filter, register_task_bpf_filter",
+    "BpfFilterFlags": "Ring.register_bpf_filter(flags=)",
     "CancelFlags": "prep_cancel64, prep_cancel_fd, Ring.register_sync_cancel",
     "CloneBuffersFlags": "Ring.clone_buffers",
     "CqRingFlags": "Ring.eventfd_enabled",
@@ -104,13 +106,14 @@ CARRIERS: dict[str, str] = {
     "NopFlags": "prep_nop",
     "NotifUsage": "Completion.res",
     "PbufRingFlags.INC": "Ring.setup_buf_ring(incremental=)",
-    "PbufRingFlags.MMAP": "Ring.register",
+    "PbufRingFlags.MMAP": "Ring.setup_buf_ring(mapped=)",
     "PollFlags": "prep_poll_add",
     "PollFlags.ADD_MULTI": "prep_poll_multishot",
     "PollFlags.UPDATE_EVENTS": "prep_poll_update",
     "PollFlags.UPDATE_USER_DATA": "prep_poll_update",
     "ProbeFlags": "Ring.opcodes",
-    "QueryOp": "Ring.register",
+    "QueryOp.SCQ": "query_queues",
+    "QueryOp.ZCRX": "query_zero_copy",
     "QueryOp.OPCODES": "query",
     "RecvSendFlags": "prep_recv(ioprio=), prep_send(ioprio=)",
     "RecvSendFlags.RECV_MULTISHOT": "prep_recv_multishot",
@@ -133,9 +136,11 @@ CARRIERS: dict[str, str] = {
     "UringCmdFlags": "prep_uring_cmd",
     "WorkerKind": "Ring.register_iowq_max_workers",
     "ZcrxAreaFlags": "Ring.register",
-    "ZcrxControl": "Ring.register",
-    "ZcrxFeatures": "Ring.register",
-    "ZcrxRegFlags": "Ring.register",
+    "ZcrxControl.EXPORT": "ZeroCopyQueue.export",
+    "ZcrxControl.FLUSH_RQ": "ZeroCopyQueue.flush",
+    "ZcrxFeatures": "query_zero_copy",
+    "ZcrxRegFlags": "Ring.register_ifq(flags=)",
+    "ZcrxRegFlags.IMPORT": "Ring.import_ifq",
 }
 
 # In the order of the page.

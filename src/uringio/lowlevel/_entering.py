@@ -27,6 +27,7 @@ from uringio.errors import UsageError
 
 from ._limits import Limits
 from ._registrations import Registrations
+from ._zero_copy import ZeroCopyReceives
 
 __all__ = ["Entering", "make_taking"]
 
@@ -34,7 +35,7 @@ _U32: Final = (1 << 32) - 1
 _BUSY: Final = k.IORING_SETUP_IOPOLL | k.IORING_SETUP_SQPOLL
 
 
-class Entering(Registrations, Limits):
+class Entering(Registrations, Limits, ZeroCopyReceives):
     """
     The part of a `Ring` that hands requests over.
 

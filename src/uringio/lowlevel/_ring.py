@@ -34,6 +34,7 @@ from ._entering import make_taking
 from ._filling import Fill, Several, make_fill, set_address
 from ._forks import forked_error, refuse_closed, refuse_forked, watch
 from ._opcodes import Opcode
+from ._provided import ProvidedBuffers
 from ._ring_flags import Features, SetupFlags
 
 __all__ = ["Ring"]
@@ -307,7 +308,7 @@ class Ring(Batches):
         self._core = None
         self.fill = refuse_closed
         self._flight.clear()
-        core.close()
+        self._close_core(core, held)
         if held:
             warnings.warn(
                 f"{told} was closed with requests in flight: their memory is kept for ever",
@@ -324,11 +325,12 @@ class Ring(Batches):
     def __del__(self) -> None:
         core = self._core
         if core is not None:
-            if self._holds_memory():
+            held = self._holds_memory()
+            if held:
                 self._leak(core)
             told = repr(self)
             self._core = None
-            core.close()
+            self._close_core(core, held)
             warnings.warn(f"{told} was never closed", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
@@ -421,6 +423,14 @@ class Ring(Batches):
     def _leak(self, core: Core) -> None:
         kept = (self._lifelong, self._buffers, self._passing, dict(core.buffer_rings))
         _leaked.append((list(self._flight.values()), *kept))
+
+    @staticmethod
+    def _close_core(core: Core, held: bool) -> None:
+        if not held:
+            for one in core.buffer_rings.values():
+                if isinstance(one, ProvidedBuffers):
+                    one.let_go()
+        core.close()
 
     def _drain(self, timeout_ns: int) -> None:
         core = self._open()
