@@ -118,7 +118,9 @@ class Waits(Entering):
             raise ValueError(f"a wait cannot take {timeout_ns} ns")
         storage = self._storage
         if self._whole is not None and timeout_ns is None and not storage:
-            self._enter(core, count, None)
+            self._submit_and_wait(self._cells[0], count, None)
+            if self._passing:
+                self._let_go(core)
             if taken := self._take_whole(core):
                 return taken
         self._reap()
