@@ -65,6 +65,14 @@ def call(listener: Listener) -> socket.socket:
     return client
 
 
+@contextmanager
+def deserted() -> Iterator[tuple[str, int]]:
+    """Yield an address where nobody listens, and which nobody else is given during the block."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()
+
+
 def reset(peer: socket.socket) -> None:
     """Close *peer* so that the other end gets a reset instead of an end."""
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
