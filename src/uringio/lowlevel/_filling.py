@@ -168,15 +168,15 @@ class Request:
     ) -> None:
         """Replace what it was."""
         if flags >> 8 or ioprio >> 16:
-            raise _unfit(opcode, "flags take 8 bits, and ioprio 16")
+            raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index)
         try:
             SQE_FULL.pack_into(
                 self.raw, 0, opcode << _OPCODE_AT | flags << _FLAGS_AT | ioprio << _IOPRIO_AT, fd,
                 off & _U64, addr & _U64, len_ & _U32, op_flags & _U32, user_data, buf_index, 0,
                 file_index & _U32, addr3 & _U64, attr_mask,
             )  # fmt: skip
-        except struct.error as error:
-            raise _unfit(opcode, error) from None
+        except struct.error:
+            raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index) from None
         self._keep = [keep]
         if command:
             self.raw[SQE_COMMAND_OFFSET:] = pack_command(command, COMMAND_BYTES)
@@ -286,7 +286,7 @@ def make_fill(
         at = (tail & mask) * stride
         if flags or ioprio:
             if flags >> 8 or ioprio >> 16:
-                raise _unfit(opcode, "flags take 8 bits, and ioprio 16")
+                raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index)
             head |= flags << _FLAGS_AT | ioprio << _IOPRIO_AT
         if off < 0:
             off &= _U64
@@ -301,8 +301,8 @@ def make_fill(
                     sqes, at, head, fd, off, addr & _U64, len_ & _U32, op_flags & _U32,
                     user_data, buf_index, cells[1], file_index & _U32, addr3 & _U64, attr_mask,
                 )  # fmt: skip
-            except (struct.error, TypeError) as error:
-                raise _unfit(opcode, error) from None
+            except (struct.error, TypeError):
+                raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index) from None
         if wide:
             sqes[at + k.SIZEOF_SQE : at + stride] = zeros
         if command:
@@ -380,5 +380,21 @@ def lacking(opcode: int, needs_room: bool) -> UnsupportedError | UsageError:
     return UnsupportedError(_name(opcode), since)
 
 
-def _unfit(opcode: int, error: object) -> ValueError:
-    return ValueError(f"a field of this {_name(opcode)} is out of range: {error}")
+# Of the numbers that a program gives as they are, what their fields hold.
+_ROOM: Final = (
+    ("flags", 0, (1 << 8) - 1),
+    ("ioprio", 0, (1 << 16) - 1),
+    ("fd", -(1 << 31), (1 << 31) - 1),
+    ("user_data", 0, _U64),
+    ("buf_index or buf_group", 0, (1 << 16) - 1),
+)
+
+
+def _unfit(opcode: int, *given: object) -> ValueError:
+    """Build what is raised for a number that does not fit its field, in the order of `_ROOM`."""
+    wrong = "an offset, a length or a flag is no number that its field can hold"
+    for (name, least, most), value in zip(_ROOM, given, strict=True):
+        if not isinstance(value, int) or not least <= value <= most:
+            wrong = f"{name} is a number from {least} to {most}, not {value!r}"
+            break
+    return ValueError(f"a field of this {_name(opcode)} is out of range: {wrong}")
