@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tests.testing import ownership, scenarios
+from tests.testing import moments, ownership, scenarios
 from tests.testing.stage import Stage
 from uringio import testing
 
@@ -46,6 +46,7 @@ SCENARIOS: Final[dict[str, tuple[Scenario, testing.FaultPlan]]] = {
     "accept storm": (scenarios.accept_storm, BREAKING),
     "zero copy": (scenarios.zero_copy, BREAKING),
     "ownership": (ownership.ownership, BREAKING),
+    "signals": (moments.signals, STORM),
 }
 # What must be met at least once in a thousand seeds, and what the kernel notes it as.
 SOMETIMES: Final = {
