@@ -30,7 +30,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) 
 ENV := .venv-$(VERSION)
 PY := $(ENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
-CODE := src tests tools fuzz bench
+CODE := src tests tools fuzz bench examples
 
 .PHONY: run test check style types arch sim determinism test-env crashlab mutants mutants-sim bench build clean
 

@@ -9,6 +9,13 @@ from uringio.lowlevel import Completion, Ring
 # The most that a test waits for what must come. [nanoseconds]
 PATIENCE_NS = 20_000_000_000
 
+# What is refused by this kernel or this machine, by an errno that is pinned: by name -> the tests.
+REFUSED: dict[str, set[str]] = {}
+
+# What the kernel takes, and no program can tell from the lack of it: by name -> the tests that hold
+# it against what the kernel refuses.
+SILENT: dict[str, set[str]] = {}
+
 F = TypeVar("F", bound=Callable[..., object])
 
 # What is shown to have its effect on the real kernel: by name -> the tests that do.  By
@@ -23,11 +30,24 @@ def name_of(op: Enum) -> str:
 
 def effect(*ops: Enum) -> Callable[[F], F]:
     """Note that a test shows the effect of operations or flags, not that none is refused."""
+    return _marker(PROVEN, ops)
 
+
+def refusal(*ops: Enum) -> Callable[[F], F]:
+    """Note that a test pins by which errno the kernel or the machine refuses these."""
+    return _marker(REFUSED, ops)
+
+
+def silent(*ops: Enum) -> Callable[[F], F]:
+    """Note that a test shows that the kernel knows these, where no program could see the effect."""
+    return _marker(SILENT, ops)
+
+
+def _marker(table: dict[str, set[str]], ops: tuple[Enum, ...]) -> Callable[[F], F]:
     def mark(function: F) -> F:
         for op in ops:
             test = f"{function.__module__.removeprefix('tests.lowlevel.')}::{function.__name__}"
-            PROVEN.setdefault(name_of(op), set()).add(test)
+            table.setdefault(name_of(op), set()).add(test)
         return function
 
     return mark

@@ -17,6 +17,7 @@ from uringio.errors import (
 )
 from uringio.lowlevel import (
     FILE_INDEX_ALLOC,
+    CloneBuffersFlags,
     Message,
     Opcode,
     Request,
@@ -222,6 +223,36 @@ FAULTS: dict[str, tuple[Callable[[Ring], object], type[Exception], str]] = {
     "giving back what does not exist": (
         lambda ring: ring.setup_buf_ring(0, 4, 8).put(9), ValueError, "no buffer 9",
     ),
+    "a negative cancellation": (
+        lambda ring: ring.register_sync_cancel(1, timeout_ns=-1), ValueError, "-1 ns",
+    ),
+    "a negative time to poll": (
+        lambda ring: ring.register_napi(-1), ValueError, "up to .* microseconds, not -1",
+    ),
+    "a least rest of whole buffers": (
+        lambda ring: ring.setup_buf_ring(0, 4, 8, min_left_bytes=2),
+        ValueError, "needs incremental=True",
+    ),
+    "a filter of nothing": (
+        lambda ring: ring.register_bpf_filter(Opcode.NOP, []),
+        ValueError, "1 to 4096 instructions, not 0",
+    ),
+    "an instruction that is none": (
+        lambda ring: ring.register_bpf_filter(Opcode.NOP, [(1, 2, 3)]),  # type: ignore[list-item]
+        ValueError, "an instruction is .code, jump if true",
+    ),
+    "zero-copy receives on small completions": (
+        lambda ring: ring.register_ifq(1, 0, allocate(4096)),
+        UsageError, "DEFER_TASKRUN, and CQE32 or CQE_MIXED",
+    ),
+    "an area of half a page": (
+        lambda ring: ring.register_ifq(1, 0, allocate(2048)),
+        ValueError, "whole pages of 4096 bytes, not of 2048",
+    ),
+    "a clone by an index that is not": (
+        lambda ring: ring.clone_buffers(ring, flags=CloneBuffersFlags.SRC_REGISTERED),
+        UsageError, r"call its register_ring_fd\(\)",
+    ),
     "a registration without a number": (
         lambda ring: ring.register(99), ValueError, "99 is not a valid RegisterOp",
     ),
@@ -243,9 +274,6 @@ FAULTS: dict[str, tuple[Callable[[Ring], object], type[Exception], str]] = {
     ),
     "completions of 32 bytes, and mixed": (
         lambda ring: Ring(4, flags=S.CQE32 | S.CQE_MIXED), UsageError, "exclude each other",
-    ),
-    "a ring with a submitting thread": (
-        lambda ring: Ring(4, flags=S.SQPOLL), UnsupportedError, "SQPOLL",
     ),
     "unknown flags": (lambda ring: Ring(4, flags=1 << 30), RingError, "flags"),
 }  # fmt: skip

@@ -68,12 +68,13 @@ from .outcome import (
     settle_failed,
 )
 from .timers import Timers
+from .uring_datagrams import SeldomSends
 from .uring_files import SHAPED, ThreadCalls, shape
 from .uring_leases import Leases, grown
 from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
 from .uring_settles import SETTLES
 from .uring_tables import TAG_BIT, UringTables
-from .zero_copy import COPYING, ZERO_COPY_BIT, ZeroCopySends, number_of
+from .zero_copy import COPYING, ZERO_COPY_BIT, number_of
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -688,7 +689,7 @@ def make_uring_driver(
     leases = Leases(buffers, wake)
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
-    sends = ZeroCopySends(system, in_flight, again, settle_slowly)
+    sends = SeldomSends(system, in_flight, again, settle_slowly, push)
     tables = UringTables(ring, heads, (in_flight, again), flush, cancel)
     arm_wake()
     driver = UringDriver(

@@ -36,7 +36,7 @@ def probe_ring(ring: Ring) -> Capabilities:
     count = 256
     raw = bytearray(PROBE_HEAD.size + count * PROBE_OP.size)
     addr, _, _keep = pin(raw, writable=True)
-    result = ring.system.io_uring_register(ring.fd, k.IORING_REGISTER_PROBE, addr, count)
+    result = ring.register(k.IORING_REGISTER_PROBE, addr, count)
     if result < 0:
         raise op_error(-result, "register_probe", ring.fd)
     ops_len = PROBE_HEAD.unpack_from(raw)[1]

@@ -40,6 +40,7 @@ __all__ = [
     "Completion",
     "Reap",
     "SubmitAndWait",
+    "enter_error",
     "make_reap",
     "make_submit_and_wait",
     "settle_failure",
@@ -135,15 +136,15 @@ def settle_failure(ring: Ring, number: int, again: Callable[[], int]) -> Fate:
     fate = fate_of_enter(number)
     if ring.cq_overflow[0]:
         # Completions that the kernel had no memory for.  It says EBADR only once; this stays.
-        raise _enter_error(errno.EBADR, ring)
+        raise enter_error(errno.EBADR, ring)
     if fate is Fate.DONE or fate is Fate.REAP:
         return fate
     if again() >= 0:
         return Fate.DONE
-    raise _enter_error(ring.system.get_errno(), ring)
+    raise enter_error(ring.system.get_errno(), ring)
 
 
-def _enter_error(number: int, ring: Ring) -> WrongThreadError | RingError:
+def enter_error(number: int, ring: Ring) -> WrongThreadError | RingError:
     # A registered index is the thread's own: in another thread it is out of range or empty.
     if number == errno.EEXIST or (
         number in {errno.EINVAL, errno.EBADF} and ring.registered_by not in {None, get_ident()}

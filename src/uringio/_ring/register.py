@@ -37,7 +37,7 @@ def _register(ring: Ring, name: str, opcode: int, argument: bytes | bytearray, c
     addr = 0
     if argument:
         addr, _, _keep = pin(argument, writable=isinstance(argument, bytearray))
-    result = ring.system.io_uring_register(ring.fd, opcode, addr, count)
+    result = ring.register(opcode, addr, count)
     if result < 0:
         raise op_error(-result, name, ring.fd)
     return result

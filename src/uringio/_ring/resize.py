@@ -10,10 +10,11 @@ Twin: io_uring_resize_rings.  Source: io_uring_resize_rings(3).
 
 from uringio._sys import constants as k
 from uringio._sys.layouts import PARAMS
-from uringio._sys.memory import pin
+from uringio._sys.memory import Memory, pin
 from uringio.errors import op_error
 
-from .setup import Ring, map_rings
+from .lent import queue_bytes
+from .setup import Ring, map_rings, queue_sizes
 
 __all__ = ["resize_rings"]
 
@@ -37,17 +38,38 @@ def resize_rings(ring: Ring, tail: int, entries: int, cq_entries: int) -> Ring:
     """
     params = bytearray(PARAMS.size)
     flags = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
-    PARAMS.pack_into(params, 0, entries, cq_entries, flags, *(0,) * 22)
+    memory: Memory | None = None
+    rings_addr = sqes_addr = 0
+    if ring.flags & k.IORING_SETUP_NO_MMAP:
+        rings_bytes, sqes_bytes = queue_bytes(*queue_sizes(entries, cq_entries), ring.flags)
+        memory = ring.system.allocate(rings_bytes + sqes_bytes)
+        rings_addr, sqes_addr = memory.addr, memory.addr + rings_bytes
+    PARAMS.pack_into(
+        params, 0, entries, cq_entries, flags, *(0,) * 12, sqes_addr, *(0,) * 8, rings_addr
+    )
     addr, _, _keep = pin(params, writable=True)
     ring.sq_tail[0] = tail & 0xFFFFFFFF
-    result = ring.system.io_uring_register(ring.fd, k.IORING_REGISTER_RESIZE_RINGS, addr, 1)
+    result = ring.register(k.IORING_REGISTER_RESIZE_RINGS, addr, 1)
     if result < 0:
         raise op_error(-result, "resize_rings", ring.fd)
     values: tuple[int, ...] = PARAMS.unpack(params)
-    described = (values[0], values[1], ring.flags, 0, 0, ring.features, 0, *values[7:])
+    offsets = list(values[7:])
+    if not ring.flags & k.IORING_SETUP_NO_SQARRAY and not offsets[6]:
+        offsets[6] = _array_offset(offsets[14], values[1] * ring.cqe_bytes)
+    described = (values[0], values[1], ring.flags, 0, 0, ring.features, 0, *offsets)
     ring.unmap()
-    made = map_rings(ring.system, ring.fd, described)
+    made = map_rings(ring.system, ring.fd, described, memory)
     made.enter_fd, made.enter_flags = ring.enter_fd, ring.enter_flags
     made.registered_by = ring.registered_by
     made.buffer_rings = ring.buffer_rings
     return made
+
+
+def _array_offset(cqes_offset: int, cqes_bytes: int) -> int:
+    """
+    Tell where the kernel has put the index array, which after a resize (seen on 6.18) it does not.
+
+    Behind the completions, at the next line of the processor's cache; they begin at one as well.
+    """
+    line_bytes = cqes_offset & -cqes_offset
+    return -(-(cqes_offset + cqes_bytes) // line_bytes) * line_bytes

@@ -11,14 +11,17 @@ Sources: io_uring_setup(2), io_uring_setup_flags(7).
 """
 
 import errno
+from _thread import get_ident
 from typing import Final
 
 from uringio._sys import constants as k
 from uringio._sys.errnos import SETUP_REMEDIES
 from uringio._sys.layouts import PARAMS, RSRC_UPDATE
-from uringio._sys.memory import pin
+from uringio._sys.memory import Memory, pin
 from uringio._sys.system import Mapping, System
 from uringio.errors import RingError
+
+from .lent import entry_sizes, lend, queue_bytes
 
 __all__ = [
     "CQ_ENTRIES_MAX",
@@ -29,6 +32,7 @@ __all__ = [
     "Ring",
     "map_rings",
     "queue_init",
+    "queue_sizes",
 ]
 
 DEFAULT_FLAGS: Final = (
@@ -71,8 +75,9 @@ class Ring:
     `close`: then they are released, and a touch is an exception rather than the process's end.
 
     Attributes:
-        fd: The ring's descriptor; -1 once closed.
-        enter_fd: What to pass to io_uring_enter: *fd*, or its registered index.
+        fd: The ring's descriptor; -1 once closed, and on a ring that has no more than a registered
+            index (REGISTERED_FD_ONLY).
+        enter_fd: What to pass to io_uring_enter: *fd*, or its registered index; -1 once closed.
         enter_flags: Flags that belong to every enter (REGISTERED_RING, NO_IOWAIT).
         flags: The set-up flags that the kernel accepted.
         features: IORING_FEAT_* bits.
@@ -100,6 +105,10 @@ class Ring:
         self.buffer_rings: dict[int, object] = {}
         if features & k.IORING_FEAT_NO_IOWAIT:
             self.enter_flags |= k.IORING_ENTER_NO_IOWAIT
+        if flags & k.IORING_SETUP_REGISTERED_FD_ONLY:
+            self.fd = -1
+            self.enter_flags |= k.IORING_ENTER_REGISTERED_RING
+            self.registered_by = get_ident()
         self.flags = flags
         self.features = features
         self.sq_entries = sq_entries
@@ -117,7 +126,7 @@ class Ring:
         if word(sq_off[2])[0] != sq_entries - 1 or word(cq_off[2])[0] != cq_entries - 1:
             raise _misfit(f"masks {word(sq_off[2])[0]:#x} and {word(cq_off[2])[0]:#x}", params)
         self.sqes = sqes.view
-        self.sqe_bytes, self.cqe_bytes = _entry_sizes(flags)
+        self.sqe_bytes, self.cqe_bytes = entry_sizes(flags)
         self.cqes = ring.view[cq_off[5] : cq_off[5] + cq_entries * self.cqe_bytes]
         self.cqe_words, self.cqe_halves = self.cqes.cast("Q"), self.cqes.cast("i")
         if not flags & k.IORING_SETUP_NO_SQARRAY:
@@ -130,6 +139,13 @@ class Ring:
     def deferred(self) -> bool:
         """Whether completions appear only inside the owner's own enter."""
         return bool(self.flags & k.IORING_SETUP_DEFER_TASKRUN)
+
+    def register(self, opcode: int, arg_addr: int, nr_args: int) -> int:
+        """io_uring_register(2) on this ring, by what it can be found by: its result or -errno."""
+        if self.fd < 0:
+            opcode |= k.IORING_REGISTER_USE_REGISTERED_RING
+            return self.system.io_uring_register(self.enter_fd, opcode, arg_addr, nr_args)
+        return self.system.io_uring_register(self.fd, opcode, arg_addr, nr_args)
 
     def close(self) -> None:
         """
@@ -145,13 +161,16 @@ class Ring:
 
         Twin: io_uring_queue_exit.
         """
-        if self.fd < 0:
+        if self.enter_fd < 0:
             return
         self.unmap()
-        if self.registered_by is not None:
+        if self.registered_by == get_ident():
             self.give_index_back()
-        fd, self.fd = self.fd, -1
-        self.system.close(fd)
+        else:  # in another thread the index is none, or another ring's
+            self.registered_by = None
+        fd, self.fd, self.enter_fd = self.fd, -1, -1
+        if fd >= 0:
+            self.system.close(fd)
         self.buffer_rings.clear()
 
     def unmap(self) -> None:
@@ -173,10 +192,15 @@ class Ring:
     def give_index_back(self) -> int:
         """Undo `_ring.register.register_ring_fd`; the kernel's answer."""
         addr, _, _keep = pin(RSRC_UPDATE.pack(self.enter_fd, 0))
+        result = self.register(k.IORING_UNREGISTER_RING_FDS, addr, 1)
+        self.forget_index()
+        return result
+
+    def forget_index(self) -> None:
+        """Be entered by the descriptor again; the index stays registered, for its own thread."""
         self.enter_fd = self.fd
         self.enter_flags &= ~k.IORING_ENTER_REGISTERED_RING
         self.registered_by = None
-        return self.system.io_uring_register(self.fd, k.IORING_UNREGISTER_RING_FDS, addr, 1)
 
 
 def queue_init(
@@ -186,6 +210,9 @@ def queue_init(
     cq_entries: int | None = None,
     ladder: tuple[int, ...] = FLAG_LADDER,
     share_workers_fd: int = 0,
+    sq_thread_cpu: int = 0,
+    sq_thread_idle_ms: int = 0,
+    memory: Memory | None = None,
 ) -> Ring:
     """
     Set a ring up and map it.
@@ -196,6 +223,10 @@ def queue_init(
             clamped to 65536; at least as many as *entries* comes to. [count]
         ladder: Set-up flags to try in turn; the next is tried on EINVAL alone.
         share_workers_fd: The ring whose workers to share, for IORING_SETUP_ATTACH_WQ.
+        sq_thread_cpu: For IORING_SETUP_SQ_AFF, the processor of the kernel's submitting thread.
+        sq_thread_idle_ms: For IORING_SETUP_SQPOLL, after how long that thread goes to sleep; 0 is
+            the kernel's own choice, a second. [milliseconds]
+        memory: For IORING_SETUP_NO_MMAP, where the queues are to be; made here otherwise.
 
     Raises:
         RingError: Refused; ``errno`` and ``remedy`` say why and what to do.
@@ -209,21 +240,23 @@ def queue_init(
             "rings need a 64-bit process",
             "Use a 64-bit Python; another backend works without",
         )
-    if entries < 1:
-        raise ValueError(f"a ring needs at least one entry, not {entries}")
-    entries = min(_power_of_two(entries), SQ_ENTRIES_MAX)
-    if cq_entries is None:
-        cq_entries = 4 * entries
-    cq_entries = min(_power_of_two(cq_entries), CQ_ENTRIES_MAX)
-    if cq_entries < entries:
-        raise ValueError(f"{cq_entries} completion slots are fewer than the {entries} for requests")
+    entries, cq_entries = queue_sizes(entries, cq_entries)
     if not ladder:
         raise ValueError("the ladder of set-up flags is empty")
     params = bytearray(k.SIZEOF_PARAMS)
     addr, _, keep = pin(params, writable=True)
     fd = -errno.EINVAL
+    rings_addr = sqes_addr = 0
     for flags in ladder:
-        PARAMS.pack_into(params, 0, 0, cq_entries, flags, 0, 0, 0, share_workers_fd, *(0,) * 18)
+        if flags & k.IORING_SETUP_NO_MMAP:
+            rings_bytes, sqes_bytes = queue_bytes(entries, cq_entries, flags)
+            if memory is None:
+                memory = system.allocate(rings_bytes + sqes_bytes)
+            rings_addr, sqes_addr = memory.addr, memory.addr + rings_bytes
+        PARAMS.pack_into(
+            params, 0, 0, cq_entries, flags, sq_thread_cpu, sq_thread_idle_ms, 0, share_workers_fd,
+            *(0,) * 8, sqes_addr, *(0,) * 8, rings_addr,
+        )  # fmt: skip
         fd = system.io_uring_setup(entries, addr)
         if fd != -errno.EINVAL:
             break
@@ -233,17 +266,33 @@ def queue_init(
     values: tuple[int, ...] = PARAMS.unpack(params)
     del keep
     try:
-        return map_rings(system, fd, values)
+        return map_rings(system, fd, values, memory)
     except BaseException:
-        system.close(fd)
+        if values[2] & k.IORING_SETUP_REGISTERED_FD_ONLY:
+            addr, _, _keep = pin(RSRC_UPDATE.pack(fd, 0))
+            opcode = k.IORING_UNREGISTER_RING_FDS | k.IORING_REGISTER_USE_REGISTERED_RING
+            system.io_uring_register(fd, opcode, addr, 1)
+        else:
+            system.close(fd)
         raise
 
 
-def _entry_sizes(flags: int) -> tuple[int, int]:
-    return (
-        k.SIZEOF_SQE128 if flags & k.IORING_SETUP_SQE128 else k.SIZEOF_SQE,
-        k.SIZEOF_CQE32 if flags & k.IORING_SETUP_CQE32 else k.SIZEOF_CQE,
-    )
+def queue_sizes(entries: int, cq_entries: int | None) -> tuple[int, int]:
+    """
+    Round and clamp the sizes of the queues as the kernel will.
+
+    Raises:
+        ValueError: No kernel could make such a ring.
+    """
+    if entries < 1:
+        raise ValueError(f"a ring needs at least one entry, not {entries}")
+    entries = min(_power_of_two(entries), SQ_ENTRIES_MAX)
+    if cq_entries is None:
+        cq_entries = 4 * entries
+    cq_entries = min(_power_of_two(cq_entries), CQ_ENTRIES_MAX)
+    if cq_entries < entries:
+        raise ValueError(f"{cq_entries} completion slots are fewer than the {entries} for requests")
+    return entries, cq_entries
 
 
 def _power_of_two(count: int) -> int:
@@ -262,9 +311,14 @@ def _misfit(what: str, values: tuple[int, ...]) -> RingError:
     )
 
 
-def map_rings(system: System, fd: int, values: tuple[int, ...]) -> Ring:
+def map_rings(
+    system: System, fd: int, values: tuple[int, ...], memory: Memory | None = None
+) -> Ring:
     """
     Map the queues of *fd*, which the kernel has described by *values*, an unpacked PARAMS.
+
+    Args:
+        memory: Where they are already, on a ring with IORING_SETUP_NO_MMAP.
 
     Raises:
         RingError: They do not fit together, or lack what this library needs.
@@ -278,9 +332,11 @@ def map_rings(system: System, fd: int, values: tuple[int, ...]) -> Ring:
             f"this kernel's io_uring is too old (features {missing:#x} are missing)",
             "It needs Linux 5.19; another backend works without",
         )
-    if not flags & k.IORING_SETUP_DEFER_TASKRUN and not system.total_store_order:
+    ordering = k.IORING_SETUP_DEFER_TASKRUN | k.IORING_SETUP_SQPOLL
+    if not flags & ordering and not system.total_store_order:
         # There other processors post completions while we look, and on a machine that reorders
         # loads we would need a barrier between the CQ tail and the CQEs, which Python lacks.
+        # (Whoever asks for SQPOLL brings one: `_ring.polled`.)
         raise RingError(
             errno.ENOSYS,
             "this kernel's io_uring cannot defer completions, which this processor needs",
@@ -289,8 +345,13 @@ def map_rings(system: System, fd: int, values: tuple[int, ...]) -> Ring:
     sq_off, cq_off = values[7:16], values[16:25]
     if not _is_power_of_two(sq_entries) or not _is_power_of_two(cq_entries):
         raise _misfit("queue sizes that are no powers of two", values)
-    sqe_bytes, cqe_bytes = _entry_sizes(flags)
+    sqe_bytes, cqe_bytes = entry_sizes(flags)
     len_bytes = max(cq_off[5] + cq_entries * cqe_bytes, sq_off[6] + 4 * sq_entries)
+    if flags & k.IORING_SETUP_NO_MMAP and memory is not None:
+        rings, sqes_part = lend(memory, *queue_bytes(sq_entries, cq_entries, flags))
+        if len_bytes > rings.len_bytes:
+            raise _misfit("queues that are larger than the memory lent for them", values)
+        return Ring(system, fd, values, rings, sqes_part)
     ring = system.map_ring(fd, k.IORING_OFF_SQ_RING, len_bytes)
     sqes: Mapping | None = None
     try:

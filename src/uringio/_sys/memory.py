@@ -16,6 +16,7 @@ from uringio.errors import UnsupportedError, UsageError, op_error
 
 __all__ = [
     "BYTES_DATA_OFFSET",
+    "PAGE_BYTES",
     "Memory",
     "NoClass",
     "Pinned",
@@ -35,6 +36,8 @@ _NR_MBIND: Final = {
 }
 _MPOL_PREFERRED: Final = 1
 _NODES_MAX: Final = 1024  # of which a kernel can be built with at most as many
+
+PAGE_BYTES: Final = mmap.PAGESIZE
 
 ReadableBuffer: TypeAlias = bytes | bytearray | memoryview
 

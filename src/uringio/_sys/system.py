@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, AnyStr, Final, cast
 
 from uringio.errors import op_error
 
-from . import caching, copying, pairs
+from . import caching, copying, fences, pairs
 from .constants import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -135,6 +135,10 @@ class System:
     def io_uring_register(self, fd: int, opcode: int, arg_addr: int, nr_args: int) -> int:
         """io_uring_register(2): its result or ``-errno``."""
         return self._libc.syscall(NR_IO_URING_REGISTER, fd, opcode, arg_addr, nr_args, 0, 0)
+
+    def full_fence(self) -> fences.Fence | None:
+        """Return what passes a full memory barrier, None where there is none; see `fences`."""
+        return fences.full_fence(self._libc.syscall)
 
     def map_ring(self, fd: int, offset: int, len_bytes: int) -> Mapping:
         """

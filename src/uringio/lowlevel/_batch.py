@@ -6,6 +6,7 @@ same files, places and memory) costs a copy of 64 bytes each instead, and one di
 """
 
 import sys
+from _thread import get_ident
 from abc import abstractmethod
 from array import array
 from typing import Final
@@ -41,13 +42,14 @@ class Batch:
         opcodes: The operations among them.
         entries: Of each that posts a completion, its user_data and what it keeps.
         unique: The same by user_data, while no two share one; else None.
+        recorded: What `columns` has returned, if nothing was added since; else None.
         held: What lives as long as the batch, and as any ring that it was put into needs it.
 
     Lifetime: what was given to its requests lives as long as the batch, and in a ring that it was
     put into until the last completion.
     """
 
-    __slots__ = ("_columns", "_request", "entries", "held", "opcodes", "raw", "renames", "unique")
+    __slots__ = ("_request", "entries", "held", "opcodes", "raw", "recorded", "renames", "unique")
 
     def __init__(self) -> None:
         self.raw = bytearray()
@@ -56,7 +58,7 @@ class Batch:
         self.unique: dict[int, object] | None = {}
         self.held: list[object] = []
         self.renames: list[tuple[int, int]] = []
-        self._columns: tuple[memoryview, memoryview] | None = None
+        self.recorded: tuple[memoryview, memoryview] | None = None
         self._request = Request()
 
     def __len__(self) -> int:
@@ -101,15 +103,14 @@ class Batch:
                 else:
                     self.unique[user_data] = keep
         self.raw += self._request.raw
-        self._columns = None
+        self.recorded = None
         self.opcodes.add(opcode)
 
     def columns(self) -> tuple[memoryview, memoryview]:
         """Return its requests' user_data, and as many times no flags, as completions have them."""
-        if self._columns is None:
-            names = array("Q", [user_data for user_data, _ in self.entries])
-            self._columns = memoryview(names), memoryview(array("i", bytes(4 * len(names))))
-        return self._columns
+        names = array("Q", [user_data for user_data, _ in self.entries])
+        self.recorded = memoryview(names), memoryview(array("i", bytes(4 * len(names))))
+        return self.recorded
 
     def hold(self, memory: object, /) -> None:
         """Keep something alive for as long as this, and as a ring that it was put into."""
@@ -157,7 +158,9 @@ class Batches(Waits):
             UsageError: The ring has slots of 128 bytes.
             WrongThreadError: Another thread owns the ring.
         """
-        core = self._usable()
+        core = self._core
+        if core is None or get_ident() != self._owner:
+            core = self._usable()  # which raises
         if self.opcodes and not batch.opcodes <= self.opcodes:
             raise lacking(min(batch.opcodes - self.opcodes), False)
         _copy_into(batch, core, self._cells)
@@ -214,7 +217,7 @@ class Batches(Waits):
         self._whole = None
         try:
             self._flight.clear()
-        except BaseException:
+        except BaseException:  # out of such a handler
             self._keep_for_later(
                 [(name, res, 0) for name, res in zip(unique, results, strict=True)]
             )
@@ -227,17 +230,20 @@ class Batches(Waits):
         head = core.cq_head[0]
         if not self._whole_has_ended(core, head):
             return []
-        count, storage = len(self._flight), self._storage
+        count = len(self._flight)
         at = (head & core.cq_entries - 1) * k.SIZEOF_CQE
-        span = CQE.iter_unpack(core.cqes[at : at + count * k.SIZEOF_CQE])
+        taken = list(CQE.iter_unpack(core.cqes[at : at + count * k.SIZEOF_CQE]))
         if core.cq_head[0] != head or self._whole_at != self._cells[0]:
-            return []
-        # As in `_ring.queue.make_reap`: no call from here until all of it is in storage.
-        storage += span
+            return []  # a signal handler has been here: they run behind calls
         core.cq_head[0] = head + count & _U32
-        self._settled = len(storage)
-        self._flight.clear()
-        return self._hand_out()
+        self._whole = None
+        try:
+            self._flight.clear()
+        except BaseException:  # out of such a handler
+            self._keep_for_later(taken)
+            raise
+        self._completed += count
+        return taken
 
     def _keep_for_later(self, taken: list[tuple[int, int, int]]) -> None:
         """Have completions whose memory was let go of handed out by the next call."""
@@ -254,7 +260,7 @@ class Batches(Waits):
         whole = self._whole
         if whole is None or self._whole_at != self._cells[0] or self._big:
             return False
-        names, no_flags = whole.columns()
+        names, no_flags = whole.recorded or whole.columns()
         count = len(names)
         at = head & core.cq_entries - 1
         end = at + count

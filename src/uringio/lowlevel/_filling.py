@@ -207,7 +207,7 @@ def make_fill(
     owner: int,
     flight: Flight,
     cells: list[int],
-    passing: list[object],
+    passing: list[tuple[int, object]],
 ) -> Fill:
     """
     Build the function that writes a ring's next request.
@@ -218,7 +218,7 @@ def make_fill(
         flight: What requests keep, by user_data.
         cells: How many slots were filled, a count that never wraps; which registered credentials
             requests get, 0 for the submitter's own; and up to which count there was room.
-        passing: What must live until the next submission.
+        passing: What must live until a slot's request was taken.
 
     Raises (the function):
         QueueFullError: All slots are filled.
@@ -276,8 +276,8 @@ def make_fill(
             cells[2] = tail + entries - ((tail - sq_head[0]) & _U32)
             if tail == cells[2]:
                 raise QueueFullError(
-                    f"all {entries} slots for requests are filled: call submit() first, or make "
-                    "the ring larger"
+                    f"all {entries} slots for requests are filled: call submit() first, or "
+                    "wait_for_room() with SQPOLL, or make the ring larger"
                 )
         at = (tail & mask) * stride
         if flags or ioprio:
@@ -310,7 +310,7 @@ def make_fill(
                     "a request whose completion is skipped would never tell when its memory is "
                     "free: leave CQE_SKIP_SUCCESS out, or give an address and keep the memory"
                 )
-            passing.append(keep)
+            passing.append((tail, keep))
         elif user_data in flight:
             join(flight, user_data, keep)
         else:

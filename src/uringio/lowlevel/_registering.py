@@ -13,11 +13,17 @@ from ._opcodes import RegisterOp
 __all__ = ["Registering", "call", "refusal"]
 
 
-def call(system: System, fd: int, op: RegisterOp, argument: bytes | bytearray, count: int) -> int:
+def call(
+    where: Core | System, op: RegisterOp, argument: bytes | bytearray = b"", count: int = 0
+) -> int:
+    """Register with a ring, or by a system without one; raises what says why it was refused."""
     addr = 0
     if argument:
         addr, _, _keep = pin(argument, writable=isinstance(argument, bytearray))
-    result = system.io_uring_register(fd, op, addr, count)
+    if isinstance(where, System):
+        fd, result = -1, where.io_uring_register(-1, op, addr, count)
+    else:
+        fd, result = where.fd, where.register(op, addr, count)
     if result < 0:
         raise refusal(-result, op, fd)
     return result
@@ -28,7 +34,11 @@ def refusal(number: int, op: RegisterOp, fd: int) -> OpError:
     if number == errno.EINVAL:
         detail = f"not with these arguments, or this kernel is older than Linux {op.since}"
     elif number == errno.EACCES:
-        detail = "the ring's restrictions forbid it"
+        detail = (
+            "a thread that may still gain privileges may not: set PR_SET_NO_NEW_PRIVS first"
+            if fd < 0
+            else "the ring's restrictions forbid it"
+        )
     elif number == errno.EBADFD:
         detail = "only on a ring that is still disabled (SetupFlags.R_DISABLED)"
     elif number == errno.ENOMEM:
@@ -61,4 +71,4 @@ class Registering(ABC):
         Lifetime: what *argument* points to is the caller's.
         """
         core = self._usable()
-        return call(core.system, core.fd, RegisterOp(op), argument, count)
+        return call(core, RegisterOp(op), argument, count)

@@ -14,35 +14,34 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
 
 from uringio._ring.probe import probe_ring
-from uringio._ring.queue import make_reap, make_submit_and_wait
-from uringio._ring.setup import FLAG_LADDER, queue_init
 from uringio._ring.setup import Ring as Core
+from uringio._ring.setup import queue_init
 from uringio._sys import constants as k
 from uringio._sys.layouts import SQE_FULL
+from uringio._sys.memory import Memory
 from uringio._sys.system import System, real_system
 from uringio.errors import (
     ClosedError,
+    RingError,
     UsageError,
     WrongThreadError,
 )
 
 from ._batch import Batches
-from ._choices import refuse_quarrels
+from ._choices import choose, explain, memory_bytes
 from ._completions import Completion, Statistics
+from ._entering import make_taking
 from ._filling import Fill, Several, make_fill, set_address
 from ._forks import forked_error, refuse_closed, refuse_forked, watch
 from ._opcodes import Opcode
+from ._provided import ProvidedBuffers
 from ._ring_flags import Features, SetupFlags
 
 __all__ = ["Ring"]
 
 _U32: Final = (1 << 32) - 1
-_MORE: Final = k.IORING_CQE_F_MORE
-_PENDING: Final = k.IORING_SQ_CQ_OVERFLOW | k.IORING_SQ_TASKRUN
 # The user_data of what `close` sends; the highest there is, and refused to nobody.
 _CLOSING: Final = (1 << 64) - 1
-# From how many requests in flight on it pays to ask whether all have ended.
-_MANY: Final = 4
 _CLOSE_NS: Final = 2_000_000_000
 _DEFAULT_DISABLED: Final = (
     k.IORING_SETUP_R_DISABLED
@@ -50,7 +49,6 @@ _DEFAULT_DISABLED: Final = (
     | k.IORING_SETUP_SINGLE_ISSUER
     | k.IORING_SETUP_DEFER_TASKRUN
 )
-_BASE_FLAGS: Final = k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP
 
 # Memory of requests that did not end while their ring was closed: the kernel may still write it.
 _leaked: list[object] = []
@@ -68,23 +66,34 @@ class Ring(Batches):
         cq_entries: Slots for completions, by default four times as many. [count]
         flags: `SetupFlags`; CQSIZE and CLAMP are added.  By default the best set that the kernel
             takes: one thread, completions only inside its own calls, whole batches.
-        workers_of: A ring whose worker threads to share.
+        workers_of: A ring whose worker threads to share; with SQPOLL the submitting thread too.
+        sq_thread_idle_ms: With `SetupFlags.SQPOLL`, how long the kernel's thread looks for requests
+            before it sleeps; by default a second. [milliseconds]
+        sq_thread_cpu: The processor to bind that thread to; adds SQ_AFF.
+        memory: Where the queues are to live, of `memory_bytes` or more; adds NO_MMAP.  With
+            NO_MMAP alone such memory is made.
         system: What to make it on, other than the real one.
 
     Attributes:
-        fd: The descriptor, -1 once closed.  Readable when completions wait.
+        fd: The descriptor, -1 once closed, or with REGISTERED_FD_ONLY.  Readable when completions
+            wait.
         opcodes: The operations that the kernel has; empty where a filter forbids asking, and then
             none is refused for lack of it.
 
     Raises:
         RingError: Refused; ``errno`` and ``remedy`` say why and what to do.
-        UnsupportedError: A kind of ring that this class does not serve.
+        UnsupportedError: The kernel, or this processor, lacks that kind of ring.
         UsageError: Flags that the kernel refuses together.
         ValueError: Sizes that no kernel takes.
 
+    With SQPOLL a thread of the kernel's takes what `submit` has published, at its own time: slots
+    are free again when it has, see `wait_for_room`, and `submit` makes a system call only to wake
+    it.  With IOPOLL a `wait` looks at the device all the time rather than sleep.
+
     Lifetime: memory given to requests, as objects rather than addresses, is kept until their last
     completion was handed out.  A message from another ring counts as a completion, so let senders
-    use a user_data that belongs to no request here.
+    use a user_data that belongs to no request here.  *memory* is the ring's; it may go when the
+    ring is closed, but not serve something else: the kernel takes a ring apart at its own time.
 
     Kernel: 5.19.  Twin: struct io_uring, io_uring_queue_init_params.
     """
@@ -98,24 +107,46 @@ class Ring(Batches):
         cq_entries: int | None = None,
         flags: int | None = None,
         workers_of: "Ring | None" = None,
+        sq_thread_idle_ms: int | None = None,
+        sq_thread_cpu: int | None = None,
+        memory: Memory | None = None,
         system: System | None = None,
     ) -> None:
         self._core: Core | None = None
         self._forked = False
-        ladder: tuple[int, ...] = FLAG_LADDER
-        if flags is not None:
-            refuse_quarrels(flags)
-            ladder = (flags | _BASE_FLAGS,)
-        if workers_of is not None:
-            ladder = tuple(one | k.IORING_SETUP_ATTACH_WQ for one in ladder)
-        core = queue_init(
-            real_system() if system is None else system,
-            entries,
-            cq_entries=cq_entries,
-            ladder=ladder,
-            share_workers_fd=0 if workers_of is None else workers_of.fd,
+        system = real_system() if system is None else system
+        partner = None if workers_of is None else workers_of._open()
+        choice = choose(
+            system,
+            flags,
+            workers_flags=None if partner is None else partner.flags,
+            sq_thread_cpu=sq_thread_cpu,
+            sq_thread_idle_ms=sq_thread_idle_ms,
+            memory=memory,
         )
+        if memory is not None:
+            least_bytes = memory_bytes(entries, cq_entries, choice.ladder[0])
+            if memory.len_bytes < least_bytes:
+                raise ValueError(
+                    f"the queues take {least_bytes} bytes, and the memory has {memory.len_bytes}"
+                )
+        try:
+            core = queue_init(
+                system,
+                entries,
+                cq_entries=cq_entries,
+                ladder=choice.ladder,
+                share_workers_fd=0 if partner is None else partner.fd,
+                sq_thread_cpu=sq_thread_cpu or 0,
+                sq_thread_idle_ms=sq_thread_idle_ms or 0,
+                memory=memory,
+            )
+        except RingError as error:
+            if flags is None:
+                raise
+            raise explain(error, choice.ladder[0], sq_thread_cpu) from error
         super().__init__()
+        self._fence = choice.fence
         self._owner = get_ident()
         self._cells = [core.sq_tail[0], 0, core.sq_tail[0]]
         self._first = self._cells[0]
@@ -130,6 +161,15 @@ class Ring(Batches):
             core.close()
             raise
         watch(self)
+
+    @staticmethod
+    def memory_bytes(entries: int = 128, cq_entries: int | None = None, flags: int = 0) -> int:
+        """
+        Tell how much memory a ring needs that lives in memory of the caller's, in bytes.
+
+        Twin: io_uring_memory_size.
+        """
+        return memory_bytes(entries, cq_entries, flags)
 
     @classmethod
     def sandboxed(
@@ -245,13 +285,16 @@ class Ring(Batches):
         process, with a `ResourceWarning`: the kernel may still write to it.
 
         Raises:
-            WrongThreadError: Requests are in flight, and another thread owns the ring.
+            WrongThreadError: Another thread owns the ring, and requests are in flight or none but
+                that thread can find it (REGISTERED_FD_ONLY).
 
         Twin: io_uring_queue_exit, which does not wait.
         """
         core = self._core
         if core is None:
             return
+        if core.fd < 0:
+            self._check_thread()
         if self._holds_memory():
             self._check_thread()
             try:
@@ -265,7 +308,7 @@ class Ring(Batches):
         self._core = None
         self.fill = refuse_closed
         self._flight.clear()
-        core.close()
+        self._close_core(core, held)
         if held:
             warnings.warn(
                 f"{told} was closed with requests in flight: their memory is kept for ever",
@@ -282,11 +325,12 @@ class Ring(Batches):
     def __del__(self) -> None:
         core = self._core
         if core is not None:
-            if self._holds_memory():
+            held = self._holds_memory()
+            if held:
                 self._leak(core)
             told = repr(self)
             self._core = None
-            core.close()
+            self._close_core(core, held)
             warnings.warn(f"{told} was never closed", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
@@ -294,8 +338,9 @@ class Ring(Batches):
         if core is None:
             return "<uringio.lowlevel.Ring, closed>"
         return (
-            f"<uringio.lowlevel.Ring, fd {core.fd}, {core.sq_entries} + {core.cq_entries} slots, "
-            f"{self.queued} queued, {self.in_flight} in flight, {SetupFlags(core.flags)!r}>"
+            f"<uringio.lowlevel.Ring, {_found_by(core)}, "
+            f"{core.sq_entries} + {core.cq_entries} slots, {self.queued} queued, "
+            f"{self.in_flight} in flight, {SetupFlags(core.flags)!r}>"
         )
 
     # --- within ----------------------------------------------------------------------------------
@@ -324,13 +369,17 @@ class Ring(Batches):
         """Work on these queues from now on."""
         self._core = core
         self._cells[2] = self._cells[0]
-        self._reap = self._reap_big if self._big else make_reap(core, self._storage)
-        self._submit_and_wait = make_submit_and_wait(core)
+        self._reap = self._reap_big if self._big else make_taking(core, self._storage, self._fence)
+        self._rewire()
         self.fill = self._make_fill()
 
     def _take_over(self) -> None:
         """Belong to the calling thread from now on."""
+        core = self._open()
+        if core.registered_by not in {None, get_ident()}:
+            core.forget_index()
         self._owner = get_ident()
+        self._rewire()
         self.fill = self._make_fill()
 
     def hold(self, memory: object) -> None:
@@ -347,14 +396,18 @@ class Ring(Batches):
         """Give the request that was filled last, a send, an address; see `prep_send_set_addr`."""
         core = self._open()
         self._check_thread()
-        if not self.queued:
+        if self._cells[0] & _U32 == self._handed(core):
             raise UsageError("no request was filled since the last submit")
         at = (self._cells[0] - 1 & core.sq_entries - 1) * core.sqe_bytes
         set_address(core.sqes, at, addr, len_bytes)
-        self._passing.append(keep)
+        self._passing.append((self._cells[0] - 1, keep))
 
     def _holds_memory(self) -> bool:
         """Tell whether the kernel may still touch memory that lives because of the ring."""
+        if self._passing and self._fence is not None:
+            self._let_go(self._open())
+            if self._passing:  # its thread has not yet taken what was published
+                return True
         if not self._flight:
             return False
         return bool(self._lifelong or self._buffers or self._open().buffer_rings) or any(
@@ -368,19 +421,29 @@ class Ring(Batches):
         )
 
     def _leak(self, core: Core) -> None:
-        _leaked.append(
-            (list(self._flight.values()), self._lifelong, self._buffers, dict(core.buffer_rings))
-        )
+        kept = (self._lifelong, self._buffers, self._passing, dict(core.buffer_rings))
+        _leaked.append((list(self._flight.values()), *kept))
+
+    @staticmethod
+    def _close_core(core: Core, held: bool) -> None:
+        if not held:
+            for one in core.buffer_rings.values():
+                if isinstance(one, ProvidedBuffers):
+                    one.let_go()
+        core.close()
 
     def _drain(self, timeout_ns: int) -> None:
         core = self._open()
         # What the kernel has not seen becomes nothing, and completes as such.
-        for index in range(core.sq_head[0], core.sq_head[0] + self.queued):
+        first = self._handed(core)
+        for index in range(first, first + (self._cells[0] - first & _U32)):
             at = (index & (core.sq_entries - 1)) * core.sqe_bytes
             user_data = SQE_FULL.unpack_from(core.sqes, at)[6]
             SQE_FULL.pack_into(core.sqes, at, 0, -1, 0, 0, 0, 0, user_data, 0, 0, 0, 0, 0)
         deadline_ns = time.monotonic_ns() + timeout_ns
         self.wait(0)
+        if self._fence is not None:
+            self.wait_for_room()
         self.fill(
             Opcode.ASYNC_CANCEL, -1, 0, 0, 0,
             k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY, _CLOSING, 0,
@@ -405,3 +468,7 @@ def _opcodes_of(core: Core) -> frozenset[int]:
         return probe_ring(core).opcodes
     except OSError:  # a filter or a restriction: what is lacking, the kernel will say
         return frozenset()
+
+
+def _found_by(core: Core) -> str:
+    return f"fd {core.fd}" if core.fd >= 0 else f"registered index {core.enter_fd}"

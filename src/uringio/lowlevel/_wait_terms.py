@@ -94,7 +94,7 @@ class WaitRegion:
         )
         addr, _, _keep = pin(description, writable=True)
         argument = MEM_REGION_REG.pack(addr, k.IORING_MEM_REGION_REG_WAIT_ARG)
-        call(core.system, core.fd, RegisterOp.MEM_REGION, argument, 1)
+        call(core, RegisterOp.MEM_REGION, argument, 1)
 
     def set(
         self,

@@ -14,7 +14,7 @@ from time import CLOCK_MONOTONIC
 from time import clock_gettime_ns as clock_ns
 from typing import TYPE_CHECKING, Final
 
-from uringio._ring.queue import Reap, SubmitAndWait, make_submit_and_wait
+from uringio._ring.queue import Reap
 from uringio._ring.setup import Ring as Core
 from uringio._ring.waits import knows_enter_flag, wait, wait_registered
 from uringio._sys import constants as k
@@ -22,10 +22,9 @@ from uringio._sys.layouts import CLOCK_REGISTER, CQE, CQE_BIG
 from uringio.errors import UnsupportedError, UsageError
 
 from ._completions import BigCompletion
+from ._entering import Entering
 from ._filling import Flight, Several
-from ._limits import Limits
 from ._opcodes import RegisterOp
-from ._registrations import Registrations
 from ._wait_terms import Terms, WaitRegion, make_terms
 
 if TYPE_CHECKING:
@@ -39,9 +38,10 @@ _PENDING: Final = k.IORING_SQ_CQ_OVERFLOW | k.IORING_SQ_TASKRUN
 # From how many requests in flight on it pays to ask whether all have ended.
 _MANY: Final = 4
 _NS_PER_US: Final = 1000
+_BUSY: Final = k.IORING_SETUP_IOPOLL | k.IORING_SETUP_SQPOLL
 
 
-class Waits(Registrations, Limits):
+class Waits(Entering):
     """
     The waits of a `Ring`.
 
@@ -54,13 +54,10 @@ class Waits(Registrations, Limits):
     _core: Core | None
     _owner: int
     _reap: Reap
-    _submit_and_wait: SubmitAndWait
 
     def __init__(self) -> None:
         super().__init__()
         self._flight: Flight = {}
-        self._cells: list[int] = []
-        self._passing: list[object] = []
         self._renamed: dict[int, int] = {}
         self._storage: list[tuple[int, int, int]] = []
         self._settled = 0
@@ -72,24 +69,6 @@ class Waits(Registrations, Limits):
         self._region: WaitRegion | None = None
         self._enabled = True
         self._whole: Batch | None = None
-
-    def submit(self) -> int:
-        """
-        Hand over all requests that were filled, and return how many the kernel took.
-
-        Fewer than `queued` only where it has no memory for more, or where completions must be taken
-        first: take them, and call again.
-
-        Raises:
-            RingError: The ring is unusable.
-            WrongThreadError: Another thread owns the ring.
-
-        Twin: io_uring_submit.
-        """
-        core = self._usable()
-        before = core.sq_head[0]
-        self._enter(core, 0, None)
-        return (core.sq_head[0] - before) & _U32
 
     def wait(
         self,
@@ -139,7 +118,9 @@ class Waits(Registrations, Limits):
             raise ValueError(f"a wait cannot take {timeout_ns} ns")
         storage = self._storage
         if self._whole is not None and timeout_ns is None and not storage:
-            self._enter(core, count, None)
+            self._submit_and_wait(self._cells[0], count, None)
+            if self._passing:
+                self._let_go(core)
             if taken := self._take_whole(core):
                 return taken
         self._reap()
@@ -227,7 +208,7 @@ class Waits(Registrations, Limits):
             raise UnsupportedError("waiting without being counted as iowait", "Linux 6.15")
         else:
             core.enter_flags |= k.IORING_ENTER_NO_IOWAIT
-        self._submit_and_wait = make_submit_and_wait(core)
+        self._rewire()
 
     def take(self) -> list[tuple[int, int, int]]:
         """
@@ -288,6 +269,11 @@ class Waits(Registrations, Limits):
     def _wait_by(
         self, core: Core, count: int, terms: Terms, index: int | None
     ) -> list[tuple[int, int, int]]:
+        if core.flags & _BUSY == k.IORING_SETUP_IOPOLL:
+            raise UsageError(
+                "a ring with SetupFlags.IOPOLL looks at its devices and does not sleep: only "
+                "timeout_ns ends a wait of its"
+            )
         storage = self._storage
         self._reap()
         if len(storage) >= count:
@@ -298,10 +284,10 @@ class Waits(Registrations, Limits):
             end_ns += now_ns
         enough_ns = now_ns + terms.min_wait_us * _NS_PER_US
         while True:
-            passing = len(self._passing)
+            tail = self._hand_over_apart(core)
             missing = count - len(storage)
             if index is not None and not (terms.min_wait_us and storage):
-                wait_registered(core, self._cells[0], missing, index, absolute=terms.absolute)
+                wait_registered(core, tail, missing, index, absolute=terms.absolute)
             else:
                 # Anew, with what is left of the time.  One completion that was taken already is
                 # enough at the end of the least duration, and the kernel does not know of it.
@@ -314,7 +300,7 @@ class Waits(Registrations, Limits):
                     until_ns = max(0, until_ns - now_ns)
                 wait(
                     core,
-                    self._cells[0],
+                    tail,
                     missing,
                     until_ns,
                     absolute=terms.absolute,
@@ -322,7 +308,7 @@ class Waits(Registrations, Limits):
                     mask=terms.mask,
                 )
             index = None
-            self._let_pass(core, passing)
+            self._let_go(core)
             self._gather(core)
             now_ns = clock_ns(self._clock)
             if (
@@ -338,16 +324,6 @@ class Waits(Registrations, Limits):
             self._enter(core, 0, None)
         self._gather(core)
         return self._hand_out()
-
-    def _enter(self, core: Core, count: int, timeout_ns: int | None) -> None:
-        passing = len(self._passing)
-        self._submit_and_wait(self._cells[0], count, timeout_ns)
-        self._let_pass(core, passing)
-
-    def _let_pass(self, core: Core, count: int) -> None:
-        """Let go of what had to live until it was submitted."""
-        if count and core.sq_head[0] == self._cells[0] & _U32:
-            del self._passing[:count]
 
     def _gather(self, core: Core) -> None:
         """Move completions into storage, those included that wait for room or for being run."""

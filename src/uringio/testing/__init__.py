@@ -29,10 +29,10 @@ from ._memory_streams import (
     memory_stream_pair,
 )
 from ._minimising import Minimised, minimise
+from ._net import SimNet
 from ._profiles import PROFILES, Profile
 from ._running import replay_command, run, running_kernel
 from ._sequencer import Sequencer
-from ._sockets import SimNet
 from ._stream_contract import StreamFactory, check_stream
 from .errors import (
     ContractError,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 __all__ = ["SimClock"]
 
 _START_NS = 1_000_000_000_000
+_REAL_START_NS = 1_750_000_000_000_000_000
 
 
 class SimClock:
@@ -14,10 +15,12 @@ class SimClock:
 
     Attributes:
         now_ns: The time. [ns]
+        real_offset_ns: How far the wall clock is ahead of it; `set_real` changes it. [ns]
     """
 
     def __init__(self) -> None:
         self.now_ns = _START_NS
+        self.real_offset_ns = _REAL_START_NS - _START_NS
         self._heap: list[tuple[int, int]] = []
         self._pending: dict[int, Callable[[], None]] = {}
         self._last = 0
@@ -26,6 +29,15 @@ class SimClock:
     def elapsed_ns(self) -> int:
         """Simulated time since the kernel was made, in nanoseconds."""
         return self.now_ns - _START_NS
+
+    @property
+    def real_ns(self) -> int:
+        """The wall clock: nanoseconds since 1970."""
+        return self.now_ns + self.real_offset_ns
+
+    def set_real(self, when_ns: int) -> None:
+        """Set the wall clock, as an administrator does; what waits for a time is not moved."""
+        self.real_offset_ns = when_ns - self.now_ns
 
     def call_at(self, when_ns: int, function: Callable[[], None]) -> int:
         """Have *function* called at a time; returns a number for `cancel`."""

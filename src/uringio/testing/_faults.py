@@ -10,7 +10,17 @@ from ._clock import SimClock
 from ._dice import Dice
 from ._trace import Trace
 
-__all__ = ["CALM", "STORM", "ExactFault", "FaultPlan", "Faults", "Strike", "plan_of", "plan_text"]
+__all__ = [
+    "CALM",
+    "STORM",
+    "ExactFault",
+    "FaultPlan",
+    "Faults",
+    "OpFault",
+    "Strike",
+    "plan_of",
+    "plan_text",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,30 @@ class ExactFault:
 
     def __str__(self) -> str:
         return f"{self.op}#{self.nth}={self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class OpFault:
+    """
+    One errno of one operation, now and then.
+
+    Attributes:
+        op: The operation's name, as of `ExactFault`; ``"*"`` is any, but not ``"enter"``.
+        number: The errno to answer.
+        share: At which share of its calls, from 0 to 1.
+    """
+
+    op: str
+    number: int
+    share: float
+
+    @property
+    def kind(self) -> str:
+        """Under which name it is counted."""
+        return f"{self.op}~{self.number}"
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.share}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +105,15 @@ class FaultPlan:
         reset: Sends that find the connection reset.
         exhaust: Accepts, opens and sockets that find no descriptor, EMFILE.
         disk_error: Transfers and syncs of files that fail with EIO.
+        late: Results of the kernel's threads that are told late, when they cannot be withdrawn.
+        end_shots: Multishot requests that end although nothing is wrong.
+        lose: Datagrams that do not arrive.
+        stall: System calls for which the program is stopped, so that the clock jumps.
+        stall_ns_max: By how much. [ns]
+        buggify: Places in this library, made for it, that take the seldom way; see `buggify`.
         until_ns: Faults stop when so much simulated time has passed; None: never. [ns]
         exact: Faults at given places, which `until_ns` does not stop.
+        errors: Errnos of operations, now and then.
         at: Faults at given occasions, beside those that are drawn.
     """
 
@@ -90,8 +131,15 @@ class FaultPlan:
     reset: float = 0.0
     exhaust: float = 0.0
     disk_error: float = 0.0
+    late: float = 0.0
+    end_shots: float = 0.0
+    lose: float = 0.0
+    stall: float = 0.0
+    stall_ns_max: int = 2_000_000
+    buggify: float = 0.0
     until_ns: int | None = None
     exact: Sequence[ExactFault] = field(default=())
+    errors: Sequence[OpFault] = field(default=())
     at: Sequence[Strike] = field(default=())
 
 
@@ -101,6 +149,8 @@ CALM: Final = FaultPlan()
 STORM: Final = FaultPlan(
     delay=0.15, reorder=0.2, short=0.2, interrupt=0.05, starve=0.05, partial_submit=0.05,
     refuse_submit=0.03, overflow=0.05, duplicate=0.02, cancel_miss=0.2,
+    late=0.05, end_shots=0.05, stall=0.01, buggify=0.1,
+    errors=(OpFault("enter", errno.EBUSY, 0.02),),
 )  # fmt: skip
 
 
@@ -112,7 +162,7 @@ def plan_text(plan: FaultPlan) -> str:
         for name in FaultPlan.__slots__
         if name not in _LISTS and getattr(plan, name) != getattr(fresh, name)
     ]
-    return ",".join([*changed, *map(str, plan.exact), *map(str, plan.at)])
+    return ",".join([*changed, *map(str, (*plan.exact, *plan.errors, *plan.at))])
 
 
 def plan_of(text: str) -> FaultPlan:
@@ -122,21 +172,26 @@ def plan_of(text: str) -> FaultPlan:
     values: dict[str, float | int] = {}
     exact: list[ExactFault] = []
     strikes: list[Strike] = []
+    errors: list[OpFault] = []
     for part in filter(None, text.split(",")):
         name, equals, value = part.partition("=")
         op, mark, nth = name.partition("#")
         kind, at, occasion = name.partition("@")
+        erring, tilde, number = name.partition("~")
         if mark and equals:
             exact.append(ExactFault(op, int(nth), int(value)))
-        elif at and not equals and kind in _KINDS:
+        elif tilde and equals and not at:
+            errors.append(OpFault(erring, int(number), float(value)))
+        elif at and not equals and (kind in _KINDS or "~" in kind):
             strikes.append(Strike(kind, int(occasion)))
         elif equals and name in FaultPlan.__slots__ and name not in _LISTS:
             values[name] = int(value) if name.endswith(("_ns", "_max")) else float(value)
         else:
             raise ValueError(
-                f"{part!r} is no fault: a kind and its share, kind@nth, or op#nth=errno"
+                f"{part!r} is no fault: a kind and its share, kind@nth, op#nth=errno, or "
+                "op~errno=share"
             )
-    plan = FaultPlan(exact=tuple(exact), at=tuple(strikes))
+    plan = FaultPlan(exact=tuple(exact), errors=tuple(errors), at=tuple(strikes))
     return replace(plan, **values)  # type: ignore[arg-type]
 
 
@@ -164,9 +219,16 @@ class Faults:
         self.last_ns = 0
         self._clock = clock
         self._trace = trace
-        self._dice = {kind: Dice(seed, kind) for kind in _KINDS}
         self._shares: dict[str, float] = {kind: getattr(plan, kind) for kind in _KINDS}
-        self._occasions = dict.fromkeys(_KINDS, 0)
+        self._shares.update((one.kind, one.share) for one in plan.errors)
+        self._shares.update((one.kind, 0.0) for one in plan.at if one.kind not in self._shares)
+        self._dice = {kind: Dice(seed, kind) for kind in self._shares}
+        self._occasions = dict.fromkeys(self._shares, 0)
+        self._errors: dict[str, list[tuple[str, int]]] = {}
+        for kind in self._shares:
+            op, tilde, wanted = kind.partition("~")
+            if tilde:
+                self._errors.setdefault(op, []).append((kind, int(wanted)))
         self._at = {(one.kind, one.nth) for one in plan.at}
         self._seed = seed
         self._until_ns = plan.until_ns if plan.until_ns is not None else 1 << 64
@@ -205,7 +267,16 @@ class Faults:
         if number:
             name = errno.errorcode.get(number, str(number))
             self._note("exact", f"{op} {nth} {name}", ExactFault(op, nth, number))
-        return number
+            return number
+        if self._errors:
+            for kind, wanted in self._errors.get(op, ()):
+                if self.strikes(kind, op):
+                    return wanted
+            if op != "enter":
+                for kind, wanted in self._errors.get("*", ()):
+                    if self.strikes(kind, op):
+                        return wanted
+        return 0
 
     def _note(self, kind: str, detail: str, fault: Strike | ExactFault) -> None:
         self.counts[kind] = self.counts.get(kind, 0) + 1
@@ -215,8 +286,9 @@ class Faults:
         self._trace.add(f"fault {kind} {detail}")
 
 
-_LISTS: Final = frozenset({"exact", "at"})
+_LISTS: Final = frozenset({"exact", "errors", "at"})
 _KINDS: Final[tuple[str, ...]] = (
     "delay", "reorder", "short", "interrupt", "starve", "partial_submit", "refuse_submit",
-    "overflow", "duplicate", "cancel_miss", "reset", "exhaust", "disk_error",
+    "overflow", "duplicate", "cancel_miss", "reset", "exhaust", "disk_error", "late", "end_shots",
+    "lose", "stall", "buggify",
 )  # fmt: skip

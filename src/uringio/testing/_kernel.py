@@ -16,17 +16,21 @@ from uringio._sys import constants as k
 from uringio._sys.system import System
 
 from ._clock import SimClock
+from ._datagrams import DatagramSocket
 from ._dice import Dice
 from ._disk import Disk
 from ._faults import CALM, FaultPlan, Faults
+from ._messages import put_address
+from ._name_requests import folder_at
+from ._net import SimNet
 from ._objects import Pipe, SimFile
 from ._profiles import Profile, profile_named
-from ._requests import put_address
+from ._requests import Request
 from ._rings import SimRing
 from ._sightings import Sightings
-from ._sockets import SimNet, StreamSocket
+from ._sockets import SimSocket, StreamSocket
 from ._trace import Trace
-from .errors import DeadlockError, LeakError, SimulationError
+from .errors import DeadlockError, LeakError, NotSimulatedError, SimulationError
 
 __all__ = ["SimKernel"]
 
@@ -37,6 +41,12 @@ _ENTER_NS: Final = 1_000
 _SIMULATED_NS_MAX: Final = 3_600 * 10**9
 _CALLS_MAX: Final = 20_000_000
 _RING_INDEXES_MAX: Final = 16
+# Of IORING_SETUP_*; what is left out is not simulated.
+_SETUP_FLAGS: Final = (
+    k.IORING_SETUP_CQSIZE | k.IORING_SETUP_CLAMP | k.IORING_SETUP_ATTACH_WQ
+    | k.IORING_SETUP_SUBMIT_ALL | k.IORING_SETUP_COOP_TASKRUN | k.IORING_SETUP_TASKRUN_FLAG
+    | k.IORING_SETUP_SINGLE_ISSUER | k.IORING_SETUP_DEFER_TASKRUN | k.IORING_SETUP_NO_SQARRAY
+)  # fmt: skip
 
 
 class SimKernel:
@@ -48,6 +58,7 @@ class SimKernel:
         profile: Which kernel to be: a release such as ``"6.18"``, or what a `Profile` says.
         faults: What goes wrong, and how often.
         descriptor_count_max: RLIMIT_NOFILE.
+        disk: What an earlier kernel has left, after `Disk.power_cut`, say.
 
     Attributes:
         clock: Its time.
@@ -72,6 +83,7 @@ class SimKernel:
         faults: FaultPlan = CALM,
         *,
         descriptor_count_max: int = _FD_COUNT_MAX,
+        disk: Disk | None = None,
     ) -> None:
         from ._invariants import Invariants
         from ._system import SimSystem
@@ -81,8 +93,8 @@ class SimKernel:
         self.clock = SimClock()
         self.trace = Trace()
         self.faults = Faults(faults, seed, self.clock, self.trace)
-        self.net = SimNet(self.clock, seed)
-        self.disk = Disk(seed)
+        self.net = SimNet(self.clock, seed, self.faults)
+        self.disk = Disk(seed, self.clock) if disk is None else disk
         self.notes: dict[str, int] = {}
         self.op_count = self.stray_count = 0
         self.survives: tuple[type[BaseException], ...] = ()
@@ -134,7 +146,11 @@ class SimKernel:
         self._call_count += 1
         if self._call_count > _CALLS_MAX:
             raise SimulationError(f"{_CALLS_MAX} system calls and no end: the program spins")
-        self.advance_to(self.clock.now_ns + _ENTER_NS)
+        faults = self.faults
+        passes_ns = _ENTER_NS
+        if faults.strikes("stall"):
+            passes_ns += faults.below("stall", faults.plan.stall_ns_max)
+        self.advance_to(self.clock.now_ns + passes_ns)
         for ring in self._rings:
             if not ring.deferred:
                 ring.run_work(None)
@@ -179,12 +195,12 @@ class SimKernel:
         """Return what a descriptor names."""
         return self._fds.get(fd)
 
-    def socket_of(self, fd: int) -> StreamSocket | int:
+    def socket_of(self, fd: int) -> SimSocket | int:
         """Return the socket that a descriptor names, or ``-errno``."""
         file = self._fds.get(fd)
         if file is None:
             return -errno.EBADF
-        return file if isinstance(file, StreamSocket) else -errno.ENOTSOCK
+        return file if isinstance(file, SimSocket) else -errno.ENOTSOCK
 
     def install(self, file: SimFile) -> int:
         """Give a file the lowest free number, or answer ``-EMFILE``."""
@@ -208,41 +224,87 @@ class SimKernel:
         file.drop()
         return 0
 
-    def open(self, path: bytes, flags: int, mode: int) -> int:
-        """Open a file and give it a number."""
+    def install_slot(self, ring: SimRing, file: SimFile, file_index: int) -> int:
+        """Put a file into a slot of a ring's table: 0, the slot that was chosen, or ``-errno``."""
+        slots = ring.files
+        if not slots:
+            return -errno.ENXIO
+        if file_index == k.IORING_FILE_INDEX_ALLOC:
+            first, count = ring.file_range
+            for slot in range(first, first + count):
+                if slots[slot] is None:
+                    slots[slot] = file
+                    file.hold()
+                    return slot
+            return -errno.ENFILE
+        if file_index > len(slots):
+            return -errno.EINVAL
+        before, slots[file_index - 1] = slots[file_index - 1], file
+        file.hold()
+        if before is not None:
+            before.drop()
+        return 0
+
+    def install_for(self, request: Request, file: SimFile | int) -> int:
+        """Give what a request has made a number, or a slot; passes ``-errno`` on."""
+        if isinstance(file, int):
+            return file
+        file.hold()
+        if request.file_index:
+            number = self.install_slot(request.ring, file, request.file_index)
+        else:
+            number = self.install(file)
+        file.drop()
+        return number
+
+    def open(self, dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> SimFile | int:
+        """Open a file; ``-errno`` on refusal."""
         if self.faults.strikes("exhaust", "open"):
             return -errno.EMFILE
-        found = self.disk.open(path, flags, mode)
-        if isinstance(found, int):
-            return found
-        return self._install_or_drop(found)
+        base = folder_at(self, dir_fd, path)
+        if isinstance(base, int):
+            return base
+        return self.disk.open(base, path, flags, mode, resolve)
 
-    def make_socket(self, family: int, kind: int, protocol: int) -> int:
-        """Make a stream socket and give it a number."""
+    def make_socket(self, family: int, kind: int, protocol: int) -> SimFile | int:
+        """Make a socket."""
         del protocol
         if self.faults.strikes("exhaust", "socket"):
             return -errno.EMFILE
-        if kind & 0xF != System.SOCK_STREAM:
-            return -errno.EPROTONOSUPPORT
         if family not in {System.AF_INET, System.AF_INET6, System.AF_UNIX}:
             return -errno.EAFNOSUPPORT
-        socket = StreamSocket(self.net, family)
+        socket: SimSocket
+        if kind & 0xF == System.SOCK_STREAM:
+            socket = StreamSocket(self.net, family)
+        elif kind & 0xF == System.SOCK_DGRAM:
+            socket = DatagramSocket(self.net, family)
+        else:
+            raise NotSimulatedError(f"sockets of type {kind & 0xF} are not simulated")
         socket.blocking = not kind & System.SOCK_NONBLOCK
-        return self._install_or_drop(socket)
+        return socket
 
-    def make_pipe(self) -> tuple[int, int]:
+    def make_pipe(self, blocking: bool = False) -> tuple[int, int]:
         """Make a pipe; two numbers, or ``-EMFILE`` twice."""
         reader, writer = Pipe.pair()
-        reader.blocking = writer.blocking = False
+        reader.blocking = writer.blocking = blocking
         if len(self._fds) + 2 > self._fd_count_max:
             return -errno.EMFILE, -errno.EMFILE
         return self.install(reader), self.install(writer)
 
-    def accept(self, listener: StreamSocket, addr: int, len_addr: int, flags: int) -> int:
+    def accept(
+        self,
+        listener: StreamSocket,
+        addr: int,
+        len_addr: int,
+        flags: int,
+        request: Request | None = None,
+    ) -> int:
         """Take a connection and give it a number; ``-EAGAIN`` while there is none."""
         if listener.state == "listening" and not listener.backlog:
             return -errno.EAGAIN
-        if len(self._fds) >= self._fd_count_max or self.faults.strikes("exhaust", "accept"):
+        direct = request is not None and request.file_index
+        full = not direct and len(self._fds) >= self._fd_count_max
+        if full or self.faults.strikes("exhaust", "accept"):
             return -errno.EMFILE
         found = listener.accept()
         assert found is not None
@@ -250,12 +312,15 @@ class SimKernel:
             return found
         put_address(found.remote, addr, len_addr)
         found.blocking = not flags & System.SOCK_NONBLOCK
-        return self.install(found)
+        return self.install(found) if request is None else self.install_for(request, found)
 
-    def _install_or_drop(self, file: SimFile) -> int:
+    def install_or_drop(self, file: SimFile | int) -> int:
+        """Give a file a number, or let go of it; passes ``-errno`` on."""
+        if isinstance(file, int):
+            return file
+        file.hold()
         fd = self.install(file)
-        if fd < 0:
-            file.released()
+        file.drop()
         return fd
 
     # --- rings -----------------------------------------------------------------------------------
@@ -269,6 +334,8 @@ class SimKernel:
         """Make a ring, or answer ``-errno``."""
         if flags & ~self.profile.setup_flags:
             return -errno.EINVAL
+        if flags & ~_SETUP_FLAGS:
+            raise NotSimulatedError(f"rings with setup flags {flags:#x} are not simulated")
         if flags & k.IORING_SETUP_DEFER_TASKRUN and not flags & k.IORING_SETUP_SINGLE_ISSUER:
             return -errno.EINVAL
         start = -self._dice.below(2 * entries)  # so that the indexes wrap soon

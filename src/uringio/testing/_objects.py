@@ -71,6 +71,10 @@ class SimFile:
     def released(self) -> None:
         """Nothing refers to it any more."""
 
+    def readable_now(self) -> bool:
+        """Whether a read would not have to wait."""
+        return bool(self.poll() & (POLLIN | POLLHUP | POLLERR))
+
     # Each transfer answers None where it would have to wait.
 
     def read(self, count: int) -> bytes | int | None:
@@ -117,6 +121,23 @@ class Pipe(SimFile):
             return mask if stuffing.writer else mask | POLLHUP
         mask = POLLOUT if len(stuffing.data) < _PIPE_BYTES else 0
         return mask if stuffing.reader else mask | POLLERR
+
+    def room(self) -> int:
+        """How many bytes a write would find room for."""
+        return _PIPE_BYTES - len(self._stuffing.data)
+
+    def has_reader(self) -> bool:
+        """Whether a write would find somebody who reads."""
+        return self._stuffing.reader is not None
+
+    def peek(self, count: int) -> bytes | int | None:
+        """Look at what a read would take."""
+        stuffing = self._stuffing
+        if not self._reads:
+            return -errno.EBADF
+        if not stuffing.data:
+            return None if stuffing.writer else b""
+        return bytes(stuffing.data[:count])
 
     def read(self, count: int) -> bytes | int | None:
         """See `SimFile`."""

@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Final
 from uringio._sys import constants as k
 from uringio._sys.layouts import (
     BUF_REG,
+    FILE_INDEX_RANGE,
     IOVEC,
     PROBE_HEAD,
     PROBE_OP,
     RSRC_REGISTER,
     RSRC_UPDATE,
     RSRC_UPDATE2,
+    SYNC_CANCEL_REG,
 )
 
-from ._rings import BufferGroup, SimRing
+from ._cancelling import cancel_matching
+from ._control_requests import update_files
+from ._provided import BufferGroup
+from ._rings import SimRing
 from .errors import NotSimulatedError
 
 if TYPE_CHECKING:
@@ -63,16 +68,36 @@ def register(kernel: "SimKernel", ring: SimRing, opcode: int, addr: int, count: 
         if ring.files:
             return -errno.EBUSY
         ring.files = [None] * count
-        return min(0, _update_files(kernel, ring, 0, addr, count))
+        ring.file_range = (0, count)
+        return min(0, update_files(kernel, ring, 0, addr, count))
     if opcode == k.IORING_REGISTER_FILES_UPDATE:
         offset, fds_addr = RSRC_UPDATE.unpack(string_at(addr, RSRC_UPDATE.size))
-        return _update_files(kernel, ring, offset, fds_addr, count)
+        return update_files(kernel, ring, offset, fds_addr, count)
     if opcode == k.IORING_UNREGISTER_FILES:
         if not ring.files:
             return -errno.ENXIO
-        _update_files(kernel, ring, 0, 0, len(ring.files))
+        update_files(kernel, ring, 0, 0, len(ring.files))
         ring.files = []
         return 0
+    if opcode == k.IORING_REGISTER_FILES2:
+        places, flags, data, tags = RSRC_REGISTER.unpack(string_at(addr, RSRC_REGISTER.size))
+        if ring.files:
+            return -errno.EBUSY
+        if tags:
+            raise NotSimulatedError("tags of registered files are not simulated")
+        ring.files = [None] * places
+        ring.file_range = (0, places)
+        if flags & k.IORING_RSRC_REGISTER_SPARSE or not data:
+            return 0
+        return min(0, update_files(kernel, ring, 0, data, places))
+    if opcode == k.IORING_REGISTER_FILE_ALLOC_RANGE:
+        first, size = FILE_INDEX_RANGE.unpack(string_at(addr, FILE_INDEX_RANGE.size))
+        if first + size > len(ring.files):
+            return -errno.EINVAL
+        ring.file_range = (first, size)
+        return 0
+    if opcode == k.IORING_REGISTER_SYNC_CANCEL:
+        return _cancel_now(kernel, ring, addr)
     if opcode == k.IORING_REGISTER_BUFFERS2:
         places, flags, data, _ = RSRC_REGISTER.unpack(string_at(addr, RSRC_REGISTER.size))
         if data or not flags & k.IORING_RSRC_REGISTER_SPARSE:
@@ -91,22 +116,22 @@ def register(kernel: "SimKernel", ring: SimRing, opcode: int, addr: int, count: 
     raise NotSimulatedError(f"io_uring_register opcode {opcode} is not simulated")
 
 
-def _update_files(kernel: "SimKernel", ring: SimRing, first: int, fds_addr: int, count: int) -> int:
-    """Replace slots; address 0 empties them."""
-    if first + count > len(ring.files):
-        return -errno.EINVAL
-    for index in range(count):
-        raw = string_at(fds_addr + 4 * index, 4) if fds_addr else b"\xff\xff\xff\xff"
-        fd = int.from_bytes(raw, _BYTE_ORDER, signed=True)
-        file = kernel.file_of(fd)
-        if fd != -1 and file is None:
-            return index or -errno.EBADF
-        before, ring.files[first + index] = ring.files[first + index], file
-        if file is not None:
-            file.hold()
-        if before is not None:
-            before.drop()
-    return count
+def _cancel_now(kernel: "SimKernel", ring: SimRing, addr: int) -> int:
+    user_data, fd, flags, seconds, rest_ns, number = SYNC_CANCEL_REG.unpack(
+        string_at(addr, SYNC_CANCEL_REG.size)
+    )
+    answer = cancel_matching(ring, flags, user_data, fd, number, None)
+    deadline_ns = None
+    if seconds != -1 or rest_ns != -1:
+        deadline_ns = kernel.clock.now_ns + seconds * 1_000_000_000 + rest_ns
+    while answer == -errno.EALREADY:
+        if not kernel.pass_time(deadline_ns, ring.requests.values()):
+            return -errno.ETIME
+        ring.run_work(None)
+        answer = cancel_matching(ring, flags, user_data, fd, number, None)
+        if answer == -errno.ENOENT:
+            return 0
+    return answer
 
 
 def _update_memory(ring: SimRing, update_addr: int) -> int:

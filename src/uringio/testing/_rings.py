@@ -4,7 +4,7 @@ One simulated io_uring: its memory, its requests, its completions.
 Requests are tried when they are submitted.  What would have to wait is parked on its file, woken by
 it, and tried again as *task work*, which on a ring with deferred task work runs only inside the
 owner's own enter, at most twenty at a time unless more are waited for.  Completions that find no
-slot, or others waiting for one, go to the overflow list.
+slot, or others waiting for one, go to the overflow list; a multishot request that finds none ends.
 
 Sources: io_uring_enter(2), io_uring_setup(2), and io_uring/io_uring.c of Linux 6.1 and 6.18.
 """
@@ -15,89 +15,59 @@ from ctypes import string_at
 from typing import TYPE_CHECKING, Final
 
 from uringio._sys import constants as k
-from uringio._sys.layouts import BUF, BUF_RING_TAIL_OFFSET, BUF_SIZE, CQE, SQE
-from uringio._sys.memory import Memory
+from uringio._sys.layouts import CQE, SQE, SQE_FULL
 
 from ._disk import OpenFile
+from ._links import LINKS, Order
+from ._messages import gathered
 from ._objects import SimFile
-from ._requests import HANDLERS, Request
+from ._operations import HANDLERS
+from ._provided import BufferGroup
+from ._requests import Request
+from ._ring_memory import U32_MASK, RingMemory
+from ._sockets import StreamSocket
+from ._timers import arm_link_timeout
 from .errors import NotSimulatedError, SimulationError
 
 if TYPE_CHECKING:
-    from ._invariants import Invariants
     from ._kernel import SimKernel
 
-__all__ = ["CQ_OFFSETS", "SQ_OFFSETS", "SimRing"]
+__all__ = ["SimRing"]
 
-_U32_MASK: Final = 0xFFFFFFFF
 _LET_GO_NS: Final = 10_000
 _WORK_COUNT_MAX: Final = 20  # IO_LOCAL_TW_DEFAULT_MAX
-# Where the words stand; the completions follow, and the index array. [bytes]
-_WORDS_BYTES: Final = 64
-SQ_OFFSETS: Final = (0, 4, 8, 12, 16, 20)
-CQ_OFFSETS: Final = (32, 36, 40, 44, 48, _WORDS_BYTES, 52)
+_SHOTS_MAX: Final = 32  # MULTISHOT_MAX_RETRY
 
-# Flags of an SQE that are simulated.
-_SQE_FLAGS: Final = (
-    k.IOSQE_FIXED_FILE | k.IOSQE_ASYNC | k.IOSQE_BUFFER_SELECT | k.IOSQE_CQE_SKIP_SUCCESS
-)
-_WITHOUT_FILE: Final = frozenset({
-    k.IORING_OP_NOP, k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_OPENAT,
-    k.IORING_OP_OPENAT2, k.IORING_OP_SOCKET, k.IORING_OP_UNLINKAT,
-})  # fmt: skip
+_SQE_FLAGS: Final = (1 << 7) - 1  # to CQE_SKIP_SUCCESS
 _OP_NUMBERS: Final = range(16, 1 << 61)
+# What must be looked at before a request may begin at once.
+_ORDERED: Final = LINKS | k.IOSQE_IO_DRAIN
+_BY_NAME: Final = frozenset({
+    k.IORING_OP_OPENAT, k.IORING_OP_OPENAT2, k.IORING_OP_STATX, k.IORING_OP_UNLINKAT,
+    k.IORING_OP_RENAMEAT, k.IORING_OP_MKDIRAT, k.IORING_OP_SYMLINKAT, k.IORING_OP_LINKAT,
+})  # fmt: skip
+_WITHOUT_FILE: Final = frozenset({
+    *_BY_NAME, k.IORING_OP_NOP, k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_SOCKET,
+    k.IORING_OP_TIMEOUT, k.IORING_OP_TIMEOUT_REMOVE, k.IORING_OP_POLL_REMOVE,
+    k.IORING_OP_FILES_UPDATE, k.IORING_OP_LINK_TIMEOUT, k.IORING_OP_PIPE,
+})  # fmt: skip
 # What a program must not find interrupted, or late: it is over when it returns.
-_PROMPT: Final = frozenset({k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE})
+_PROMPT: Final = frozenset({
+    k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_TIMEOUT, k.IORING_OP_TIMEOUT_REMOVE,
+    k.IORING_OP_POLL_REMOVE, k.IORING_OP_MSG_RING, k.IORING_OP_FILES_UPDATE,
+    k.IORING_OP_LINK_TIMEOUT, k.IORING_OP_FIXED_FD_INSTALL,
+})  # fmt: skip
+# What is told one thing for each time that it is woken.
+_ONE_EACH_TIME: Final = frozenset({k.IORING_OP_POLL_ADD})
+# What tells, when it is cancelled, how much it had moved before.
+_PARTIAL: Final = frozenset({
+    k.IORING_OP_SEND, k.IORING_OP_SENDMSG, k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC,
+    k.IORING_OP_RECV, k.IORING_OP_RECVMSG,
+})  # fmt: skip
+_ZERO_COPY: Final = frozenset({k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC})
 
 
-class BufferGroup:
-    """A ring of provided buffers, as the kernel sees it."""
-
-    def __init__(self, addr: int, count: int, invariants: "Invariants") -> None:
-        self._addr = addr
-        self._count = count
-        self._head = self._seen = 0
-        self._invariants = invariants
-        self._places: dict[int, tuple[int, int]] = {}  # buffer -> where it is, and its size
-        self._inside: set[int] = set()
-
-    def peek(self) -> tuple[int, int, int] | None:
-        """Return address, size and number of the next buffer, None if there is none."""
-        tail = int.from_bytes(string_at(self._addr + BUF_RING_TAIL_OFFSET, 2), _BYTE_ORDER)
-        if self._seen != tail:
-            self._look(tail)
-        if self._head == tail:
-            return None
-        return self._entry(self._head)
-
-    def take(self) -> None:
-        """Take the next buffer away."""
-        self._inside.discard(self._entry(self._head)[2])
-        self._head = (self._head + 1) & 0xFFFF
-
-    def missing_count(self) -> int:
-        """How many buffers are not in the ring."""
-        self.peek()
-        # A ring that was given up before any buffer was put in misses none.
-        return self._count - len(self._inside) if self._places else 0
-
-    def _entry(self, index: int) -> tuple[int, int, int]:
-        entry = self._addr + (index & (self._count - 1)) * BUF_SIZE
-        found: tuple[int, int, int] = BUF.unpack(string_at(entry, BUF.size))
-        return found
-
-    def _look(self, tail: int) -> None:
-        """Look at what was put back."""
-        while self._seen != tail:
-            addr, size, bid = self._entry(self._seen)
-            is_own = self._places.setdefault(bid, (addr, size)) == (addr, size)
-            is_inside = bid in self._inside
-            self._inside.add(bid)
-            self._seen = (self._seen + 1) & 0xFFFF
-            self._invariants.buffer_put(bid, is_inside, is_own)
-
-
-class SimRing(SimFile):
+class SimRing(RingMemory):
     """
     See the module's head.
 
@@ -110,9 +80,9 @@ class SimRing(SimFile):
     Attributes:
         groups: Provided buffers by group.
         files: Registered files.
+        file_range: Which of their slots are allocated from: the first one, and how many.
         memory: Registered memory: address, size and tag of each place, None where there is none.
         requests: What has been submitted and not completed, oldest first.
-        ring_memory, sqe_memory: What the program maps.
     """
 
     kind = "io_uring"
@@ -120,31 +90,21 @@ class SimRing(SimFile):
     def __init__(
         self, kernel: "SimKernel", sq_entries: int, cq_entries: int, flags: int, start: int
     ) -> None:
-        super().__init__()
-        self.flags = flags
+        super().__init__(sq_entries, cq_entries, flags, start)
         self.number = kernel.next_ring_number()
-        self.sq_entries, self.cq_entries = sq_entries, cq_entries
-        self.array_offset = _WORDS_BYTES + cq_entries * CQE.size
-        self.ring_memory = Memory(self.array_offset + 4 * sq_entries)
-        self.sqe_memory = Memory(sq_entries * SQE.size)
         self.groups: dict[int, BufferGroup] = {}
         self.files: list[SimFile | None] = []
+        self.file_range: tuple[int, int] = (0, 0)
         self.memory: list[tuple[int, int, int] | None] = []
         self.requests: dict[int, Request] = {}
         self.owner: int | None = None
-        self._kernel = kernel
-        self._view = self.ring_memory.view
-        self._words = self._view[:_WORDS_BYTES].cast("I")
-        self._array = self._view[self.array_offset : self.array_offset + 4 * sq_entries].cast("I")
-        for index in (0, 1, 8, 9):
-            self._words[index] = start & _U32_MASK
-        self._words[2], self._words[10] = sq_entries - 1, cq_entries - 1
-        self._words[3], self._words[11] = sq_entries, cq_entries
-        self._overflow: deque[bytes] = deque()
+        self.kernel = kernel
         self._work: list[Request] = []
+        self._messages: deque[tuple[int, int, int]] = deque()
+        self._order = Order(self)
+        self._countdowns: dict[Request, int] = {}
         self._last = 0
         self._finished: tuple[int, int] | None = None
-        self._strays: list[bytes] = []
 
     # --- submission ------------------------------------------------------------------------------
 
@@ -152,33 +112,54 @@ class SimRing(SimFile):
         """Take at most so many requests; how many were taken."""
         words = self._words
         head = words[0]
-        count = min(count, (words[1] - head) & _U32_MASK)
-        faults = self._kernel.faults
+        count = min(count, (words[1] - head) & U32_MASK)
+        faults = self.kernel.faults
         if count and faults.strikes("refuse_submit"):
             return -errno.EAGAIN
         if count > 1 and faults.strikes("partial_submit"):
             count = 1 + faults.below("partial_submit", count - 1)
         mask = self.sq_entries - 1
-        for _ in range(count):
+        order = self._order
+        taken = 0
+        while taken < count:
             slot = head & mask
             if not self.flags & k.IORING_SETUP_NO_SQARRAY:
                 slot = self._array[slot]
-            fields = SQE.unpack_from(self.sqe_memory.view, slot * SQE.size)
-            head = (head + 1) & _U32_MASK
+            fields = SQE_FULL.unpack_from(self.sqe_memory.view, slot * SQE.size)
+            head = (head + 1) & U32_MASK
             words[0] = head
+            taken += 1
             self._last += 1
             request = Request(self, self._last, fields)
             self.requests[self._last] = request
-            self._begin(request)
-        return count
+            request.failed = self._refusal(request)
+            if request.flags & _ORDERED or request.failed or order.busy:
+                failed = request.failed
+                order.add(request)
+                if (failed or request.failed) and not self.flags & k.IORING_SETUP_SUBMIT_ALL:
+                    break
+            else:
+                self.start(request)
+        order.end_chain()
+        return taken
 
-    def _begin(self, request: Request) -> None:
-        kernel = self._kernel
+    def _refusal(self, request: Request) -> int:
+        """Count a new request; an errno if it is none of this kernel's."""
+        kernel = self.kernel
         kernel.op_count += 1
         kernel.trace.add(
             f"sqe {self.number} {request.name} {request.fd} {request.len} {request.user_data:x}"
         )
         kernel.invariants.submitted(request)
+        if request.opcode not in kernel.profile.opcodes or request.flags & ~_SQE_FLAGS:
+            return errno.EINVAL
+        if request.opcode not in HANDLERS:
+            raise NotSimulatedError(f"{request!r} is not simulated")
+        return 0
+
+    def start(self, request: Request) -> None:
+        """Try a request for the first time."""
+        kernel = self.kernel
         number = self._prepare(request)
         if number == errno.EBADF:
             kernel.invariants.used(request.fd, request.name)
@@ -191,39 +172,34 @@ class SimRing(SimFile):
                 delay_ns = 1 + kernel.faults.below("delay", kernel.faults.plan.delay_ns_max)
                 request.state = "working" if isinstance(request.file, OpenFile) else "woken"
                 request.timer = kernel.clock.call_later(delay_ns, lambda: self._begin_late(request))
-                kernel.invariants.stays(request)
-                return
         if number:
-            self._complete(request, -number)
+            self.finish(request, -number)
+        elif request.state == "new":
+            request.state = "tried"
+            self._attempt(request)
+        if request.state == "done":
             return
-        self._attempt(request, True)
-        if request.state != "done":
-            kernel.invariants.stays(request)
+        kernel.invariants.stays(request)
+        behind = request.next
+        if behind is not None and behind.guards is request:
+            arm_link_timeout(kernel, behind)
 
     def _begin_late(self, request: Request) -> None:
         request.timer = 0
         if request.state == "working":
             # A thread of the kernel's does it now; the completion is told as task work.
-            self._kernel.invariants.goes_on(request)
-            request.result = HANDLERS[request.opcode](self._kernel, request)
+            self.kernel.invariants.goes_on(request)
+            request.result = HANDLERS[request.opcode](self.kernel, request)
             assert request.result is not None, request
+        else:
+            request.state = "begun"
         self._queue(request)
 
     def _prepare(self, request: Request) -> int:
         """Find the request's file; a positive errno on refusal."""
-        kernel = self._kernel
-        opcode = request.opcode
-        if opcode not in kernel.profile.opcodes:
-            return errno.EINVAL
-        if opcode not in HANDLERS or request.flags & ~_SQE_FLAGS:
-            raise NotSimulatedError(f"{request!r} with flags {request.flags:#x} is not simulated")
-        if opcode in _WITHOUT_FILE:
+        if request.opcode in _WITHOUT_FILE:
             return 0
-        if request.flags & k.IOSQE_FIXED_FILE:
-            slot = request.fd
-            file = self.files[slot] if 0 <= slot < len(self.files) else None
-        else:
-            file = kernel.file_of(request.fd)
+        file = self.file_of(request.fd, bool(request.flags & k.IOSQE_FIXED_FILE))
         if file is None:
             return errno.EBADF
         if not self._is_registered(request):
@@ -231,6 +207,12 @@ class SimRing(SimFile):
         file.hold()
         request.file = file
         return 0
+
+    def file_of(self, fd: int, fixed: bool) -> SimFile | None:
+        """Return what a descriptor, or a slot, names."""
+        if fixed:
+            return self.files[fd] if 0 <= fd < len(self.files) else None
+        return self.kernel.file_of(fd)
 
     def _is_registered(self, request: Request) -> bool:
         """Whether a transfer with registered memory keeps to it; others may use any."""
@@ -243,37 +225,106 @@ class SimRing(SimFile):
         first, size, _ = place
         return first <= request.addr and request.addr + request.len <= first + size
 
-    def _attempt(self, request: Request, at_once: bool) -> None:
-        self._kernel.invariants.goes_on(request)
-        result = HANDLERS[request.opcode](self._kernel, request)
-        if result is None:
-            request.state = "parked"
-            file = request.file
-            assert file is not None
-            file.watch(request)
-            if file.poll() & request.wanted:  # cut short, and there is more to do
-                file.unwatch(request)
-                self.wake(request)
-        elif at_once:
-            self._complete(request, result)
+    def _attempt(self, request: Request) -> None:
+        self.kernel.invariants.goes_on(request)
+        handler = HANDLERS[request.opcode]
+        for _ in range(_SHOTS_MAX):
+            result = handler(self.kernel, request)
+            if result is None:
+                self._park(request)
+                return
+            if not request.shots:
+                if _in_worker(request) and self.kernel.faults.strikes("late", request.name):
+                    self._finish_late(request, result)
+                else:
+                    self.finish(request, result)
+                return
+            if not self._goes_on(request, result):
+                self.finish(request, result)
+                return
+            if request.opcode in _ONE_EACH_TIME:
+                assert request.file is not None
+                request.file.watch(request)
+                return
+        self._queue(request)  # others have their turn
+
+    def _park(self, request: Request) -> None:
+        request.state = "parked"
+        file = request.waits_on or request.file
+        if file is None:
+            return  # it waits for time
+        file.watch(request)
+        if file.poll() & request.wanted:  # cut short, and there is more to do
+            file.unwatch(request)
+            self.wake(request)
+
+    def _finish_late(self, request: Request, result: int) -> None:
+        """Tell later of what is over now, and can no longer be withdrawn."""
+        faults = self.kernel.faults
+        request.result = result
+        request.state = "woken"
+        delay_ns = 1 + faults.below("late", faults.plan.delay_ns_max)
+        request.timer = self.kernel.clock.call_later(delay_ns, lambda: self._woken(request))
+
+    def _goes_on(self, request: Request, result: int) -> bool:
+        """Tell what a multishot request has got, if it is not its last."""
+        if request.opcode == k.IORING_OP_TIMEOUT:
+            goes_on = result == -errno.ETIME and (not request.off or request.shots < request.off)
+        elif request.opcode == k.IORING_OP_ACCEPT:
+            goes_on = result >= 0
         else:
-            request.result = result
-            self._complete(request, result)
+            goes_on = result > 0
+        if not goes_on:
+            return False
+        if (
+            self._overflow
+            or not self._has_room()
+            or self.kernel.faults.strikes("end_shots", request.name)
+        ):
+            self.kernel.note("multishot ended early")
+            return False
+        self._tell(request.user_data, result, _buffer_flags(request) | k.IORING_CQE_F_MORE)
+        request.shots += 1
+        request.buffer = -1
+        request.state = "parked"
+        if request.opcode == k.IORING_OP_TIMEOUT:
+            return True
+        request.done_bytes = 0
+        self._count_down()
+        return True
 
     # --- task work -------------------------------------------------------------------------------
+
+    def start_later(self, request: Request) -> None:
+        """Start a request that has waited for others."""
+        self._queue(request)
+
+    def retry(self, request: Request) -> None:
+        """Try a request again, as what it waits for has changed."""
+        self._attempt(request)
 
     def wake(self, request: Request) -> None:
         """Have a parked request tried again soon."""
         request.state = "woken"
-        delay_ns = self._kernel.wake_delay_ns()
-        request.timer = self._kernel.clock.call_later(delay_ns, lambda: self._woken(request))
+        delay_ns = self.kernel.wake_delay_ns()
+        request.timer = self.kernel.clock.call_later(delay_ns, lambda: self._woken(request))
+
+    def expire(self, request: Request, result: int) -> None:
+        """Have a request completed as task work."""
+        if request.timer:
+            self.kernel.clock.cancel(request.timer)
+            request.timer = 0
+        self._countdowns.pop(request, None)
+        request.result = result
+        request.state = "woken"
+        self._queue(request)
 
     def _woken(self, request: Request) -> None:
         request.timer = 0
         self._queue(request)
 
     def _queue(self, request: Request) -> None:
-        faults = self._kernel.faults
+        faults = self.kernel.faults
         if self._work and faults.strikes("reorder"):
             self._work.insert(faults.below("reorder", len(self._work)), request)
         else:
@@ -286,171 +337,181 @@ class SimRing(SimFile):
         count = len(self._work) if count_max is None else min(len(self._work), count_max)
         batch, self._work = self._work[:count], self._work[count:]
         if not self._work:
-            self._words[4] &= ~k.IORING_SQ_TASKRUN & _U32_MASK
+            self._words[4] &= ~k.IORING_SQ_TASKRUN & U32_MASK
+        while self._messages:
+            self.post(*self._messages.popleft())
+            self._count_down()
         for request in batch:
             if request.result is not None:
-                self._complete(request, request.result)
+                self.finish(request, request.result)
+            elif request.state == "new":
+                self.start(request)
             elif request.state != "done":
-                self._attempt(request, False)
+                self._attempt(request)
+
+    def has_work(self) -> bool:
+        """Whether anything is pending."""
+        return bool(self._work or self._messages)
+
+    def receive_message(self, user_data: int, result: int, flags: int) -> None:
+        """Take a completion that another ring sends."""
+        if not self.deferred:
+            self.post(user_data, result, flags)
+            self._count_down()
+            return
+        self._messages.append((user_data, result, flags))
+        if self.flags & k.IORING_SETUP_TASKRUN_FLAG:
+            self._words[4] |= k.IORING_SQ_TASKRUN
 
     # --- cancelling ------------------------------------------------------------------------------
 
-    def cancel_by(self, request: Request) -> int:
-        """Carry an ASYNC_CANCEL out."""
-        flags = request.op_flags
-        if flags & ~(k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY):
-            raise NotSimulatedError(f"cancelling with flags {flags:#x} is not simulated")
-        anything = bool(flags & k.IORING_ASYNC_CANCEL_ANY)
-        found = [
-            one
-            for one in self.requests.values()
-            if one is not request and (anything or one.user_data == request.addr)
-        ]
-        if not flags & k.IORING_ASYNC_CANCEL_ALL:
-            found = found[:1]
-        count = 0
-        answer = -errno.ENOENT
-        if not found:
-            self._kernel.sightings.is_missed(request.addr)
-        for one in found:
-            self._kernel.sightings.is_asked_to_end(one)
-            # What is being tried just now is not found; with result, it is over.
-            if one.result is not None or (
-                one.state != "working" and self._kernel.faults.strikes("cancel_miss", one.name)
-            ):
-                self._kernel.note("cancel lost")
-            elif one.state == "working":
-                self._kernel.note("cancel too late")
-                answer = -errno.EALREADY
-            else:
-                self._withdraw(one)
-                count += 1
-        if flags & k.IORING_ASYNC_CANCEL_ALL:
-            return count
-        return 0 if count else answer
-
-    def _withdraw(self, request: Request) -> None:
-        self._kernel.note("cancel won")
-        if request.file is not None:
-            request.file.unwatch(request)
+    def withdraw(self, request: Request) -> None:
+        """Have a request that waits completed with ECANCELED, or with what it has moved."""
+        self.kernel.note("cancel won")
+        request.unwatch()
         queued = request in self._work
         if request.timer:
-            self._kernel.clock.cancel(request.timer)
+            self.kernel.clock.cancel(request.timer)
             request.timer = 0
-        moved = request.done_bytes if request.opcode == k.IORING_OP_SEND else 0
+        self._countdowns.pop(request, None)
+        moved = request.done_bytes if request.opcode in _PARTIAL else 0
         request.result = moved or -errno.ECANCELED
         request.state = "woken"
         if not queued:
             self._queue(request)
 
+    def limit_reached(self, timeout: Request) -> None:
+        """Withdraw what a LINK_TIMEOUT limits."""
+        request, timeout.guards = timeout.guards, None
+        answer = -errno.ETIME
+        if request is not None and request.state != "done":
+            if request.next is timeout:
+                request.next, timeout.next = timeout.next, None
+            if request.result is not None:
+                answer = -errno.ENOENT
+            elif request.state == "working":
+                answer = -errno.EALREADY
+            else:
+                self.withdraw(request)
+        self.expire(timeout, answer)
+
+    def count_down(self, request: Request) -> None:
+        """Have a timeout end when so many others have completed."""
+        self._countdowns[request] = request.off
+
+    def _count_down(self) -> None:
+        for request in list(self._countdowns):
+            self._countdowns[request] -= 1
+            if not self._countdowns[request]:
+                self.expire(request, 0)
+
     def drop_all(self) -> None:
         """End every request without a completion: the ring is gone."""
+        self._order.clear()
         for request in list(self.requests.values()):
-            if request.file is not None:
-                request.file.unwatch(request)
+            request.next = None
+            request.unwatch()
             if request.timer:
-                self._kernel.clock.cancel(request.timer)
+                self.kernel.clock.cancel(request.timer)
             self._end(request)
         self._work.clear()
+        self._countdowns.clear()
 
     # --- completion ------------------------------------------------------------------------------
 
+    def forget(self, request: Request) -> None:
+        """End a request without telling."""
+        if request.timer:
+            self.kernel.clock.cancel(request.timer)
+            request.timer = 0
+        self._end(request)
+
     def _end(self, request: Request) -> None:
         request.state = "done"
-        self._kernel.invariants.ended(request)
+        self.kernel.invariants.ended(request)
         del self.requests[request.serial]
         file, request.file = request.file, None
         if file is not None:
             file.drop()
 
-    def _complete(self, request: Request, result: int) -> None:
+    def finish(self, request: Request, result: int) -> None:
+        """Complete a request."""
         if request.lent is not None:
             self._notify(request)
             return
-        self._kernel.sightings.completes(request, result)
-        self._kernel.invariants.goes_on(request)
-        if request.opcode == k.IORING_OP_SEND_ZC and result >= 0:
+        self.kernel.sightings.completes(request, result)
+        self.kernel.invariants.goes_on(request)
+        if request.opcode in _ZERO_COPY and result >= 0:
             self._lend(request, result)
             return
         self._end(request)
-        flags = 0
-        if request.buffer >= 0:
-            flags = k.IORING_CQE_F_BUFFER | request.buffer << k.IORING_CQE_BUFFER_SHIFT
-        if result >= 0 and request.flags & k.IOSQE_CQE_SKIP_SUCCESS:
-            return
-        self.post(request.user_data, result, flags)
-        faults = self._kernel.faults
-        if not flags and self._finished and faults.strikes("duplicate"):
-            self._kernel.note("stray completion")
-            self._kernel.stray_count += 1
-            self._strays.append(CQE.pack(*self._finished, 0))
-            self.post(*self._finished, 0)
-        # Such as nobody can tell from its first: the numbers of ops alone are never given again.
-        if not flags and _OP_NUMBERS.start <= request.user_data < _OP_NUMBERS.stop:
-            self._finished = request.user_data, result
+        flags = _buffer_flags(request)
+        if (
+            result < 0
+            or not request.flags & k.IOSQE_CQE_SKIP_SUCCESS
+            or request.opcode == k.IORING_OP_LINK_TIMEOUT
+        ):
+            self.post(request.user_data, result, flags)
+            faults = self.kernel.faults
+            if not flags and self._finished and faults.strikes("duplicate"):
+                self.kernel.note("stray completion")
+                self.kernel.stray_count += 1
+                self._strays.append(CQE.pack(*self._finished, 0))
+                self.post(*self._finished, 0)
+            # Such as nobody can tell from its first: only ops' numbers are never given again.
+            if not flags and not request.shots and request.user_data in _OP_NUMBERS:
+                self._finished = request.user_data, result
+        if request.opcode != k.IORING_OP_TIMEOUT and self._countdowns:
+            self._count_down()
+        if request.next is not None or self._order.busy:
+            self._order.ended(request, result)
 
     def _lend(self, request: Request, result: int) -> None:
         """Tell what a zero-copy send has sent; that its memory is free comes later."""
-        request.lent = string_at(request.addr, result)
+        request.lent = _sent_from(request)[:result]
         self.post(request.user_data, result, k.IORING_CQE_F_MORE)
         request.state = "working"
         request.result = 0
-        delay_ns = 2 * self._kernel.net.travel_ns()
-        if self._kernel.faults.strikes("delay", "notification"):
-            delay_ns += self._kernel.faults.plan.delay_ns_max
-            self._kernel.note("notification late")
-        request.timer = self._kernel.clock.call_later(delay_ns, lambda: self._woken(request))
+        delay_ns = 2 * self.kernel.net.travel_ns()
+        if self.kernel.faults.strikes("delay", "notification"):
+            delay_ns += self.kernel.faults.plan.delay_ns_max
+            self.kernel.note("notification late")
+        request.timer = self.kernel.clock.call_later(delay_ns, lambda: self._let_go(request))
+        if self._countdowns:
+            self._count_down()
+        if request.next is not None:
+            self._order.ended(request, result)
+
+    def _let_go(self, request: Request) -> None:
+        request.timer = 0
+        file = request.file
+        if isinstance(file, StreamSocket):
+            file.when_acknowledged(lambda: self._queue(request))
+        else:
+            self._queue(request)
 
     def _notify(self, request: Request) -> None:
         """Tell that the memory of a zero-copy send is the program's again."""
         assert request.lent is not None
-        if string_at(request.addr, len(request.lent)) != request.lent:
+        if _sent_from(request)[: len(request.lent)] != request.lent:
             raise SimulationError(f"memory was written while {request!r} still sent from it")
         self._end(request)
         self.post(request.user_data, 0, k.IORING_CQE_F_NOTIF)
 
     def post(self, user_data: int, result: int, flags: int) -> None:
         """Write a completion, or keep it until there is room."""
-        kernel = self._kernel
-        kernel.trace.add(f"cqe {self.number} {user_data:x} {result} {flags:x}")
-        raw = CQE.pack(user_data, result, flags)
+        kernel = self.kernel
         if self._overflow or not self._has_room() or kernel.faults.strikes("overflow"):
-            self._overflow.append(raw)
+            kernel.trace.add(f"cqe {self.number} {user_data:x} {result} {flags:x}")
+            self._overflow.append(CQE.pack(user_data, result, flags))
             self._words[4] |= k.IORING_SQ_CQ_OVERFLOW
             kernel.note("overflow")
         else:
-            self._put(raw)
+            self._tell(user_data, result, flags)
 
-    def _has_room(self) -> bool:
-        return self.ready_count() < self.cq_entries
-
-    def ready_count(self) -> int:
-        """How many completions stand in the queue."""
-        return (self._words[9] - self._words[8]) & _U32_MASK
-
-    def _put(self, raw: bytes) -> None:
-        start = _WORDS_BYTES + (self._words[9] & self.cq_entries - 1) * CQE.size
-        self._view[start : start + CQE.size] = raw
-        self._words[9] = (self._words[9] + 1) & _U32_MASK
-
-    def flush_overflow(self) -> bool:
-        """Move what overflowed into the queue as far as there is room; whether that was all."""
-        while self._overflow and self._has_room():
-            self._put(self._overflow.popleft())
-        if not self._overflow:
-            self._words[4] &= ~k.IORING_SQ_CQ_OVERFLOW & _U32_MASK
-        return not self._overflow
-
-    def _untaken_strays(self) -> int:
-        """How many completions that belong to nobody the program has never seen."""
-        words, mask = self._words, self.cq_entries - 1
-        starts = (
-            _WORDS_BYTES + (words[8] + index & mask) * CQE.size
-            for index in range(self.ready_count())
-        )
-        untaken = [bytes(self._view[start : start + CQE.size]) for start in starts]
-        untaken += self._overflow
-        return sum(raw in untaken for raw in self._strays)
+    def _tell(self, user_data: int, result: int, flags: int) -> None:
+        self.kernel.trace.add(f"cqe {self.number} {user_data:x} {result} {flags:x}")
+        self._put(CQE.pack(user_data, result, flags))
 
     def let_go(self, place: tuple[int, int, int]) -> None:
         """Tell, by its tag, that memory is registered no more, once no request uses it."""
@@ -458,17 +519,17 @@ class SimRing(SimFile):
 
         def tell() -> None:
             if any(first <= one.addr < first + size for one in self.requests.values()):
-                self._kernel.clock.call_later(_LET_GO_NS, tell)
+                self.kernel.clock.call_later(_LET_GO_NS, tell)
             else:
                 self.post(tag, 0, 0)
 
-        self._kernel.clock.call_later(_LET_GO_NS, tell)
+        self.kernel.clock.call_later(_LET_GO_NS, tell)
 
     # --- waiting ---------------------------------------------------------------------------------
 
     def wait(self, min_complete: int, deadline_ns: int | None) -> int:
         """Run task work until so many completions are there; 0 or ``-errno``."""
-        kernel = self._kernel
+        kernel = self.kernel
         wanted = min(min_complete, self.cq_entries)
         batch = max(_WORK_COUNT_MAX, wanted) if self.deferred else None
         if not self.flush_overflow() and kernel.profile.busy_on_overflow:
@@ -476,14 +537,14 @@ class SimRing(SimFile):
         self.run_work(batch)
         while self.ready_count() < wanted:
             self.flush_overflow()
-            if self._work:
+            if self.has_work():
                 self.run_work(batch)
                 continue
             if self.ready_count() >= wanted:
                 break
             if kernel.faults.strikes("interrupt", "enter"):
                 return -errno.EINTR
-            if not kernel.pass_time(deadline_ns, self.requests.values()) and not self._work:
+            if not kernel.pass_time(deadline_ns, self.requests.values()) and not self.has_work():
                 return -errno.ETIME
             # The processor is given to the program some time after what it waits for.
             kernel.advance_to(kernel.clock.now_ns + kernel.scheduling_ns())
@@ -497,14 +558,31 @@ class SimRing(SimFile):
     def released(self) -> None:
         """See `SimFile`."""
         self.drop_all()
-        self._kernel.stray_count -= self._untaken_strays()
+        self.kernel.stray_count -= self._untaken_strays()
         for group in self.groups.values():
-            self._kernel.invariants.buffers_left(group.missing_count())
+            self.kernel.invariants.buffers_left(group.missing_count())
         for file in self.files:
             if file is not None:
                 file.drop()
         self.files.clear()
-        self._kernel.ring_is_gone(self)
+        self.kernel.ring_is_gone(self)
 
 
-_BYTE_ORDER: Final = "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big"
+def _in_worker(request: Request) -> bool:
+    """Whether a thread of the kernel's does it, which tells of it in a second step."""
+    if request.opcode in _BY_NAME:
+        return True
+    return isinstance(request.file, OpenFile) and request.buffer < 0
+
+
+def _sent_from(request: Request) -> bytes:
+    """Return the memory that a send reads."""
+    if request.opcode == k.IORING_OP_SENDMSG_ZC:
+        return gathered(request.addr)
+    return string_at(request.addr, request.len)
+
+
+def _buffer_flags(request: Request) -> int:
+    if request.buffer < 0:
+        return 0
+    return k.IORING_CQE_F_BUFFER | request.buffer << k.IORING_CQE_BUFFER_SHIFT

@@ -1,5 +1,5 @@
 """
-Simulated stream sockets, and the network between them.
+Simulated stream sockets, of TCP and Unix.
 
 What is sent travels for a while and arrives in order: data, the end (FIN), or a reset (RST).  The
 sender's buffer and the receiver's are one budget, so a slow reader holds the writer up.
@@ -7,150 +7,135 @@ sender's buffer and the receiver's are one budget, so a slow reader holds the wr
 
 import errno
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from uringio._sys.system import System
 from uringio.errors import op_error
 
-from ._clock import SimClock
-from ._dice import Dice
+from ._net import BYTE_ORDER, GIVE_UP_NS, Place, SimNet, Wire
 from ._objects import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, SimFile
 
-__all__ = ["SimNet", "StreamSocket"]
+__all__ = ["SimSocket", "StreamSocket"]
 
-_EPHEMERAL_FIRST: Final = 40000
-_BUFFER_BYTES: Final = 65536
 _SYN_RETRY_NS: Final = 1_000_000_000
 _SYN_TRIES: Final = 6
+# How long a SYN is sent again: tcp_syn_retries is 6. [ns]
+_SYN_GIVE_UP_NS: Final = 127_000_000_000
 _SHUT_RD: Final = 0
 _SHUT_RDWR: Final = 2
 
-# A port's owner: family and port, or a Unix path.
-Place = tuple[int, int | bytes]
 
-
-class SimNet:
+class SimSocket(SimFile):
     """
-    Where sockets find each other.
+    What all sockets have.
 
     Attributes:
-        latency_ns: The least and the most time that anything travels. [ns]
-        buffer_bytes: What one direction of a connection holds. [bytes]
-        names: Hosts, and the address of each.
-    """
-
-    def __init__(self, clock: SimClock, seed: int) -> None:
-        self.clock = clock
-        self.latency_ns = (20_000, 1_000_000)
-        self.buffer_bytes = _BUFFER_BYTES
-        self.names = {"localhost": "127.0.0.1"}
-        self.paths: dict[bytes, int] = {}  # names of Unix sockets, and their inode numbers
-        self._dice = Dice(seed, "network")
-        self._bound: dict[Place, StreamSocket] = {}
-        self._next_port = _EPHEMERAL_FIRST
-        self._next_inode = 1
-
-    def travel_ns(self) -> int:
-        """Return how long the next thing travels."""
-        return self._dice.between(*self.latency_ns)
-
-    def bind(self, socket: "StreamSocket", raw: bytes) -> int:
-        """Give *socket* an address; 0 or ``-errno``."""
-        place = self.place(raw)
-        if place is None or socket.place is not None:
-            return -errno.EINVAL
-        family, where = place
-        if isinstance(where, bytes):
-            if where in self.paths:
-                return -errno.EADDRINUSE
-            self.paths[where] = self._next_inode
-            self._next_inode += 1
-        elif where == 0:
-            raw = self._with_port(raw, family)
-            place = self.place(raw)
-            assert place is not None
-        elif place in self._bound:
-            return -errno.EADDRINUSE
-        self._bound[place] = socket
-        socket.place, socket.local = place, raw
-        return 0
-
-    def unbind(self, socket: "StreamSocket") -> None:
-        """Free the port of *socket*; a Unix path stays."""
-        if socket.place is not None and self._bound.get(socket.place) is socket:
-            del self._bound[socket.place]
-
-    def listener_at(self, raw: bytes) -> "StreamSocket | int":
-        """Return who listens at an address, or ``-errno``."""
-        place = self.place(raw)
-        if place is None:
-            return -errno.EINVAL
-        found = self._bound.get(place)
-        if found is not None and found.state == "listening":
-            return found
-        if isinstance(place[1], bytes) and place[1] not in self.paths:
-            return -errno.ENOENT
-        return -errno.ECONNREFUSED
-
-    def ephemeral(self, peer: bytes) -> bytes:
-        """Return an address of one's own for a socket that connects to *peer*."""
-        family = int.from_bytes(peer[:2], _BYTE_ORDER)
-        if family == System.AF_UNIX:
-            return peer[:2]
-        return self._with_port(peer, family)
-
-    def place(self, raw: bytes) -> Place | None:
-        """Return what an address names; all addresses of a family are one machine's."""
-        family = int.from_bytes(raw[:2], _BYTE_ORDER)
-        if family == System.AF_UNIX:
-            return family, raw[2:].rstrip(b"\0") if raw[2:3] != b"\0" else raw[2:]
-        if family in {System.AF_INET, System.AF_INET6} and len(raw) >= 8:
-            return family, int.from_bytes(raw[2:4], "big")
-        return None
-
-    def _with_port(self, raw: bytes, family: int) -> bytes:
-        while (family, self._next_port) in self._bound:
-            self._next_port += 1
-        port, self._next_port = self._next_port, self._next_port + 1
-        return raw[:2] + port.to_bytes(2, "big") + raw[4:]
-
-
-class StreamSocket(SimFile):
-    """
-    A stream socket, of TCP or Unix.
-
-    Attributes:
-        state: ``"new"``, ``"listening"``, ``"connecting"``, ``"connected"`` or ``"dead"``.
+        family, kind_number: As socket(2) takes them.
+        state: What it is at.
         local, remote: Packed addresses.
         place: What it is bound to.
         options: Socket options by level and name.
+        error: An errno to be told once.
     """
 
     kind = "socket"
 
-    def __init__(self, net: SimNet, family: int) -> None:
+    def __init__(self, net: SimNet, family: int, kind_number: int) -> None:
         super().__init__()
         self.family = family
+        self.kind_number = kind_number
         self.state = "new"
         self.place: Place | None = None
-        self.local = family.to_bytes(2, _BYTE_ORDER) + (
-            bytes(14 if family == System.AF_INET else 26) if family != System.AF_UNIX else b""
-        )
+        self.local = unnamed(family)
         self.remote = b""
         self.options: dict[tuple[int, int], int | bytes] = {}
-        self.error = 0  # to be told once
-        self.backlog: deque[StreamSocket] = deque()
+        self.error = 0
         self._net = net
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether it is of this machine alone."""
+        return self.family == System.AF_UNIX
+
+    def take_error(self) -> int:
+        """Return the error that is to be told once."""
+        number, self.error = self.error, 0
+        return number
+
+    def connect(self, raw: bytes) -> int | None:
+        """Connect; None while it goes on."""
+        raise NotImplementedError
+
+    def listen(self, backlog: int) -> int:
+        """Become a listener; 0 or ``-errno``."""
+        raise NotImplementedError
+
+    def shutdown(self, how: int) -> int:
+        """End one or both directions; 0 or ``-errno``."""
+        raise NotImplementedError
+
+    def receive(self, count: int, peek: bool, taken: "Taken | None" = None) -> bytes | int | None:
+        """Take what has come, or only look at it; *taken* is told what came with it."""
+        raise NotImplementedError
+
+    def send(self, data: bytes, name: bytes = b"", files: Sequence[SimFile] = ()) -> int | None:
+        """Send *data*, to an address, with descriptors; how much was taken."""
+        raise NotImplementedError
+
+    def require_connected(self, fd: int) -> bytes:
+        """Return the peer's address; raises `OpError`."""
+        raise NotImplementedError
+
+
+class Taken:
+    """What came with what was received, and who sent it."""
+
+    def __init__(self) -> None:
+        self.files: Sequence[SimFile] = ()
+        self.name = b""
+        self.full_bytes = 0
+
+
+def unnamed(family: int) -> bytes:
+    """Return the address of a socket that has none."""
+    size = {System.AF_UNIX: 0, System.AF_INET: 14}.get(family, 26)
+    return family.to_bytes(2, BYTE_ORDER) + bytes(size)
+
+
+class _Mark(NamedTuple):
+    """A part of a stream that came with descriptors, and these."""
+
+    start: int
+    end: int
+    files: list[SimFile]
+
+
+class StreamSocket(SimSocket):
+    """
+    A stream socket, of TCP or Unix.
+
+    Its state is ``"new"``, ``"listening"``, ``"connecting"``, ``"connected"`` or ``"dead"``.
+    """
+
+    def __init__(self, net: SimNet, family: int) -> None:
+        super().__init__(net, family, System.SOCK_STREAM)
+        self.backlog: deque[StreamSocket] = deque()
         self._backlog_max = 0
         self._peer: StreamSocket | None = None
         self._received = bytearray()
+        self._read_total = 0
+        self._marks: deque[_Mark] = deque()
         self._received_end = False
         self._has_fin = False  # the orderly end of TCP, which hides an error that comes after it
         self._ended = False  # our own direction
-        self._travelling_bytes = 0
-        self._last_arrival_ns = 0
+        self._sent_total = 0
+        self._acknowledged_total = 0
+        self._when_acknowledged: deque[tuple[int, Callable[[], None]]] = deque()
         self._is_open = True
+        # To the peer, and for what the network says to us before there is one.
+        self._wire = Wire(net, lambda: self.local, lambda: self.remote, False, self._give_up)
+        self._wire_back = Wire(net, lambda: self.remote, lambda: self.local, False, self._give_up)
 
     @property
     def is_tcp(self) -> bool:
@@ -171,32 +156,34 @@ class StreamSocket(SimFile):
 
     def connect(self, raw: bytes) -> int | None:
         """Begin to connect, or ask how it goes; None while it goes on."""
-        if int.from_bytes(raw[:2], _BYTE_ORDER) == 0:  # AF_UNSPEC: break the connection off
+        if int.from_bytes(raw[:2], BYTE_ORDER) == 0:  # AF_UNSPEC: break the connection off
             self._reset_peer()
             self._die(0)
             return 0
         if self.state == "connecting":
             return None
         if self.error:
-            return -self._take_error()
+            return -self.take_error()
         if self.state == "connected":
             return -errno.EISCONN
         if self.state != "new":
             return -errno.EINVAL if self.state == "listening" else -errno.ECONNABORTED
         self.remote = raw
         if self.family == System.AF_UNIX:
-            found = self._net.listener_at(raw)
+            found = self._listener_at(raw)
             if isinstance(found, int):
                 return found
             if len(found.backlog) >= found._backlog_max:
                 return None if self.blocking else -errno.EAGAIN
-            self.local = self.local if self.place is not None else self._net.ephemeral(raw)
+            self.local = (
+                self.local if self.place is not None else self._net.ephemeral(raw, self.kind_number)
+            )
             found._welcome(self)
             self.state = "connected"
             return 0
         self.state = "connecting"
         if self.place is None:
-            self.local = self._net.ephemeral(raw)
+            self.local = self._net.ephemeral(raw, self.kind_number)
         self._send_syn(1)
         return None
 
@@ -204,12 +191,12 @@ class StreamSocket(SimFile):
         def arrive() -> None:
             if self.state != "connecting":
                 return
-            found = self._net.listener_at(self.remote)
+            found = self._listener_at(self.remote)
             if isinstance(found, int):
-                self._after_travel(lambda: self._refused(-found))
+                self._wire_back.send(lambda: self._refused(-found))
             elif len(found.backlog) < found._backlog_max:
                 found._welcome(self)
-                self._after_travel(self._established)
+                self._wire_back.send(self._established)
             elif nth < _SYN_TRIES:
                 self._net.clock.call_later(
                     _SYN_RETRY_NS << nth - 1, lambda: self._send_syn(nth + 1)
@@ -217,22 +204,41 @@ class StreamSocket(SimFile):
             else:
                 self._refused(errno.ETIMEDOUT)
 
-        self._after_travel(arrive)
+        if nth == 1 and self._net.rules:
+            self._net.clock.call_later(_SYN_GIVE_UP_NS, lambda: self._refused(errno.ETIMEDOUT))
+        self._wire.send(arrive)
+
+    def _listener_at(self, raw: bytes) -> "StreamSocket | int":
+        found = self._net.bound_at(raw, self.kind_number)
+        if isinstance(found, int):
+            return found
+        for one in found:
+            if isinstance(one, StreamSocket) and one.state == "listening":
+                return one
+        return -errno.ECONNREFUSED
 
     def _after_travel(self, function: Callable[[], None]) -> None:
-        """Call *function* on arrival of the next thing that we send, or get, in order."""
+        """Call *function* on arrival of the next thing that we send, in order."""
         if self.family == System.AF_UNIX:
             function()
-            return
-        when_ns = max(self._net.clock.now_ns + self._net.travel_ns(), self._last_arrival_ns)
-        self._last_arrival_ns = when_ns
-        self._net.clock.call_at(when_ns, function)
+        else:
+            self._wire.send(function)
+
+    def _give_up(self) -> None:
+        """What we sent could not be delivered, nor could the peer be heard, for very long."""
+        if self.state == "connecting":
+            self._refused(errno.ETIMEDOUT)
+        elif self.state == "connected":
+            self._die(errno.ETIMEDOUT)
 
     def _welcome(self, caller: "StreamSocket") -> None:
         server = StreamSocket(self._net, self.family)
         server.state = "connected"
         server.local, server.remote = caller.remote, caller.local
         server._peer, caller._peer = caller, server
+        server._wire, server._wire_back = caller._wire_back, caller._wire
+        server._wire.give_up = server._give_up
+        self._net.streams[caller] = self._net.streams[server] = None
         self.backlog.append(server)
         self.changed()
 
@@ -263,57 +269,123 @@ class StreamSocket(SimFile):
         """See `SimFile`."""
         return self.receive(count, False)
 
-    def receive(self, count: int, peek: bool) -> bytes | int | None:
-        """Take bytes, or only look at them."""
+    def receive(self, count: int, peek: bool, taken: Taken | None = None) -> bytes | int | None:
+        """See `SimSocket`."""
         if self._received:
+            if self._marks:
+                count = self._reach_mark(count, peek, taken)
             data = bytes(self._received[:count])
             if not peek:
+                self._read_total += len(data)
                 del self._received[:count]
                 if self._peer is not None:
                     self._peer.changed(POLLOUT)
             return data
         if self.error and not self._has_fin:
-            return -self._take_error()
+            return -self.take_error()
         if self._received_end or self.state == "dead":
             return b""
-        if self.state != "connected":
-            return -errno.ENOTCONN
-        return None
+        if self.state in {"connected", "connecting"}:
+            return None
+        return -errno.ENOTCONN if self.is_tcp else -errno.EINVAL
+
+    def _reach_mark(self, count: int, peek: bool, taken: Taken | None) -> int:
+        """Take the descriptors of the first part that has some; a receive ends behind it."""
+        mark = self._marks[0]
+        at = self._read_total
+        if at + count <= mark.start:
+            return count
+        files = list(mark.files)
+        if taken is not None:
+            taken.files = files
+            for file in files:
+                file.hold()
+        if not peek:
+            self._marks.popleft()
+            for file in files:
+                file.drop()
+        return min(count, mark.end - at)
 
     def write(self, data: bytes) -> int | None:
         """See `SimFile`."""
+        return self.send(data)
+
+    def send(self, data: bytes, name: bytes = b"", files: Sequence[SimFile] = ()) -> int | None:
+        """See `SimSocket`; a name is only wrong for a Unix socket."""
+        if name and self.family == System.AF_UNIX:
+            return -errno.EISCONN if self.state == "connected" else -errno.EOPNOTSUPP
         if self._ended and self.family == System.AF_UNIX:
             return -errno.EPIPE  # which leaves the error to the next receive
         if self.error:
-            return -self._take_error()
+            return -self.take_error()
         if self._ended or self.state == "dead":
             return -errno.EPIPE
         peer = self._peer
         if self.state != "connected" or peer is None:
-            return -errno.ENOTCONN if self.state != "connecting" else None
+            if self.state == "connecting":
+                return None
+            return -errno.EPIPE if self.is_tcp else -errno.ENOTCONN
         count = min(len(data), self._room())
         if not count and data:
             return None
         piece = data[:count]
-        self._travelling_bytes += count
+        if files and count:
+            for file in files:
+                file.hold()
+            first = peer._read_total + len(peer._received)
+            peer._marks.append(_Mark(first, first + count, list(files)))
+        self._sent_total += count
         self._after_travel(lambda: self._arrived(piece))
         return count
 
     def _room(self) -> int:
         peer = self._peer
         held = len(peer._received) if peer is not None else 0
-        return max(0, self._net.buffer_bytes - self._travelling_bytes - held)
+        return max(0, self._net.buffer_bytes - self._travelling_bytes() - held)
+
+    def _travelling_bytes(self) -> int:
+        return self._sent_total - self._acknowledged_total
 
     def _arrived(self, piece: bytes) -> None:
-        self._travelling_bytes -= len(piece)
         peer = self._peer
         if peer is None or self.state == "dead":
             return
+        if self.is_tcp and self._net.rules:
+            self._acknowledge_if_open(len(piece))
+        else:
+            self._acknowledged(len(piece))
         if not peer._is_open:
             self.reset(errno.ECONNRESET)  # the peer's kernel says that nobody is there
             return
         peer._received += piece
         peer.changed(POLLIN)
+
+    def _acknowledge_if_open(self, count: int) -> None:
+        if not self._wire_back.send_now(lambda: self._acknowledged(count)):
+            wanted = self._acknowledged_total + count
+
+            def give_up() -> None:
+                if self._acknowledged_total < wanted:
+                    self._give_up()
+
+            self._net.clock.call_later(GIVE_UP_NS, give_up)
+
+    def _acknowledged(self, count: int) -> None:
+        if self.state == "dead":
+            return
+        self._acknowledged_total += count
+        waiting = self._when_acknowledged
+        while waiting and waiting[0][0] <= self._acknowledged_total:
+            waiting.popleft()[1]()
+        if self._net.rules:
+            self.changed(POLLOUT)
+
+    def when_acknowledged(self, function: Callable[[], None]) -> None:
+        """Call *function* when nothing refers to what was sent so far any more."""
+        if self.state == "dead" or not self._travelling_bytes():
+            function()
+        else:
+            self._when_acknowledged.append((self._sent_total, function))
 
     def shutdown(self, how: int) -> int:
         """End one or both directions; 0 or ``-errno``."""
@@ -373,12 +445,11 @@ class StreamSocket(SimFile):
         self.state = "dead"
         self._received_end = True
         self._ended = True
-        self._travelling_bytes = 0
+        self._acknowledged_total = self._sent_total
+        while self._when_acknowledged:
+            self._when_acknowledged.popleft()[1]()
+        self._net.streams.pop(self, None)
         self.changed()
-
-    def _take_error(self) -> int:
-        number, self.error = self.error, 0
-        return number
 
     def poll(self) -> int:
         """See `SimFile`."""
@@ -404,6 +475,10 @@ class StreamSocket(SimFile):
         """See `SimFile`."""
         self._is_open = False
         self._net.unbind(self)
+        self._net.streams.pop(self, None)
+        for mark in self._marks:
+            for file in mark.files:
+                file.drop()
         if self.state == "listening":
             self._stop_listening()
         elif self.state == "connected":
@@ -445,4 +520,3 @@ class StreamSocket(SimFile):
 
 
 _SO_LINGER: Final = (1, 13)
-_BYTE_ORDER: Final = "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big"

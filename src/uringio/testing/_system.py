@@ -7,7 +7,6 @@ the real kernel, but for the memory that the program shares with the simulated o
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Sequence
 from ctypes import memmove, string_at
 from typing import TYPE_CHECKING, Final, NoReturn, cast
@@ -18,18 +17,17 @@ from uringio._sys.layouts import (
     PARAMS,
     TIMESPEC,
 )
-from uringio._sys.memory import Memory, ReadableBuffer
+from uringio._sys.memory import Memory
 from uringio._sys.sockaddr import AddressTuple, SocketAddress, pack_sockaddr, unpack_sockaddr
-from uringio._sys.system import AddressInfo, Mapping, System
+from uringio._sys.system import AddressInfo, Mapping
 from uringio.errors import op_error
 
-from ._disk import OpenFile
 from ._epoll import SimEpoll
-from ._objects import SimFile
+from ._file_system import FileSystem
+from ._messages import Outgoing, deliver, outgoing_at, spans_of
 from ._registering import register
-from ._requests import gathered, no_more, read_file, scatter, spans_of, write_file
-from ._rings import CQ_OFFSETS, SQ_OFFSETS
-from ._sockets import StreamSocket
+from ._ring_memory import CQ_OFFSETS, SQ_OFFSETS
+from ._sockets import SimSocket, StreamSocket, Taken
 from .errors import NotSimulatedError
 
 if TYPE_CHECKING:
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["SimSystem"]
 
 _MSG_PEEK: Final = 0x02
+_MSG_TRUNC: Final = 0x20
 _SOL_SOCKET: Final = 1
 _SO_TYPE: Final = 3
 _SO_ERROR: Final = 4
@@ -48,8 +47,10 @@ _SO_ACCEPTCONN: Final = 30
 _SO_PROTOCOL: Final = 38
 _SO_DOMAIN: Final = 39
 _IPPROTO_TCP: Final = 6
+_IPPROTO_UDP: Final = 17
+# SO_PASSCRED, SO_PEERCRED, SO_PASSPIDFD.
+_UNSIMULATED_OPTIONS: Final = frozenset({16, 17, 76})
 _EAI_NONAME: Final = -2
-_AT_CURRENT_POSITION: Final = (1 << 64) - 1
 _NS_PER_S: Final = 1_000_000_000
 
 # What of `System` is about memory and encoding alone, or made of its other methods.
@@ -79,7 +80,7 @@ class _SimMapping(Mapping):
         self.addr = 0
 
 
-class SimSystem(System):
+class SimSystem(FileSystem):
     """See the module's head."""
 
     def __init__(self, kernel: "SimKernel") -> None:
@@ -90,7 +91,7 @@ class SimSystem(System):
         object.__setattr__(self, "_libc", _NoLibrary())
         # Whatever is not simulated, by another line here, is refused; new methods too.
         for name in dir(self):
-            known = name.startswith("_") or name in _KEPT or name in vars(SimSystem)
+            known = name.startswith("_") or name in _KEPT or name in _SIMULATED
             if not known and callable(getattr(self, name)):
                 setattr(self, name, _refusal(name))
         self.bare_syscall = self._enter
@@ -103,12 +104,11 @@ class SimSystem(System):
         self.start_call = self._start_call
         for name, function in {
             "recv": self._recv, "send": self._send, "sendmsg": self._sendmsg,
-            "recvmsg": self._recvmsg, "read": self._read, "write": self._write,
-            "pread": self._pread, "pwrite": self._pwrite, "connect": self._connect,
-            "shutdown": self._shutdown, "close": self._close, "ftruncate": self._ftruncate,
-            "unlinkat": self._unlinkat,
+            "recvmsg": self._recvmsg, "connect": self._connect, "shutdown": self._shutdown,
+            "close": self._close,
         }.items():  # fmt: skip
             setattr(self, name, function)
+        self._init_files()
 
     def _get_errno(self) -> int:
         return self._errno
@@ -199,7 +199,8 @@ class SimSystem(System):
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> int:
         """See `System`."""
-        return self._checked(self._kernel.make_socket(family, kind, protocol), "socket", -1)
+        made = self._kernel.make_socket(family, kind, protocol)
+        return self._checked(self._kernel.install_or_drop(made), "socket", -1)
 
     def bind(self, fd: int, family: int, address: AddressTuple) -> None:
         """See `System`."""
@@ -220,6 +221,8 @@ class SimSystem(System):
 
     def setsockopt(self, fd: int, level: int, option: int, value: int | bytes) -> None:
         """See `System`."""
+        if level == _SOL_SOCKET and option in _UNSIMULATED_OPTIONS:
+            raise NotSimulatedError(f"socket option {option} is not simulated")
         self._socket(fd, "setsockopt").options[level, option] = value
 
     def getsockopt_bytes(self, fd: int, level: int, option: int, len_bytes: int) -> bytes:
@@ -227,13 +230,13 @@ class SimSystem(System):
         socket = self._socket(fd, "getsockopt")
         value = socket.options.get((level, option), 0)
         if level == _SOL_SOCKET and option == _SO_ERROR:
-            value, socket.error = socket.error, 0
+            value = socket.take_error()
         elif level == _SOL_SOCKET and option == _SO_TYPE:
-            value = self.SOCK_STREAM
+            value = socket.kind_number
         elif level == _SOL_SOCKET and option == _SO_ACCEPTCONN:
             value = int(socket.state == "listening")
         elif level == _SOL_SOCKET and option == _SO_PROTOCOL:
-            value = 0 if socket.family == self.AF_UNIX else _IPPROTO_TCP
+            value = _protocol_of(socket)
         elif level == _SOL_SOCKET and option == _SO_DOMAIN:
             value = socket.family
         raw = value if isinstance(value, bytes) else value.to_bytes(4, _BYTE_ORDER, signed=True)
@@ -241,8 +244,13 @@ class SimSystem(System):
 
     def accept(self, fd: int, addr: int, addrlen: int, flags: int) -> int:
         """See `System`."""
-        accept = self._kernel.accept
-        return self._attempt("accept", fd, lambda socket: accept(socket, addr, addrlen, flags))
+
+        def accept(socket: SimSocket) -> int:
+            if not isinstance(socket, StreamSocket):
+                return -errno.EOPNOTSUPP
+            return self._kernel.accept(socket, addr, addrlen, flags)
+
+        return self._attempt("accept", fd, accept)
 
     def getaddrinfo(self, host: str | None, port: int | str, kind: int) -> Sequence[AddressInfo]:
         """See `System`; names are in `SimNet.names`."""
@@ -251,7 +259,8 @@ class SimSystem(System):
         address = self._kernel.net.names.get(host or "localhost")
         if address is None:
             raise OSError(_EAI_NONAME, f"{host!r} is not in SimNet.names")
-        return [(self.AF_INET, kind, _IPPROTO_TCP, (address, port))]
+        protocol = _IPPROTO_UDP if kind == self.SOCK_DGRAM else _IPPROTO_TCP
+        return [(self.AF_INET, kind, protocol, (address, port))]
 
     def _start_call(self, call: Callable[[], None]) -> None:
         """Make a blocking call a little later, in the only thread that there is."""
@@ -270,7 +279,7 @@ class SimSystem(System):
         return self._kernel.net.paths.get(os.fsencode(path), 0)
 
     def _attempt(
-        self, call: str, fd: int, attempt: Callable[[StreamSocket], bytes | int | None]
+        self, call: str, fd: int, attempt: Callable[[SimSocket], bytes | int | None]
     ) -> int:
         """Try a call on a socket; what it read is in `_data` then."""
         kernel = self._kernel
@@ -295,7 +304,7 @@ class SimSystem(System):
         return result
 
     def _connect(self, fd: int, addr: int, len_bytes: int) -> int:
-        def connect(socket: StreamSocket) -> int:
+        def connect(socket: SimSocket) -> int:
             was_connecting = socket.state == "connecting"
             result = socket.connect(string_at(addr, len_bytes))
             if result is None:
@@ -308,7 +317,7 @@ class SimSystem(System):
         return self._attempt("shutdown", fd, lambda socket: socket.shutdown(how))
 
     def _receive(self, call: str, fd: int, len_bytes: int, flags: int) -> int:
-        def receive(socket: StreamSocket) -> bytes | int | None:
+        def receive(socket: SimSocket) -> bytes | int | None:
             # Never cut short: for an edge-triggered poller that says that there is no more.
             return socket.receive(len_bytes, bool(flags & _MSG_PEEK))
 
@@ -322,7 +331,7 @@ class SimSystem(System):
 
     def _read_bytes(self, fd: int, len_bytes: int, /) -> bytes:
         file = self._kernel.file_of(fd)
-        if isinstance(file, StreamSocket):
+        if isinstance(file, SimSocket):
             count = self._receive("read", fd, len_bytes, 0)
             if count >= 0:
                 return self._data
@@ -344,31 +353,39 @@ class SimSystem(System):
         return count
 
     def _send_bytes(self, fd: int, data: bytes) -> int:
-        def send(socket: StreamSocket) -> int | None:
+        return self._attempt("send", fd, lambda socket: self._sent(socket, Outgoing(data, b"", ())))
+
+    def _sent(self, socket: SimSocket, message: Outgoing) -> int | None:
+        data = message.data
+        if isinstance(socket, StreamSocket):
             if self._kernel.faults.strikes("reset"):
                 socket.break_off()
-            return socket.write(data[: self._shortened("send", len(data))])
-
-        return self._attempt("send", fd, send)
+            data = data[: self._shortened("send", len(data))]
+        return socket.send(data, message.name, message.files)
 
     def _sendmsg(self, fd: int, addr: int, _flags: int) -> int:
-        return self._send_bytes(fd, gathered(addr))
+        def send(socket: SimSocket) -> int | None:
+            message = outgoing_at(self._kernel, socket, addr)
+            return message if isinstance(message, int) else self._sent(socket, message)
+
+        return self._attempt("sendmsg", fd, send)
 
     def _recvmsg(self, fd: int, addr: int, flags: int) -> int:
         spans = spans_of(addr)
-        count = self._receive("recvmsg", fd, sum(size for _, size in spans), flags)
+        size = sum(size for _, size in spans)
+        taken = Taken()
+
+        def receive(socket: SimSocket) -> bytes | int | None:
+            return socket.receive(size, bool(flags & _MSG_PEEK), taken)
+
+        count = self._attempt("recvmsg", fd, receive)
         if count >= 0:
-            scatter(spans, self._data)
-            no_more(addr)
+            deliver(self._kernel, addr, spans, self._data, taken)
+            if flags & _MSG_TRUNC:
+                return max(count, taken.full_bytes)
         return count
 
-    def _shortened(self, name: str, count: int) -> int:
-        faults = self._kernel.faults
-        if count > 1 and faults.strikes("short", name):
-            return 1 + faults.below("short", count - 1)
-        return count
-
-    def _socket(self, fd: int, call: str) -> StreamSocket:
+    def _socket(self, fd: int, call: str) -> SimSocket:
         found = self._kernel.socket_of(fd)
         if isinstance(found, int):
             raise op_error(-found, call, fd)
@@ -414,127 +431,17 @@ class SimSystem(System):
         file = self._kernel.file_of(fd)
         return 0x020 if file is None else file.poll() & (mask | 0x018)
 
-    def _file(self, fd: int, call: str) -> SimFile:
-        file = self._kernel.file_of(fd)
-        if file is None:
-            raise op_error(errno.EBADF, call, fd)
-        return file
-
     def _checked(self, result: int, call: str, fd: int) -> int:
         self._kernel.trace.add(f"{call} {fd} = {result}")
         if result < 0:
             raise op_error(-result, call, fd)
         return result
 
-    # --- files -----------------------------------------------------------------------------------
 
-    def open_at(self, dir_fd: int, path: bytes, flags: int, mode: int) -> int:
-        """See `System`."""
-        return self._kernel.open(path, flags, mode)
-
-    def _read(self, fd: int, addr: int, len_bytes: int) -> int:
-        return self._pread(fd, addr, len_bytes, _AT_CURRENT_POSITION)
-
-    def _pread(self, fd: int, addr: int, len_bytes: int, offset: int) -> int:
-        file = self._kernel.file_of(fd)
-        if file is None:
-            return -errno.EBADF
-        return _stored(addr, read_file(file, offset, len_bytes))
-
-    def _write(self, fd: int, addr: int, len_bytes: int) -> int:
-        return self._pwrite(fd, addr, len_bytes, _AT_CURRENT_POSITION)
-
-    def _pwrite(self, fd: int, addr: int, len_bytes: int, offset: int) -> int:
-        file = self._kernel.file_of(fd)
-        if file is None:
-            return -errno.EBADF
-        count = write_file(file, offset, string_at(addr, len_bytes))
-        return -errno.EAGAIN if count is None else count
-
-    def preadv(self, fd: int, pieces: list[memoryview], offset: int, flags: int) -> int:
-        """See `System`; hints in *flags* change nothing."""
-        file = self._kernel.file_of(fd)
-        if file is None:
-            return -errno.EBADF
-        place = _AT_CURRENT_POSITION if offset < 0 else offset
-        data = read_file(file, place, self._shortened("readv", sum(map(len, pieces))))
-        if data is None or isinstance(data, int):
-            return -errno.EAGAIN if data is None else data
-        start = 0
-        for piece in pieces:
-            part = data[start : start + len(piece)]
-            piece[: len(part)] = part
-            start += len(part)
-        return len(data)
-
-    def pwritev(self, fd: int, pieces: list[memoryview], offset: int, flags: int) -> int:
-        """See `System`; hints in *flags* change nothing."""
-        file = self._kernel.file_of(fd)
-        if file is None:
-            return -errno.EBADF
-        place = _AT_CURRENT_POSITION if offset < 0 else offset
-        data = b"".join(pieces)
-        count = write_file(file, place, data[: self._shortened("writev", len(data))])
-        return -errno.EAGAIN if count is None else count
-
-    def _ftruncate(self, fd: int, size: int) -> int:
-        file = self._kernel.file_of(fd)
-        return file.truncate(size) if isinstance(file, OpenFile) else -errno.EINVAL
-
-    def _unlinkat(self, _dir_fd: int, path_addr: int, _flags: int) -> int:
-        return self._kernel.disk.unlink(string_at(path_addr))
-
-    def fsync(self, fd: int, data_only: bool) -> int:
-        """See `System`."""
-        file = self._kernel.file_of(fd)
-        return file.sync() if isinstance(file, OpenFile) else -errno.EINVAL
-
-    def read_cached(self, fd: int, memory: ReadableBuffer, len_bytes: int, offset: int) -> int:
-        """See `System`; now and then nothing is cached."""
-        file = self._kernel.file_of(fd)
-        if not isinstance(file, OpenFile) or self._kernel.faults.strikes("delay", "not cached"):
-            return -errno.EAGAIN
-        place = _AT_CURRENT_POSITION if offset < 0 else offset
-        data = read_file(file, place, len_bytes)
-        if not isinstance(data, bytes):
-            return -errno.EAGAIN
-        memoryview(memory).cast("B")[: len(data)] = data
-        return len(data)
-
-    def holds_all(self, fd: int, offset: int, len_bytes: int) -> bool:
-        """See `System`."""
-        return False
-
-    def direct_alignment(self, fd: int) -> tuple[int, int]:
-        """See `System`."""
-        return 512, 512
-
-    def lseek(self, fd: int, offset: int, whence: int) -> int:
-        """See `System`."""
-        file = self._file(fd, "lseek")
-        if not isinstance(file, OpenFile):
-            raise op_error(errno.ESPIPE, "lseek", fd)
-        base = (0, file.position, file.size)[whence]
-        if base + offset < 0:
-            raise op_error(errno.EINVAL, "lseek", fd)
-        file.position = base + offset
-        return file.position
-
-    def fstat(self, fd: int) -> os.stat_result:
-        """See `System`."""
-        file = self._file(fd, "fstat")
-        if isinstance(file, OpenFile):
-            return file.stat()
-        return os.stat_result((stat.S_IFIFO | 0o600, 1, 1, 1, 0, 0, 0, 0, 0, 0))
-
-
-def _stored(addr: int, data: bytes | int | None) -> int:
-    if data is None:
-        return -errno.EAGAIN
-    if isinstance(data, int):
-        return data
-    memmove(addr, data, len(data))
-    return len(data)
+def _protocol_of(socket: SimSocket) -> int:
+    if socket.is_unix:
+        return 0
+    return _IPPROTO_TCP if isinstance(socket, StreamSocket) else _IPPROTO_UDP
 
 
 def _refusal(name: str) -> Callable[..., NoReturn]:
@@ -545,3 +452,5 @@ def _refusal(name: str) -> Callable[..., NoReturn]:
 
 
 _BYTE_ORDER: Final = "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big"
+
+_SIMULATED: Final = frozenset({*vars(SimSystem), *vars(FileSystem)})
