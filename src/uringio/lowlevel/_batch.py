@@ -16,7 +16,8 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import CQE
 from uringio.errors import QueueFullError, UsageError
 
-from ._filling import Request, join, lacking, set_address
+from ._aliases import alias_all
+from ._filling import WIDE, Request, join, lacking, set_address
 from ._memory import Passing
 from ._waits import Waits
 
@@ -83,7 +84,9 @@ class Batch:
         command: bytes = b"",
         /,
     ) -> None:
-        """Add a request."""
+        """Add a request; raises UsageError for one of 128 bytes."""
+        if opcode in WIDE:
+            raise UsageError("a batch's requests have 64 bytes: fill this one into the ring itself")
         self._request.fill(
             opcode, fd, off, addr, len_, op_flags, user_data, flags, keep, ioprio, buf_index,
             file_index, addr3, attr_mask, command,
@@ -155,22 +158,27 @@ class Batches(Waits):
         Raises:
             QueueFullError: There is less room; nothing was filled.
             UnsupportedError: The kernel lacks one of its operations.
-            UsageError: The ring has slots of 128 bytes.
+            UsageError: The ring has slots of 128 bytes; or it takes messages, and the completion of
+                a request is skipped.
             WrongThreadError: Another thread owns the ring.
         """
         core = self._core
         if core is None or get_ident() != self._owner:
             core = self._usable()  # which raises
+        if self._unwanted >= 0 and any(one == self._unwanted for one, _ in batch.entries):
+            raise ValueError(f"user_data {self._unwanted:#x} is the ring's own")
         if self.opcodes and not batch.opcodes <= self.opcodes:
             raise lacking(min(batch.opcodes - self.opcodes), False)
-        _copy_into(batch, core, self._cells)
-        flight, unique = self._flight, batch.unique
+        flight, unique, secret = self._flight, batch.unique, self._secret
+        if secret:
+            unique = None
+        _copy_into(alias_all(batch.raw, secret) if secret else batch.raw, core, self._cells)
         self._whole = None if flight or unique is None else batch
         if unique is not None and (not flight or flight.keys().isdisjoint(unique)):
             flight.update(unique)
         else:
             for user_data, keep in batch.entries:
-                join(flight, user_data, keep)
+                join(flight, user_data ^ secret, keep)
         if batch.renames:
             self._whole = None
             for old, new in batch.renames:
@@ -189,13 +197,18 @@ class Batches(Waits):
 
         Raises:
             UsageError: Two of its requests share a user_data, or one posts no completion; a request
-                in flight has one's user_data; or the ring's completions have 32 bytes.
+                in flight has one's user_data; the ring's completions have 32 bytes, or it takes
+                messages.
             WrongThreadError, QueueFullError, UnsupportedError: As `put`.
 
         Cost: where nothing else is in flight and completions come in the order of the requests,
         they are looked at as columns, not one by one.
         """
         unique, count = batch.unique, len(batch.raw) // _SIZE
+        if self._secret:
+            raise UsageError(
+                "a ring that takes messages cannot tell them from results: use put() and wait()"
+            )
         if unique is None or len(unique) != count or self._big:
             raise _unfit_to_run(batch, self._big)
         alone = not self._flight and not self._storage
@@ -260,6 +273,8 @@ class Batches(Waits):
         whole = self._whole
         if whole is None or self._whole_at != self._cells[0] or self._big:
             return False
+        if self._fence is not None:  # its completions may need more than a look
+            return False
         names, no_flags = whole.recorded or whole.columns()
         count = len(names)
         at = head & core.cq_entries - 1
@@ -303,7 +318,7 @@ def _unfit_to_run(batch: Batch, big: bool) -> UsageError:
     return UsageError("a request of the batch posts no completion: use put() and wait()")
 
 
-def _copy_into(batch: Batch, core: Core, cells: list[int]) -> None:
+def _copy_into(raw: bytearray, core: Core, cells: list[int]) -> None:
     """
     Write the requests into the next slots; the count of filled ones is the caller's to move.
 
@@ -316,7 +331,7 @@ def _copy_into(batch: Batch, core: Core, cells: list[int]) -> None:
     """
     if core.sqe_bytes != _SIZE:
         raise UsageError("a batch fits slots of 64 bytes, and this ring's have 128")
-    entries, raw, sqes = core.sq_entries, batch.raw, core.sqes
+    entries, sqes = core.sq_entries, core.sqes
     tail, count = cells[0], len(raw) // _SIZE
     cells[2] = tail + entries - ((tail - core.sq_head[0]) & 0xFFFFFFFF)
     if tail + count > cells[2]:
