@@ -492,14 +492,20 @@ def test_waits_end_in_time_and_by_signals(polled: Ring) -> None:
     prep_timeout(polled, 600_000_000_000, user_data=1)
     assert polled.wait(1, 1_000_000) == []
 
+    struck: list[bool] = []
+
     def handle(_number: int, _frame: object) -> None:
-        raise InterruptedError("by hand")
+        if not struck:
+            struck.append(True)
+            raise InterruptedError("by hand")
 
     before = signal.signal(signal.SIGALRM, handle)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.005)
         with pytest.raises(InterruptedError, match="by hand"):
-            polled.wait(1)
+            # Again and again: one that comes just before the wait would not end it.
+            signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+            while True:
+                polled.wait(1)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
