@@ -7,7 +7,6 @@ until its request has ended, that completions are not lost for want of room, and
 use is refused by an exception that names the remedy, before the kernel hears of it.
 """
 
-import time
 import warnings
 from _thread import get_ident
 from collections.abc import Iterable, Iterator, Sequence
@@ -430,7 +429,7 @@ class Ring(Batches):
             at = (index & (core.sq_entries - 1)) * core.sqe_bytes
             user_data = SQE_FULL.unpack_from(core.sqes, at)[6]
             SQE_FULL.pack_into(core.sqes, at, 0, -1, 0, 0, 0, 0, user_data, 0, 0, 0, 0, 0)
-        deadline_ns = time.monotonic_ns() + timeout_ns
+        deadline_ns = core.system.monotonic_ns() + timeout_ns
         self.wait(0)
         if self._fence is not None:
             self.wait_for_room()
@@ -439,7 +438,7 @@ class Ring(Batches):
             k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY, _CLOSING, 0,
         )  # fmt: skip
         while self._holds_memory():
-            left_ns = deadline_ns - time.monotonic_ns()
+            left_ns = deadline_ns - core.system.monotonic_ns()
             if left_ns <= 0:
                 break
             self.wait(1, left_ns)
