@@ -90,6 +90,16 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(autouse=True)
+def no_callbacks_of_the_collector() -> None:
+    """
+    Have the collector call no Python function, such as the one by which hypothesis times it.
+
+    Whatever a signal handler raises in there is reported and swallowed: Ctrl-C would be lost.
+    """
+    gc.callbacks.clear()
+
+
+@pytest.fixture(autouse=True)
 def seeded(request: pytest.FixtureRequest) -> None:
     """Give every test the same `random` state for the same seed, whatever ran before it."""
     random.seed(f"{request.config.stash[SEED]} {request.node.nodeid}")

@@ -26,21 +26,28 @@ def test_ctrl_c_cancels_the_main_task(make_loop: Callable[[], asyncio.AbstractEv
     SIGINT under asyncio.Runner cancels main, whatever it waits for, and raises KeyboardInterrupt.
     """
 
+    def interrupt_soon() -> None:
+        asyncio.get_running_loop().call_later(0.005, os.kill, os.getpid(), signal.SIGINT)
+
     async def nap() -> None:
+        interrupt_soon()
         await uringio.sleep(3600)
 
     async def read() -> None:
         ours, theirs = await pair()
         try:
+            interrupt_soon()
             await ours.recv()
         finally:
             await ours.aclose()
             await theirs.aclose()
 
     async def future() -> None:
+        interrupt_soon()
         await asyncio.get_running_loop().create_future()
 
     async def timer() -> None:
+        interrupt_soon()
         await asyncio.sleep(3600)
 
     for body in (nap, read, future, timer):
@@ -49,7 +56,6 @@ def test_ctrl_c_cancels_the_main_task(make_loop: Callable[[], asyncio.AbstractEv
         async def main(
             body: Callable[[], object] = body, ended: list[type[BaseException]] = ended
         ) -> None:
-            asyncio.get_running_loop().call_later(0.005, os.kill, os.getpid(), signal.SIGINT)
             try:
                 await body()  # type: ignore[misc]
             except BaseException as error:
@@ -113,7 +119,7 @@ except KeyboardInterrupt:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=50)
     finally:
         process.kill()
         process.wait()

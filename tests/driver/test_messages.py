@@ -182,6 +182,57 @@ def test_sendmsg_waits_for_room(rig: Rig) -> None:
         assert theirs.recv(100) == b"at last"
 
 
+def test_a_unix_datagram_waits_for_room_and_is_whole(rig: Rig, tmp_path: Path) -> None:
+    """
+    With the receiver's queue full, a SENDMSG_UNIX waits, can be cancelled, and is sent as it was
+    given when there is room; a driver may also close while it waits.
+    """
+    path = str(tmp_path / "socket")
+
+    def send(text: bytes) -> Op[Any]:
+        op = sendmsg(ours.fileno(), [text])
+        op.code = o.SENDMSG_UNIX
+        op.flags |= socket.MSG_DONTWAIT
+        return op
+
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as theirs,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours,
+    ):
+        theirs.bind(path)
+        ours.connect(path)
+        rig.driver.register(ours.fileno())
+        filler_count = 0
+        while True:
+            op = rig.submit(send(b"filler"))
+            rig.settle_down()
+            if not rig.is_delivered(op):
+                break
+            assert rig.finish(op) == 6
+            filler_count += 1
+        for moment in range(4):
+            cancelled = rig.submit(send(b"cancelled"))
+            for _ in range(moment):
+                rig.settle_down()
+            assert rig.driver.cancel(cancelled)
+            with pytest.raises(StandInCancelled) as caught:
+                rig.finish(cancelled)
+            assert caught.value.done == 0
+        assert op.state == SUBMITTED
+        for _ in range(filler_count):
+            assert theirs.recv(100) == b"filler"
+        assert rig.finish(op) == 6
+        assert theirs.recv(100) == b"filler"
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(100)
+        for _ in range(filler_count):
+            assert rig.do(send(b"filler")) == 6
+        rig.submit(send(b"late"))
+        rig.settle_down()
+        rig.close()
+
+
 def test_refusals_are_the_kernels(rig: Rig) -> None:
     """Too long, not connected, closed peer, no descriptor: the errno, and the operation's name."""
     with udp(rig) as (ours, theirs):

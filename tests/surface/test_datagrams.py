@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import uringio
+from tests.surface.pairs import fill_queue
 from tests.surface.schedulers import Scheduler
 from uringio.errors import BusyError, ClosedError, OpError
 from uringio.net import (
@@ -336,7 +337,7 @@ async def skip_without_segments(near: DatagramSocket, far: DatagramSocket) -> No
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_unix_datagrams(scheduler: Scheduler, tmp_path: Path, abstract: bool) -> None:
+def test_uring_datagrams(scheduler: Scheduler, tmp_path: Path, abstract: bool) -> None:
     """They carry addresses of both kinds, keep order and borders, and tell those without a name."""
     paths: list[str | bytes]
     if abstract:
@@ -411,6 +412,87 @@ def test_a_full_unix_socket_makes_senders_wait(scheduler: Scheduler, tmp_path: P
             assert not sender.ended
             assert [await far.recv() for _ in range(500)] == [b"%d" % n for n in range(500)]
             await sender.result()
+
+    scheduler.run(main)
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_what_waits_for_room_at_a_unix_socket_is_whole(
+    scheduler: Scheduler, tmp_path: Path, connected: bool
+) -> None:
+    """
+    A datagram that finds its receiver's queue full arrives with its payload when there is room; one
+    that is cancelled meanwhile does not arrive, nor one whose socket is closed.
+
+    Left to wait by itself, io_uring would send an empty one: see `uringio._driver.uring_datagrams`.
+    """
+    path = tmp_path / "socket"
+
+    async def main() -> None:
+        peer = path if connected else None
+        async with (
+            await open_unix_datagram(path) as far,
+            await open_unix_datagram(None, peer) as near,
+            await open_unix_datagram(None, peer) as closed,
+        ):
+
+            async def send(by: DatagramSocket, data: bytes) -> int:
+                if connected:
+                    return await by.send(data)
+                return await by.send_to(data, path)
+
+            for _ in range(3):
+                expected = fill_queue(path)
+                waiting = scheduler.spawn(send, near, b"waits")
+                cancelled = scheduler.spawn(send, near, b"cancelled")
+                early = scheduler.spawn(send, near, b"cancelled before it was submitted")
+                await scheduler.checkpoint()
+                early.cancel()
+                for _ in range(20):
+                    await scheduler.checkpoint()
+                cancelled.cancel()
+                await cancelled.wait()
+                assert cancelled.cancelled
+                assert (await early.wait()).cancelled
+                assert not waiting.ended
+                assert await far.recv() == expected.pop(0)
+                assert await waiting.result() == 5
+                assert [await far.recv() for _ in expected] == expected
+                assert await far.recv() == b"waits"
+            expected = fill_queue(path)
+            ending = scheduler.spawn(send, closed, b"closed")
+            for _ in range(5):
+                await scheduler.checkpoint()
+            await closed.aclose()
+            assert isinstance((await ending.wait()).error, ClosedError)
+            assert [await far.recv() for _ in expected] == expected
+            await near.send_to(b"last", path)
+            assert await far.recv() == b"last"
+
+    scheduler.run(main)
+
+
+def test_waiting_for_room_at_a_unix_socket_that_goes_away(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    """Who waits for room at a receiver that is closed gets ECONNREFUSED."""
+    path = tmp_path / "socket"
+
+    async def main() -> None:
+        far = await open_unix_datagram(path)
+        async with await open_unix_datagram(None, path) as near:
+
+            async def send() -> int:
+                return await near.send(b"late")
+
+            fill_queue(path)
+            waiting = scheduler.spawn(send)
+            for _ in range(5):
+                await scheduler.checkpoint()
+            assert not waiting.ended
+            await far.aclose()
+            error = (await waiting.wait()).error
+            assert isinstance(error, ConnectionRefusedError)
 
     scheduler.run(main)
 

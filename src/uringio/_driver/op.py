@@ -45,8 +45,9 @@ EVENT                                                                (until `Dri
 RECV_LEASE is RECV whose value may be a view of the buffer, which goes back when that has gone; what
 its ``hold`` is true for waits when there are no spares.
 
-SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL.  DIRECT is the operation of its `Direct.row` on a
-direct descriptor, of which INSTALL makes another number.
+SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL, and SENDMSG_UNIX that of a Unix datagram, for which a
+kernel's request must not wait: see `uring_datagrams`.  DIRECT is the operation of its `Direct.row`
+on a direct descriptor, of which INSTALL makes another number.
 
 READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing
 needs waiting; otherwise it becomes a READ.  Only for descriptors without O_DIRECT.  An OPENAT2
@@ -139,13 +140,14 @@ SEND_ZC: Final = 33
 DIRECT: Final = 34
 INSTALL: Final = 35
 SENDMSG_ZC: Final = 36
+SENDMSG_UNIX: Final = 37
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
     "event", "sendmsg", "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2",
     "statx", "rename", "unlink", "mkdir", "symlink", "link", "read", "recv",
-    "send_zc", "direct", "install", "sendmsg_zc",
+    "send_zc", "direct", "install", "sendmsg_zc", "sendmsg",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.
@@ -264,8 +266,9 @@ class Op(Generic[T_co]):
         try:
             yield self
         except BaseException:
-            if self.value is not None and self.owner is not None:
-                # A signal handler raised where it was to be taken.
+            if self.done() and self.value is not None and self.owner is not None:
+                # A signal handler raised where it was to be taken.  In another state the value is
+                # the next user's: this task was cancelled before its use had begun.
                 value, self.value = self.value, None
                 self.owner.orphan(self, value)
             raise
@@ -284,7 +287,11 @@ class Op(Generic[T_co]):
         return f"<Op {OPERATION_NAMES[self.code]}{fd} {states[self.state]}>"
 
     def __del__(self) -> None:
-        if self.state == NEW:
+        try:
+            state = self.state
+        except AttributeError:
+            return  # a signal handler raised before it was one
+        if state == NEW:
             if self.code != READY:
                 warn_never_awaited(self, self.code == CLOSE)
         elif self.value is not None and self.finish is not None and self.code in MAKES_DESCRIPTOR:

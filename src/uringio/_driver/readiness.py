@@ -51,6 +51,7 @@ _TROUBLE: Final = 0x2000 | 0x010 | 0x008 | 0x002  # RDHUP, HUP, ERR, PRI
 _READABLE: Final = _TROUBLE | 0x001  # IN
 _WRITABLE: Final = 0x010 | 0x008 | 0x004  # HUP, ERR, OUT
 
+_MSG_DONTWAIT: Final = 0x40
 _BATCH_COUNT_MAX: Final = 512
 # epoll_wait(2) takes milliseconds in an int; a longer wait is made of several.
 _WAIT_SECONDS_MAX: Final = 86400.0
@@ -259,6 +260,7 @@ def make_readiness_driver(
             files.start(op)
 
     def start_copied_send(op: Op[object]) -> None:
+        op.flags &= ~_MSG_DONTWAIT  # of a SENDMSG_UNIX, which waits like any other here
         op.code = SEND_ALL if op.code == o.SEND_ZC else o.SENDMSG
         descriptors.start_writer(op)
 
@@ -490,7 +492,7 @@ def make_readiness_driver(
         starts[code] = descriptors.start_reader
     for code in (o.SEND, o.SEND_ALL, o.SENDMSG):
         starts[code] = descriptors.start_writer
-    starts[o.SEND_ZC] = starts[o.SENDMSG_ZC] = start_copied_send
+    starts[o.SEND_ZC] = starts[o.SENDMSG_ZC] = starts[o.SENDMSG_UNIX] = start_copied_send
     for code in FILE_OPERATIONS:
         starts[code] = start_file
     starts[o.RECV_LEASE] = start_lease

@@ -68,12 +68,13 @@ from .outcome import (
     settle_failed,
 )
 from .timers import Timers
+from .uring_datagrams import SeldomSends
 from .uring_files import SHAPED, ThreadCalls, shape
 from .uring_leases import Leases, grown
 from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
 from .uring_settles import SETTLES
 from .uring_tables import TAG_BIT, UringTables
-from .zero_copy import COPYING, ZERO_COPY_BIT, ZeroCopySends, number_of
+from .zero_copy import COPYING, ZERO_COPY_BIT, number_of
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -311,7 +312,7 @@ def make_uring_driver(
         storage.clear()
 
         publish_buffers(buffer_tail)
-        if again or ending:
+        if again or ending or asking:
             ask_again()
         if timers:
             timers.expire(clock(), deliver)
@@ -453,17 +454,18 @@ def make_uring_driver(
         asking = False
 
     def grow_buffers() -> None:
-        nonlocal buffers, buffer_count, buffer_tail, buffer_mask, leases
+        nonlocal buffers, buffer_count, buffer_tail, buffer_mask, leases, hungry_count
         nonlocal pool, held_at, put_buffer, publish_buffers
-        before = buffers
-        buffers = grown(ring, buffers, min(buffer_count + hungry_count, buffer_count_max))
-        if buffers is before:
-            return
-        leases = Leases(buffers, wake)  # views of the old ones keep their memory
-        buffer_count = buffer_tail = buffers.count
-        buffer_mask = buffer_count - 1
-        pool = buffers.memory.slices
-        held_at, put_buffer, publish_buffers = buffers.held_at, buffers.put, buffers.publish
+        wanted = min(buffer_count + hungry_count, buffer_count_max)
+        after, fresh, struck = grown(ring, buffers, wanted, wake)
+        if fresh is not None:
+            buffers, leases = after, fresh  # views of the old ones keep their memory
+            buffer_count = buffer_tail = buffers.count
+            buffer_mask, pool = buffer_count - 1, buffers.memory.slices
+            held_at, put_buffer, publish_buffers = buffers.held_at, buffers.put, buffers.publish
+        hungry_count = 0
+        if struck is not None:
+            raise struck
 
     def unawaited(user_data: int, res: int, flags: int) -> None:
         nonlocal stray, buffer_tail, woken, wake_armed
@@ -687,7 +689,7 @@ def make_uring_driver(
     leases = Leases(buffers, wake)
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
-    sends = ZeroCopySends(system, in_flight, again, settle_slowly)
+    sends = SeldomSends(system, in_flight, again, settle_slowly, push)
     tables = UringTables(ring, heads, (in_flight, again), flush, cancel)
     arm_wake()
     driver = UringDriver(

@@ -49,6 +49,7 @@ SLOW_HEADS: Final = WRITING_HEADS | {
     o.RECV_LEASE: sqe_head(k.IORING_OP_RECV, k.IOSQE_BUFFER_SELECT),
     o.SEND_ZC: sqe_head(k.IORING_OP_SEND_ZC),
     o.SENDMSG_ZC: sqe_head(k.IORING_OP_SENDMSG_ZC),
+    o.SENDMSG_UNIX: HEADS[o.SENDMSG],
     o.WRITE: HEADS[o.WRITE],  # while there is registered memory
 }
 

@@ -26,7 +26,7 @@ from uringio._sys.memory import pin
 from uringio._sys.system import System
 
 from .contract import Deliver
-from .op import DONE, SEND_ALL, SEND_ZC, SENDMSG, SENDMSG_ZC, SUBMITTED, Op
+from .op import DONE, SEND_ALL, SEND_ZC, SENDMSG, SENDMSG_UNIX, SENDMSG_ZC, SUBMITTED, Op
 from .uring_settles import SETTLES
 
 __all__ = ["COPYING", "ZERO_COPY_BIT", "ZeroCopySends", "number_of"]
@@ -38,8 +38,8 @@ ZERO_COPY_BIT: Final = 1 << 61  # of the user_data of such sends
 # socket's notes of it are too many (ENOBUFS).
 _COPY_INSTEAD: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOMEM, errno.ENOBUFS})
 _NOWHERE: Final = bytes(16)  # a sockaddr of the family AF_UNSPEC
-# What each is when it copies, and what it ends as: one way for both kinds.
-COPYING: Final = {SEND_ZC: SEND_ALL, SENDMSG_ZC: SENDMSG}
+# What each is when it copies, and what it ends as: one way for all kinds.
+COPYING: Final = {SEND_ZC: SEND_ALL, SENDMSG_ZC: SENDMSG, SENDMSG_UNIX: SENDMSG}
 
 
 def number_of(op: Op[object]) -> int:
@@ -101,7 +101,7 @@ class ZeroCopySends:
         return True
 
     def _succeeded(self, op: Op[object], number: int, res: int, deliver: Deliver) -> None:
-        plain = COPYING[op.code]
+        plain = COPYING.get(op.code, op.code)
         settle = SETTLES[plain]
         assert settle is not None
         if settle(op, res):

@@ -6,6 +6,7 @@ the answer may mean that this one lacks it.  Memory and buffers that were regist
 by the ring until they are unregistered or the ring has closed.
 """
 
+from _thread import get_ident
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from struct import pack
@@ -28,6 +29,8 @@ from uringio._sys.layouts import (
 from uringio._sys.memory import pin
 from uringio.errors import UsageError
 
+from ._aliases import alias_target
+from ._filling import Flight
 from ._memory import Target, target
 from ._opcodes import RegisterOp
 from ._provided import ProvidedBuffers
@@ -55,6 +58,9 @@ class Registrations(Registering):
     def _rewire(self) -> None: ...
 
     _cells: list[int]
+    _flight: Flight
+    # What a ring that takes messages has its requests' user_data combined with; 0: nothing.
+    _secret: int
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -170,22 +176,37 @@ class Registrations(Registering):
         self, other: "Ring", *, first: int = 0, other_first: int = 0, count: int = 0, flags: int = 0
     ) -> None:
         """
-        Share the pinned memory of another ring; count 0 is all of it.
+        Share the pinned memory of another ring.
 
         Args:
-            flags: `CloneBuffersFlags`.
+            first: The first slot here.
+            other_first: The first slot there.
+            count: How many; 0: all from *other_first* on.
+            flags: `CloneBuffersFlags`: DST_REPLACE to take slots that are not empty; with
+                SRC_REGISTERED, the other is found by the index of its `register_ring_fd`.
 
-        Kernel: 6.12, parts of it 6.13.  Twin: io_uring_clone_buffers_offset.
+        Raises:
+            OpError: EBUSY, there is a table already; ENXIO, the other has none; EINVAL or
+                EOVERFLOW, it has no such slots, or the kernel is too old.
+            UsageError: The other has no index in this thread.
+
+        Lifetime: memory is kept by both; what is replaced, until `unregister_buffers`.
+        Kernel: 6.12, offsets and DST_REPLACE 6.13.  Twin: io_uring_clone_buffers_offset.
         """
-        number, registered = other.locate()
-        if registered:
-            flags |= k.IORING_REGISTER_SRC_REGISTERED
+        number, flags = other._found_by(flags)
         argument = CLONE_BUFFERS.pack(number, flags, other_first, first, count)
         self.register(RegisterOp.CLONE_BUFFERS, argument, 1)
         self._buffers = {**self._buffers, -1 - len(self._buffers): dict(other._buffers)}
 
     def setup_buf_ring(
-        self, group: int, count: int, buffer_bytes: int, *, incremental: bool = False
+        self,
+        group: int,
+        count: int,
+        buffer_bytes: int,
+        *,
+        incremental: bool = False,
+        min_left_bytes: int = 0,
+        mapped: bool = False,
     ) -> ProvidedBuffers:
         """
         Provide a group of buffers, of which the kernel takes one when data is there.
@@ -193,11 +214,30 @@ class Registrations(Registering):
         Args:
             count: A power of two, up to 32768.
             incremental: Have large buffers consumed bit by bit.  Kernel: 6.12.
+            min_left_bytes: With *incremental*, when so little is left of a buffer, go on with the
+                next one.  Kernel: 7.1. [bytes]
+            mapped: Have the kernel allocate the entries, and map them; the buffers are ours either
+                way.  For kernels that cannot pin memory of the program's, such as huge pages.
+                Kernel: 6.4.
+
+        Raises:
+            OpError: EEXIST, the group is there; EINVAL, the kernel is too old.
+            ValueError: No kernel could have such a group.
 
         Kernel: 5.19.  Twin: io_uring_setup_buf_ring.
         """
-        flags = k.IOU_PBUF_RING_INC if incremental else 0
-        return ProvidedBuffers(self._usable, group, count, buffer_bytes, flags)
+        if min_left_bytes and not incremental:
+            raise ValueError("a least rest of a buffer needs incremental=True")
+        if not 0 <= min_left_bytes < 1 << 32:
+            raise ValueError(f"the least rest of a buffer cannot be {min_left_bytes} bytes")
+        flags = (k.IOU_PBUF_RING_INC if incremental else 0) | (
+            k.IOU_PBUF_RING_MMAP if mapped else 0
+        )
+        # A request in flight may still fill a buffer of the group that had this number before.
+        before = self._usable().buffer_rings.get(group) if self._flight else None
+        return ProvidedBuffers(
+            self._usable, group, count, buffer_bytes, flags, min_left_bytes, before
+        )
 
     def buf_ring_head(self, group: int) -> int:
         """
@@ -282,7 +322,10 @@ class Registrations(Registering):
         """
         if entries < 1 or cq_entries < entries:
             raise ValueError(f"queues cannot have {entries} and {cq_entries} slots")
-        self._remap(resize_rings(self._usable(), self._cells[0], entries, cq_entries))
+        core = self._usable()
+        if core.flags & k.IORING_SETUP_SQ_REWIND:
+            raise UsageError("a queue that starts anew with each batch keeps its size (SQ_REWIND)")
+        self._remap(resize_rings(core, self._cells[0], entries, cq_entries))
 
     def register_ring_fd(self) -> None:
         """
@@ -324,22 +367,58 @@ class Registrations(Registering):
         Raises:
             OpError: ENOENT, nothing matched; ETIME, some had not ended.
         """
+        if timeout_ns is not None and timeout_ns < 0:
+            raise ValueError(f"a cancellation cannot take {timeout_ns} ns")
         seconds, rest = (-1, -1) if timeout_ns is None else divmod(timeout_ns, _NS_PER_S)
+        user_data = alias_target(flags, user_data, self._secret)
         argument = SYNC_CANCEL_REG.pack(user_data, fd, flags, seconds, rest, opcode)
         return self.register(RegisterOp.SYNC_CANCEL, argument, 1)
 
-    def register_napi(self, busy_poll_us: int, *, prefer_busy_poll: bool = False) -> None:
+    def register_napi(
+        self, busy_poll_us: int, *, prefer_busy_poll: bool = False
+    ) -> tuple[int, bool]:
         """
         Have waits poll the network card so long before they sleep.
 
+        Args:
+            busy_poll_us: How long. [microseconds]
+            prefer_busy_poll: Keep the card from interrupting meanwhile.
+
+        Returns:
+            Both, as they were before.
+
+        Raises:
+            OpError: EINVAL, the kernel is too old, or was built without.
+
         Kernel: 6.9.  Twin: io_uring_register_napi.
         """
-        argument = bytearray(NAPI.pack(busy_poll_us, prefer_busy_poll))
-        self.register(RegisterOp.NAPI, argument, 1)
+        if not 0 <= busy_poll_us < 1 << 32:
+            raise ValueError(f"a time to poll is up to 2**32 - 1 microseconds, not {busy_poll_us}")
+        return self._napi(RegisterOp.NAPI, busy_poll_us, prefer_busy_poll)
 
-    def unregister_napi(self) -> None:
-        """No longer.  Kernel: 6.9.  Twin: io_uring_unregister_napi."""
-        self.register(RegisterOp.UNREGISTER_NAPI, bytearray(NAPI.size), 1)
+    def unregister_napi(self) -> tuple[int, bool]:
+        """No longer; returns what was set.  Kernel: 6.9.  Twin: io_uring_unregister_napi."""
+        return self._napi(RegisterOp.UNREGISTER_NAPI, 0, False)
+
+    def _napi(self, op: RegisterOp, busy_poll_us: int, prefer: bool) -> tuple[int, bool]:
+        argument = bytearray(NAPI.pack(busy_poll_us, prefer))
+        self.register(op, argument, 1)
+        before: tuple[int, int] = NAPI.unpack(argument)
+        return before[0], bool(before[1])
+
+    def _found_by(self, flags: int) -> tuple[int, int]:
+        """Tell where the kernel finds this ring, to take memory from it, and by which flags."""
+        number, registered = self.locate()
+        if registered:
+            return number, flags | k.IORING_REGISTER_SRC_REGISTERED
+        if flags & k.IORING_REGISTER_SRC_REGISTERED:
+            core = self._open()
+            if core.registered_by != get_ident():
+                raise UsageError(
+                    "the other ring has no registered index: call its register_ring_fd()"
+                )
+            number = core.enter_fd
+        return number, flags
 
     def _tagged(self, op: RegisterOp, raw: bytes, marks: bytes, count: int) -> None:
         addr, _, _keep = pin(raw)

@@ -47,7 +47,8 @@ class Waits(Entering):
     What is kept: *_flight*, what requests keep, by user_data; *_cells*, as in `make_fill`;
     *_storage*, completions not handed out yet, of which *_settled* have ended their requests;
     *_completed*, how many were handed out; *_whole*, the batch that was put while nothing was in
-    flight, until something is handed out.
+    flight, until something is handed out; *_unwanted*, the user_data of requests of our own, -1
+    where there are none.
     """
 
     _core: Core | None
@@ -63,6 +64,7 @@ class Waits(Entering):
         self._completed: int = 0
         self._extras: dict[int, tuple[int, int]] | None = None
         self._big = False
+        self._unwanted = -1
         self._clock: int = CLOCK_MONOTONIC
         self._knows_moments: bool | None = None
         self._region: WaitRegion | None = None
@@ -117,7 +119,9 @@ class Waits(Entering):
             raise ValueError(f"a wait cannot take {timeout_ns} ns")
         storage = self._storage
         if self._whole is not None and timeout_ns is None and not storage:
-            self._enter(core, count, None)
+            self._submit_and_wait(self._cells[0], count, None)
+            if self._passing:
+                self._let_go(core)
             if taken := self._take_whole(core):
                 return taken
         self._reap()
@@ -343,7 +347,7 @@ class Waits(Entering):
             at = (head & mask) * core.cqe_bytes
             user_data, res, flags = CQE.unpack_from(cqes, at)
             head = (head + 1) & _U32
-            if mixed and flags & k.IORING_CQE_F_SKIP:
+            if user_data == self._unwanted or (mixed and flags & k.IORING_CQE_F_SKIP):
                 continue
             if not mixed or flags & k.IORING_CQE_F_32:
                 if mixed:
@@ -356,6 +360,8 @@ class Waits(Entering):
 
     def _hand_out(self) -> list[tuple[int, int, int]]:
         storage, flight = self._storage, self._flight
+        if self._secret:
+            self._settle_aliased()
         if not self._settled and len(storage) >= len(flight) > _MANY:
             ended = {name for name, _, flags in storage if not flags & _MORE}
             if flight.keys() == ended and Several not in set(map(type, flight.values())):
@@ -380,3 +386,21 @@ class Waits(Entering):
         self._whole = None
         del storage[:]  # no call, behind which a signal handler might raise
         return taken
+
+    def _settle_aliased(self) -> None:
+        """Tell completions of requests from others, and give them their own names again."""
+        storage, flight, renamed, secret = self._storage, self._flight, self._renamed, self._secret
+        for index in range(self._settled, len(storage)):
+            name, res, flags = storage[index]
+            known = name if name in flight else renamed.get(name)
+            if known is not None:
+                # No call between these two, behind which a signal handler might raise.
+                storage[index] = (name ^ secret, res, flags)
+            self._settled = index + 1
+            if known is not None and not flags & _MORE:
+                renamed.pop(name, None)
+                kept = flight.pop(known, None)
+                if isinstance(kept, Several):
+                    kept.count -= 1
+                    if kept.count:
+                        flight[known] = kept

@@ -209,6 +209,7 @@ class DatagramSocket:
             credentials=credentials,
             segment_bytes=segment_bytes,
             ancillary=ancillary,
+            unix_datagram=self._family == self._driver.system.AF_UNIX,
         )
         self._send_ops.add(op)
         return op

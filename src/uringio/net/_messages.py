@@ -22,7 +22,7 @@ from uringio._driver.messages import (
     read_segment_bytes,
     segment_item,
 )
-from uringio._driver.op import RECVMSG, SENDMSG, SENDMSG_ZC, Op, Owner
+from uringio._driver.op import RECVMSG, SENDMSG, SENDMSG_UNIX, SENDMSG_ZC, Op, Owner
 from uringio._driver.sockets import SEND_FLAGS, HasFileno, SocketAddress, number_of
 from uringio._own.fd import OwnedFd
 
@@ -51,6 +51,7 @@ WritablePieces: TypeAlias = Iterable[bytearray | memoryview]
 ANCILLARY_BYTES: Final = 2048
 _ANCILLARY_BYTES_MAX: Final = 1 << 20
 _SEGMENT_BYTES_MAX: Final = 65535
+_MSG_DONTWAIT: Final = 0x40
 
 
 class Message:
@@ -151,6 +152,7 @@ def outgoing_op(
     ancillary: Sequence[Ancillary] = (),
     empty: bool = True,
     zero_copy: bool = False,
+    unix_datagram: bool = False,
 ) -> Op[int]:
     """
     Build the op that sends a message.
@@ -160,6 +162,7 @@ def outgoing_op(
     Args:
         empty: Whether there need be no payload.
         zero_copy: Whether the network takes the pieces from where they lie.
+        unix_datagram: Whether it is one.
 
     Raises:
         TypeError: A piece is no bytes-like object, or *fds* names no descriptor.
@@ -196,8 +199,10 @@ def outgoing_op(
         if kept is not None:
             kept.close()  # the traceback would hold them
         raise
-    code = SENDMSG_ZC if zero_copy else SENDMSG
-    op: Op[int] = Op(code, fd, addr=message.addr, len_=1, flags=SEND_FLAGS, owner=owner)
+    code, flags = SENDMSG_ZC if zero_copy else SENDMSG, SEND_FLAGS
+    if unix_datagram:
+        code, flags = SENDMSG_UNIX, SEND_FLAGS | _MSG_DONTWAIT
+    op: Op[int] = Op(code, fd, addr=message.addr, len_=1, flags=flags, owner=owner)
     op.hold = message
     op.home = driver
     return op

@@ -170,12 +170,14 @@ class SimSystem(FileSystem):
             raise NotSimulatedError(f"enters with flags {flags:#x} are not simulated")
         timeout_ns: int | None = None
         if flags & k.IORING_ENTER_EXT_ARG and argp.value:
-            argument = GETEVENTS_ARG.unpack(string_at(argp.value, GETEVENTS_ARG.size))
+            argument: tuple[int, ...] = GETEVENTS_ARG.unpack(
+                string_at(argp.value, GETEVENTS_ARG.size)
+            )
             if argument[0] or argument[2]:
                 raise NotSimulatedError("waits with masks or a least duration are not simulated")
             if argument[3]:
-                seconds, rest_ns = TIMESPEC.unpack(string_at(argument[3], TIMESPEC.size))
-                timeout_ns = seconds * _NS_PER_S + rest_ns
+                timespec: tuple[int, int] = TIMESPEC.unpack(string_at(argument[3], TIMESPEC.size))
+                timeout_ns = timespec[0] * _NS_PER_S + timespec[1]
                 if flags & k.IORING_ENTER_ABS_TIMER:
                     timeout_ns = max(0, timeout_ns - self._monotonic_ns())
         result = self._kernel.enter(fd, to_submit, min_complete, flags, timeout_ns)
