@@ -287,7 +287,11 @@ class Op(Generic[T_co]):
         return f"<Op {OPERATION_NAMES[self.code]}{fd} {states[self.state]}>"
 
     def __del__(self) -> None:
-        if self.state == NEW:
+        try:
+            state = self.state
+        except AttributeError:
+            return  # a signal handler raised before it was one
+        if state == NEW:
             if self.code != READY:
                 warn_never_awaited(self, self.code == CLOSE)
         elif self.value is not None and self.finish is not None and self.code in MAKES_DESCRIPTOR:

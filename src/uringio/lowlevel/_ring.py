@@ -457,7 +457,7 @@ class Ring(Batches):
             self.wait_for_room()
         self.fill(
             Opcode.ASYNC_CANCEL, -1, 0, 0, 0,
-            k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY, _CLOSING, 0,
+            k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY, _CLOSING, self._flags_required,
         )  # fmt: skip
         while self._holds_memory():
             left_ns = deadline_ns - time.monotonic_ns()
