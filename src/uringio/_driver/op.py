@@ -286,9 +286,8 @@ class Op(Generic[T_co]):
         return f"<Op {OPERATION_NAMES[self.code]}{fd} {states[self.state]}>"
 
     def __del__(self) -> None:
-        try:
-            state = self.state
-        except AttributeError:
+        state: int | None = getattr(self, "state", None)
+        if state is None:
             return  # a signal handler raised before it was one
         if state == NEW:
             if self.code != READY:
