@@ -146,9 +146,10 @@ class Ring(Batches):
                 memory=memory,
             )
         except RingError as error:
-            if flags is None:
+            why = error if flags is None else explain(error, choice.ladder[0], sq_thread_cpu)
+            if why is error:
                 raise
-            raise explain(error, choice.ladder[0], sq_thread_cpu) from error
+            raise why from error
         super().__init__()
         self._fence = choice.fence
         self._secret = make_secret() if messages else 0
