@@ -2,6 +2,7 @@
 # make test    every test, on $(PYTHON)
 # make check   format, lint, types, architecture, tests
 # make sim     run programs on simulated kernels with faults (SEEDS=2000)
+# make fuzz    parsers, tables and adapters on inputs that nobody wrote (SECONDS=60, TARGETS=)
 # make mutants   wrong versions of the library, and whether the tests notice (a few minutes)
 # make crashlab  misuse the library a thousand times (ARGS=--control: without it)
 # make bench   measure; bench/README.md explains the figures
@@ -14,6 +15,8 @@
 PYTHON ?= python3
 ARGS ?=
 SEEDS ?= 200
+SECONDS ?= 60
+TARGETS ?=
 
 DIR ?= docs
 PORT ?= 8000
@@ -29,7 +32,7 @@ PY := $(ENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CODE := src tests tools fuzz bench examples
 
-.PHONY: run test check style types arch sim crashlab mutants bench build clean
+.PHONY: run test check style types arch sim fuzz crashlab mutants bench build clean
 
 run: $(ENV)/.run
 	@echo "Serving $(DIR) at http://$(HOST):$(PORT)/ (open it in a browser; Ctrl-C stops it)"
@@ -54,6 +57,9 @@ arch: $(ENV)/.test
 
 sim: $(ENV)/.test
 	$(PY) -m tools.sim --seeds $(SEEDS)
+
+fuzz: $(ENV)/.test
+	$(PY) -m fuzz $(TARGETS) --seconds $(SECONDS)
 
 crashlab: $(ENV)/.test
 	$(PY) tools/crashlab.py $(ARGS)

@@ -221,11 +221,15 @@ async def outcomes(
         first = await connecting
         second = await listener.accept()
     path = f"{folder}/{next(_names)}"
-    async with first, second, await uringio.open_file(path, "w+b") as file:
-        async with uringio.TaskGroup() as group:
-            run = Program((first, second), file, path, settle_seconds, group)
-            told = [await run.carry_out(step) for step in steps]
-            group.cancel_scope.cancel()
+    async with (
+        first,
+        second,
+        await uringio.open_file(path, "w+b") as file,
+        uringio.TaskGroup() as group,
+    ):
+        run = Program((first, second), file, path, settle_seconds, group)
+        told = [await run.carry_out(step) for step in steps]
+        group.cancel_scope.cancel()
     return told
 
 
@@ -236,8 +240,10 @@ def differences(
     seeds: Sequence[int], tcp: bool, backend: str, folder: str
 ) -> dict[int, list[Difference]]:
     """
-    Carry out the programs of *seeds*, at the same time, on the real kernel, and each on its own on a
-    simulated one; returns where they differ, step, real and simulated.
+    Carry out programs, all at the same time on the real kernel, each on its own on a simulated one.
+
+    Returns:
+        Where they differ, by seed: the step, and what came of it, real and simulated.
     """
     left = list(seeds)
     found: dict[int, list[Difference]] = {}
