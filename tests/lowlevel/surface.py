@@ -135,7 +135,7 @@ CARRIERS: dict[str, str] = {
     "TimeoutFlags.LINK_TIMEOUT_UPDATE": "prep_timeout_update",
     "UringCmdFlags": "prep_uring_cmd",
     "WorkerKind": "Ring.register_iowq_max_workers",
-    "ZcrxAreaFlags": "Ring.register",
+    "ZcrxAreaFlags": "DmaBuf",
     "ZcrxControl.EXPORT": "ZeroCopyQueue.export",
     "ZcrxControl.FLUSH_RQ": "ZeroCopyQueue.flush",
     "ZcrxFeatures": "query_zero_copy",

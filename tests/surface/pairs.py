@@ -13,7 +13,7 @@ import uringio
 from uringio import Listener, SocketStream
 
 # A peer that does not answer makes the test fail rather than hang. [seconds]
-PEER_S = 20.0
+PEER_S = 50.0
 
 
 @asynccontextmanager
@@ -63,6 +63,14 @@ def call(listener: Listener) -> socket.socket:
         client.close()
         raise
     return client
+
+
+@contextmanager
+def deserted() -> Iterator[tuple[str, int]]:
+    """Yield an address where nobody listens, and which nobody else is given during the block."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()
 
 
 def reset(peer: socket.socket) -> None:
