@@ -32,7 +32,7 @@ def target(name: str) -> Target:
 
 def corpus(name: str, kind: str = "corpus") -> list[Path]:
     """List a target's seeds, or with ``"regressions"`` what once broke something."""
-    return sorted(path for path in (FOLDER / kind / name).glob("*") if path.is_file())
+    return sorted((FOLDER / kind / name).glob("*.bin"))
 
 
 def inputs(name: str) -> st.SearchStrategy[bytes]:
@@ -92,7 +92,7 @@ def fuzz(name: str, seconds: float, batch: int = _BATCH) -> tuple[int, Path | No
     except Exception:
         folder = FOLDER / "regressions" / name
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / hashlib.blake2b(broken, digest_size=6).hexdigest()
+        path = folder / f"{hashlib.blake2b(broken, digest_size=6).hexdigest()}.bin"
         path.write_bytes(broken)
         return count, path
     return count, None

