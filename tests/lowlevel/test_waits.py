@@ -411,6 +411,7 @@ class Refusing(System):
     def __init__(self) -> None:
         super().__init__()
         self.errnos: list[int] = []
+        self.enters = 0
         self._real = self.bare_syscall
         self._real_errno = self.get_errno
         self._last = 0
@@ -419,6 +420,7 @@ class Refusing(System):
 
     def _enter(self, *arguments: Any) -> int:
         self._last = 0
+        self.enters += 1
         if self.errnos:
             self._last = self.errnos.pop(0)
             return -1
@@ -444,6 +446,21 @@ def test_a_wait_goes_on_behind_what_is_no_end(refusing: tuple[Ring, Refusing], n
     system.errnos = [number]
     assert ring.wait(1, until_ns=time.monotonic_ns() + LONG_NS) == [(1, 0, 0)]
     assert system.errnos == []
+
+
+def test_a_wait_sleeps_until_its_end(refusing: tuple[Ring, Refusing]) -> None:
+    """By one call, or few where the kernel has work pending; it is not looked again and again."""
+    ring, system = refusing
+    prep_timeout(ring, LONG_NS)
+    ring.submit()
+    for terms in ({"sigmask": ()}, {"min_wait_ns": SOON_NS}, {"min_wait_ns": 1}):
+        system.enters = 0
+        assert ring.wait(1, SOON_NS, **terms) == []  # type: ignore[arg-type]
+        assert 1 <= system.enters <= 3
+    assert ring.wait(1, until_ns=1) == []  # the kernel knows moments
+    system.enters = 0
+    assert ring.wait(1, until_ns=time.monotonic_ns() + SOON_NS) == []
+    assert 1 <= system.enters <= 3
 
 
 def test_a_wait_ends_with_what_is_said_twice(refusing: tuple[Ring, Refusing]) -> None:

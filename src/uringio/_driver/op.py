@@ -94,8 +94,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CANCELLING", "DONE", "MAKES_DESCRIPTOR", "MAX_RW_COUNT", "NEW", "OPERATION_NAMES", "SPENT",
     "STALE", "SUBMITTED", "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "Vectored", "names",
-    "renew",
-]  # fmt: skip
+    "renew"]  # fmt: skip
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -267,8 +266,7 @@ class Op(Generic[T_co]):
             yield self
         except BaseException:
             if self.done() and self.value is not None and self.owner is not None:
-                # A signal handler raised where it was to be taken.  In another state the value is
-                # the next user's: this task was cancelled before its use had begun.
+                # A signal handler's, where it was to be taken.  (Not `done`: the next user's.)
                 value, self.value = self.value, None
                 self.owner.orphan(self, value)
             raise
@@ -287,7 +285,11 @@ class Op(Generic[T_co]):
         return f"<Op {OPERATION_NAMES[self.code]}{fd} {states[self.state]}>"
 
     def __del__(self) -> None:
-        if self.state == NEW:
+        try:
+            state = self.state
+        except AttributeError:
+            return  # a signal handler raised before it was one
+        if state == NEW:
             if self.code != READY:
                 warn_never_awaited(self, self.code == CLOSE)
         elif self.value is not None and self.finish is not None and self.code in MAKES_DESCRIPTOR:
