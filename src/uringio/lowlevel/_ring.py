@@ -185,6 +185,7 @@ class Ring(Batches):
         ops: Iterable[int],
         files: Sequence[int] = (),
         fixed_files_only: bool = False,
+        messages: bool = False,
     ) -> Self:
         """
         Make a ring that can do nothing but what is listed, for good.
@@ -193,6 +194,7 @@ class Ring(Batches):
             ops: `Opcode`s; without ASYNC_CANCEL, `close` can only wait for requests in flight.
             files: Descriptors for its table of registered files.
             fixed_files_only: Refuse requests on anything but these.
+            messages: Other rings will send to this one; see `Ring`.
 
         Anything else completes with EACCES, and no further registration is taken.  A limit for
         requests, not for the process: its other code may still make other rings.
@@ -202,7 +204,7 @@ class Ring(Batches):
 
         Kernel: 6.1.
         """
-        ring = cls(entries, flags=_DEFAULT_DISABLED)
+        ring = cls(entries, flags=_DEFAULT_DISABLED, messages=messages)
         try:
             if files:
                 ring.register_files(files)
