@@ -87,6 +87,7 @@ def fuzz(name: str, seconds: float, batch: int = _BATCH) -> tuple[int, Path | No
         suppress_health_check=list(HealthCheck),
     )(given(inputs(name))(one))
     try:
+        check()  # at least one, however busy the machine is
         while time.monotonic() < deadline:
             check()
     except Exception:
