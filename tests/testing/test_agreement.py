@@ -1,13 +1,19 @@
 """The fake is verified: generated programs come to the same on the real kernel and on it."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.testing import agreement
-from tests.testing.agreement import Step, differences
+from tests.kernel import uring_refusal
+from tests.testing import agreement, ring_agreement
+from tests.testing.agreement import SETTLE_SECONDS, Step, differences
+from uringio import testing
+from uringio._sys.system import real_system
 
 PROGRAM_COUNT = 10
+RING_PROGRAM_COUNT = 12
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
@@ -34,3 +40,22 @@ def test_a_difference_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = differences([7], True, "epoll", str(tmp_path))
     assert list(found) == [7]
     assert [(step, simulated) for step, _, simulated in found[7]] == [(steps[1], "nothing")]
+
+
+def test_simulated_rings_do_what_real_ones_do() -> None:
+    """Links, drains, multishot, timeouts, polls, cancels, messages, slots: completions agree."""
+    if tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 18):
+        pytest.skip("it is Linux 6.18 that is simulated, and this is an older one")
+    if refusal := uring_refusal():
+        pytest.skip(refusal)
+    for seed in range(RING_PROGRAM_COUNT):
+        steps = ring_agreement.program(seed)
+        for settle_seconds in SETTLE_SECONDS:
+            settle_ns = int(settle_seconds * 2e9)
+            real = ring_agreement.outcomes(real_system(), steps, settle_ns)
+            kernel = testing.SimKernel(seed)
+            kernel.net.latency_ns = (0, 0)  # as within one machine
+            simulated = ring_agreement.outcomes(kernel.system, steps, settle_ns)
+            if real == simulated:
+                break
+        assert real == simulated, f"seed {seed}: {steps}"
