@@ -1,12 +1,19 @@
 """The fake is verified: generated programs come to the same on the real kernel and on it."""
 
+import os
+import re
+
 import pytest
 
 import uringio
+from tests.kernel import uring_refusal
+from tests.testing import ring_agreement
 from tests.testing.agreement import SETTLE_SECONDS, outcomes, program
 from uringio import testing
+from uringio._sys.system import real_system
 
 PROGRAM_COUNT = 8
+RING_PROGRAM_COUNT = 12
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
@@ -29,3 +36,22 @@ def test_simulated_streams_do_what_real_ones_do(backend: str, tcp: bool) -> None
             if not differing:
                 break
         assert not differing, f"seed {seed}: {steps}\nstep, real, simulated: {differing}"
+
+
+def test_simulated_rings_do_what_real_ones_do() -> None:
+    """Links, drains, multishot, timeouts, polls, cancels, messages, slots: completions agree."""
+    if tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 18):
+        pytest.skip("it is Linux 6.18 that is simulated, and this is an older one")
+    if refusal := uring_refusal():
+        pytest.skip(refusal)
+    for seed in range(RING_PROGRAM_COUNT):
+        steps = ring_agreement.program(seed)
+        for settle_seconds in SETTLE_SECONDS:
+            settle_ns = int(settle_seconds * 2e9)
+            real = ring_agreement.outcomes(real_system(), steps, settle_ns)
+            kernel = testing.SimKernel(seed)
+            kernel.net.latency_ns = (0, 0)  # as within one machine
+            simulated = ring_agreement.outcomes(kernel.system, steps, settle_ns)
+            if real == simulated:
+                break
+        assert real == simulated, f"seed {seed}: {steps}"

@@ -45,9 +45,8 @@ EVENT                                                                (until `Dri
 RECV_LEASE is RECV whose value may be a view of the buffer, which goes back when that has gone; what
 its ``hold`` is true for waits when there are no spares.
 
-SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL, and SENDMSG_UNIX that of a Unix datagram, for which a
-kernel's request must not wait: see `uring_datagrams`.  DIRECT is the operation of its `Direct.row`
-on a direct descriptor, of which INSTALL makes another number.
+SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL; for SENDMSG_UNIX see `uring_datagrams`.  DIRECT is the
+operation of its `Direct.row` on a direct descriptor, of which INSTALL makes another number.
 
 READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing
 needs waiting; otherwise it becomes a READ.  Only for descriptors without O_DIRECT.  An OPENAT2
@@ -144,10 +143,10 @@ SENDMSG_UNIX: Final = 37
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
-    "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
-    "event", "sendmsg", "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2",
-    "statx", "rename", "unlink", "mkdir", "symlink", "link", "read", "recv",
-    "send_zc", "direct", "install", "sendmsg_zc", "sendmsg",
+    "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready", "event", "sendmsg",
+    "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2", "statx", "rename", "unlink",
+    "mkdir", "symlink", "link", "read", "recv", "send_zc", "direct", "install", "sendmsg_zc",
+    "sendmsg",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.
@@ -287,9 +286,8 @@ class Op(Generic[T_co]):
         return f"<Op {OPERATION_NAMES[self.code]}{fd} {states[self.state]}>"
 
     def __del__(self) -> None:
-        try:
-            state = self.state
-        except AttributeError:
+        state: int | None = getattr(self, "state", None)
+        if state is None:
             return  # a signal handler raised before it was one
         if state == NEW:
             if self.code != READY:

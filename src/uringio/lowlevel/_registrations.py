@@ -36,6 +36,7 @@ from ._memory import Target, target
 from ._opcodes import RegisterOp
 from ._provided import ProvidedBuffers
 from ._registering import Registering
+from ._slots import processor_mask
 
 if TYPE_CHECKING:
     from ._ring import Ring
@@ -319,10 +320,7 @@ class Registrations(Registering):
 
         Kernel: 5.14.  Twin: io_uring_register_iowq_aff.
         """
-        mask = 0
-        for one in processors:
-            mask |= 1 << one
-        raw = mask.to_bytes(-(-mask.bit_length() // 64) * 8 or 8, "little")
+        raw = processor_mask(processors)
         self.register(RegisterOp.IOWQ_AFF, raw, len(raw))
 
     def unregister_iowq_aff(self) -> None:

@@ -7,7 +7,6 @@ until its request has ended, that completions are not lost for want of room, and
 use is refused by an exception that names the remedy, before the kernel hears of it.
 """
 
-import time
 import warnings
 from _thread import get_ident
 from collections.abc import Iterable, Iterator, Sequence
@@ -147,9 +146,10 @@ class Ring(Batches):
                 memory=memory,
             )
         except RingError as error:
-            if flags is None:
+            why = error if flags is None else explain(error, choice.ladder[0], sq_thread_cpu)
+            if why is error:
                 raise
-            raise explain(error, choice.ladder[0], sq_thread_cpu) from error
+            raise why from error
         super().__init__()
         self._fence = choice.fence
         self._secret = make_secret() if messages else 0
@@ -452,7 +452,7 @@ class Ring(Batches):
         end = first + ((self._cells[0] - first) & _U32)
         while first < end:
             first = cancel_slot(core, first, self._mixed)
-        deadline_ns = time.monotonic_ns() + timeout_ns
+        deadline_ns = core.system.monotonic_ns() + timeout_ns
         self.wait(0)
         if self._fence is not None:
             self.wait_for_room()
@@ -461,7 +461,7 @@ class Ring(Batches):
             k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY, _CLOSING, self._flags_required,
         )  # fmt: skip
         while self._holds_memory():
-            left_ns = deadline_ns - time.monotonic_ns()
+            left_ns = deadline_ns - core.system.monotonic_ns()
             if left_ns <= 0:
                 break
             self.wait(1, left_ns)
