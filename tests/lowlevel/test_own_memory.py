@@ -9,7 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.fresh import FreshPython
+from tests.kernel import uring_refusal
 from tests.lowlevel.rig import done, effect, result
+from tests.ring.stand_ins import RefusesSetups
 from uringio._sys import constants as k
 from uringio._sys.layouts import PARAMS
 from uringio._sys.memory import pin
@@ -74,6 +76,19 @@ def test_memory_that_is_too_small_is_refused() -> None:
     least = Ring.memory_bytes(64, 128)
     with pytest.raises(ValueError, match=f"take {least} bytes, and the memory has {least - 1}"):
         Ring(64, cq_entries=128, flags=0, memory=allocate(least - 1))
+
+
+def test_memory_is_measured_for_what_is_asked_for_in_the_end() -> None:
+    """A kernel that refuses the first choice of flags may need more of it, for an index array."""
+    flags = S.NO_SQARRAY
+    memory = allocate(Ring.memory_bytes(1024, 1024, flags))
+    with pytest.raises(ValueError, match="the queues take"):
+        Ring(1024, cq_entries=1024, memory=memory, system=RefusesSetups(1))
+    refuses = RefusesSetups(1)
+    if uring_refusal() is None:
+        with Ring(1024, cq_entries=1024, memory=allocate(1 << 20), system=refuses) as ring:
+            turn_over(ring)
+    assert len(refuses.flags_tried) in {0, 2}
 
 
 def test_memory_outlives_the_names_of_it(make_ring: MakeRing) -> None:
