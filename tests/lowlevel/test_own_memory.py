@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.fresh import FreshPython
-from tests.kernel import uring_refusal
+from tests.kernel import lock_refusal, uring_refusal
 from tests.lowlevel.rig import done, effect, result
 from tests.ring.stand_ins import RefusesSetups
 from uringio._sys import constants as k
@@ -34,6 +34,12 @@ MakeRing = Callable[..., Ring]
 S = SetupFlags
 ALONE = S.NO_MMAP | S.REGISTERED_FD_ONLY
 DEFERRED = S.SINGLE_ISSUER | S.DEFER_TASKRUN
+
+
+def skip_where_memory_is_short() -> None:
+    """Queues in memory of the program's count against the limit of locked memory."""
+    if reason := lock_refusal():
+        pytest.skip(reason)
 
 
 def turn_over(ring: Ring, rounds: int = 5) -> None:
@@ -63,6 +69,7 @@ def test_queues_live_in_memory_that_was_given(make_ring: MakeRing, flags: int) -
 @pytest.mark.parametrize("entries", [1, 8, 4096])
 def test_memory_is_made_where_none_is_given(make_ring: MakeRing, entries: int) -> None:
     """For queues within a page, and for many pages."""
+    skip_where_memory_is_short()
     ring = make_ring(entries, flags=S.NO_MMAP | S.NO_SQARRAY)
     for number in range(2 * entries):
         prep_nop(ring, user_data=number)
@@ -80,6 +87,7 @@ def test_memory_that_is_too_small_is_refused() -> None:
 
 def test_memory_is_measured_for_what_is_asked_for_in_the_end() -> None:
     """A kernel that refuses the first choice of flags may need more of it, for an index array."""
+    skip_where_memory_is_short()
     flags = S.NO_SQARRAY
     memory = allocate(Ring.memory_bytes(1024, 1024, flags))
     with pytest.raises(ValueError, match="the queues take"):
@@ -144,12 +152,14 @@ def test_a_ring_may_have_no_descriptor(make_ring: MakeRing, flags: int) -> None:
 
 def test_its_index_is_given_back(make_ring: MakeRing) -> None:
     """A thread has sixteen: more rings than that are made, one after the other."""
+    skip_where_memory_is_short()
     for _ in range(20):
         make_ring(4, flags=ALONE).close()
 
 
 def test_the_seventeenth_at_a_time_is_refused(make_ring: MakeRing) -> None:
     """The message tells the thread's limit; where one is closed another can be made."""
+    skip_where_memory_is_short()
     rings: list[Ring] = []
     with pytest.raises(RingError, match="sixteen registered indexes") as caught:
         rings += (make_ring(4, flags=ALONE) for _ in range(17))
