@@ -93,8 +93,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CANCELLING", "DONE", "MAKES_DESCRIPTOR", "MAX_RW_COUNT", "NEW", "OPERATION_NAMES", "SPENT",
     "STALE", "SUBMITTED", "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "Vectored", "names",
-    "renew",
-]  # fmt: skip
+    "renew"]  # fmt: skip
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -266,8 +265,7 @@ class Op(Generic[T_co]):
             yield self
         except BaseException:
             if self.done() and self.value is not None and self.owner is not None:
-                # A signal handler raised where it was to be taken.  In another state the value is
-                # the next user's: this task was cancelled before its use had begun.
+                # A signal handler's, where it was to be taken.  (Not `done`: the next user's.)
                 value, self.value = self.value, None
                 self.owner.orphan(self, value)
             raise
