@@ -18,6 +18,7 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import CQE, SQE, SQE_FULL
 
 from ._disk import OpenFile
+from ._kinds import ONE_EACH_TIME, PARTIAL, PROMPT, WITHOUT_FILE, ZERO_COPY, in_worker
 from ._links import LINKS, Order, has_failed
 from ._messages import gathered
 from ._objects import SimFile
@@ -42,29 +43,6 @@ _SQE_FLAGS: Final = (1 << 7) - 1  # to CQE_SKIP_SUCCESS
 _OP_NUMBERS: Final = range(16, 1 << 61)
 # What must be looked at before a request may begin at once.
 _ORDERED: Final = LINKS | k.IOSQE_IO_DRAIN
-_BY_NAME: Final = frozenset({
-    k.IORING_OP_OPENAT, k.IORING_OP_OPENAT2, k.IORING_OP_STATX, k.IORING_OP_UNLINKAT,
-    k.IORING_OP_RENAMEAT, k.IORING_OP_MKDIRAT, k.IORING_OP_SYMLINKAT, k.IORING_OP_LINKAT,
-})  # fmt: skip
-_WITHOUT_FILE: Final = frozenset({
-    *_BY_NAME, k.IORING_OP_NOP, k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_SOCKET,
-    k.IORING_OP_TIMEOUT, k.IORING_OP_TIMEOUT_REMOVE, k.IORING_OP_POLL_REMOVE,
-    k.IORING_OP_FILES_UPDATE, k.IORING_OP_LINK_TIMEOUT, k.IORING_OP_PIPE,
-})  # fmt: skip
-# What a program must not find interrupted, or late: it is over when it returns.
-_PROMPT: Final = frozenset({
-    k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_TIMEOUT, k.IORING_OP_TIMEOUT_REMOVE,
-    k.IORING_OP_POLL_REMOVE, k.IORING_OP_MSG_RING, k.IORING_OP_FILES_UPDATE,
-    k.IORING_OP_LINK_TIMEOUT, k.IORING_OP_FIXED_FD_INSTALL,
-})  # fmt: skip
-# What is told one thing for each time that it is woken.
-_ONE_EACH_TIME: Final = frozenset({k.IORING_OP_POLL_ADD})
-# What tells, when it is cancelled, how much it had moved before.
-_PARTIAL: Final = frozenset({
-    k.IORING_OP_SEND, k.IORING_OP_SENDMSG, k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC,
-    k.IORING_OP_RECV, k.IORING_OP_RECVMSG,
-})  # fmt: skip
-_ZERO_COPY: Final = frozenset({k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC})
 
 
 class SimRing(RingMemory):
@@ -178,7 +156,7 @@ class SimRing(RingMemory):
             kernel.invariants.used(request.fd, request.name)
         kernel.sightings.begins(request)
         number = number or kernel.faults.exact(request.name)
-        if not number and request.opcode not in _PROMPT:
+        if not number and request.opcode not in PROMPT:
             if kernel.faults.strikes("interrupt", request.name):
                 number = errno.EINTR
             elif kernel.faults.strikes("delay", request.name):
@@ -211,7 +189,7 @@ class SimRing(RingMemory):
 
     def _prepare(self, request: Request) -> int:
         """Find the request's file; a positive errno on refusal."""
-        if request.opcode in _WITHOUT_FILE:
+        if request.opcode in WITHOUT_FILE:
             return 0
         file = self.file_of(request.fd, bool(request.flags & k.IOSQE_FIXED_FILE))
         if file is None:
@@ -248,7 +226,7 @@ class SimRing(RingMemory):
                 self._park(request)
                 return
             if not request.shots:
-                if _in_worker(request) and self.kernel.faults.strikes("late", request.name):
+                if in_worker(request) and self.kernel.faults.strikes("late", request.name):
                     self._finish_late(request, result)
                 else:
                     self.finish(request, result)
@@ -256,7 +234,7 @@ class SimRing(RingMemory):
             if not self._goes_on(request, result):
                 self.finish(request, result)
                 return
-            if request.opcode in _ONE_EACH_TIME:
+            if request.opcode in ONE_EACH_TIME:
                 assert request.file is not None
                 request.file.watch(request)
                 return
@@ -396,7 +374,7 @@ class SimRing(RingMemory):
             self.kernel.clock.cancel(request.timer)
             request.timer = 0
         self._countdowns.pop(request, None)
-        moved = request.done_bytes if request.opcode in _PARTIAL else 0
+        moved = request.done_bytes if request.opcode in PARTIAL else 0
         request.result = moved or -errno.ECANCELED
         request.state = "woken"
         if not queued:
@@ -480,7 +458,7 @@ class SimRing(RingMemory):
             return
         self.kernel.sightings.completes(request, result)
         self.kernel.invariants.goes_on(request)
-        if request.opcode in _ZERO_COPY and result >= 0:
+        if request.opcode in ZERO_COPY and result >= 0:
             self._lend(request, result)
             return
         self._end(request)
@@ -605,13 +583,6 @@ class SimRing(RingMemory):
                 file.drop()
         self.files.clear()
         self.kernel.ring_is_gone(self)
-
-
-def _in_worker(request: Request) -> bool:
-    """Whether a thread of the kernel's does it, which tells of it in a second step."""
-    if request.opcode in _BY_NAME:
-        return True
-    return isinstance(request.file, OpenFile) and request.buffer < 0
 
 
 def _sent_from(request: Request) -> bytes:
