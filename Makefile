@@ -2,7 +2,10 @@
 # make test    every test, on $(PYTHON)
 # make check   format, lint, types, architecture, tests
 # make sim     run programs on simulated kernels with faults (SEEDS=2000)
+# make fuzz    parsers, tables and adapters on inputs that nobody wrote (SECONDS=60, TARGETS=)
+# make determinism   same seed, same trace: on Python $(VERSIONS), whatever the hash seed
 # make mutants   wrong versions of the library, and whether the tests notice (a few minutes)
+# make mutants-sim   how many of those simulation alone notices
 # make crashlab  misuse the library a thousand times (ARGS=--control: without it)
 # make bench   measure; bench/README.md explains the figures
 # make clean   remove environments, caches and build results
@@ -14,6 +17,9 @@
 PYTHON ?= python3
 ARGS ?=
 SEEDS ?= 200
+SECONDS ?= 60
+TARGETS ?=
+VERSIONS ?= 3.11 3.12 3.13
 
 DIR ?= docs
 PORT ?= 8000
@@ -30,7 +36,7 @@ PY := $(ENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CODE := src tests tools fuzz bench examples
 
-.PHONY: run test check style types arch sim crashlab mutants bench build clean
+.PHONY: run test check style types arch sim fuzz determinism test-env crashlab mutants mutants-sim bench build clean
 
 run: $(ENV)/.run
 	@echo "Serving $(DIR) at http://$(HOST):$(PORT)/ (open it in a browser; Ctrl-C stops it)"
@@ -56,16 +62,31 @@ arch: $(ENV)/.test
 sim: $(ENV)/.test
 	$(PY) -m tools.sim --seeds $(SEEDS)
 
+fuzz: $(ENV)/.test
+	$(PY) -m fuzz $(TARGETS) --seconds $(SECONDS)
+
+determinism: $(ENV)/.test
+	@for version in $(VERSIONS); do \
+		$(MAKE) --no-print-directory PYTHON=python$$version test-env || exit 1; done
+	$(PY) -m tools.determinism --seeds $(SEEDS) \
+		--pythons $(foreach version,$(VERSIONS),$(CURDIR)/.venv-$(version)/bin/python)
+
+test-env: $(ENV)/.test
+
 crashlab: $(ENV)/.test
 	$(PY) tools/crashlab.py $(ARGS)
 
 mutants: $(ENV)/.test
 	$(PY) tools/mutants.py $(ARGS)
 
+mutants-sim: $(ENV)/.test
+	$(PY) tools/mutants.py --simulated $(ARGS)
+
 bench: $(ENV)/.bench
 	$(PY) -m bench.import_time
 	$(PY) -m pytest -q bench/micro
 	$(PY) -m bench.nop
+	$(PY) -m bench.ring --count 4000 --rounds 10 --depths 32,256
 	$(PY) -m bench.echo $(ARGS)
 
 build: $(ENV)/.dev

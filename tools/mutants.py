@@ -1,9 +1,12 @@
 """
-The mutants: ``make mutants``, or ``python tools/mutants.py --only 3 17``.
+The mutants: ``make mutants``, or ``python tools/mutants.py --only 3 17``, or ``make mutants-sim``.
 
 Applies each wrong version of the library in `mutant_list` to a copy of the tree, runs the tests
 that should notice, and prints which were killed.  A hang counts as killed.  Before that the tests
 must pass on the copy as it is.  The exit status is 1 if fewer than 95 % were killed.
+
+With ``--simulated`` the tests stay in their box, and simulation alone must notice: the scenarios of
+`tools.sim` are run on a few dozen seeds, and 80 % must be killed.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,9 +27,10 @@ sys.path[:0] = [str(ROOT)]
 
 from tools.mutant_list import MUTANTS, Mutant  # noqa: E402 - the path comes first
 
-COPIED = ("src", "tests", "docs", "typings", "pyproject.toml")
+COPIED = ("src", "tests", "tools", "docs", "typings", "pyproject.toml")
 TIMEOUT_S = 240.0
 KILLED_SHARE_MIN = 0.95
+SIMULATED_SHARE_MIN = 0.80
 ROW = "{:>3} {:24} {:54} {:>9} {:>6}"
 
 
@@ -33,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the mutants that were asked for; 1 if too many survived."""
     options = parse(argv)
     os.nice(10)
+    seeds = options.seeds if options.simulated else 0
     chosen = [(n, one) for n, one in enumerate(MUTANTS, 1) if n in (options.only or [n])]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         trees: SimpleQueue[Path] = SimpleQueue()
@@ -41,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         if not options.no_baseline:
             tests = sorted({name for _, one in chosen for name in one.tests})
             tree = trees.get()
-            status, output = run_tests(tree, tests, 10 * TIMEOUT_S)
+            status, output = run(tree, command_of(tests, seeds), 10 * TIMEOUT_S)
             trees.put(tree)
             if status:
                 print(output)
@@ -50,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         print(ROW.format("", "file", "what is wrong", "", "s"))
         survivors = []
         with ThreadPoolExecutor(options.jobs) as pool:
-            tried = [(n, one, pool.submit(try_one, trees, one)) for n, one in chosen]
+            tried = [(n, one, pool.submit(try_one, trees, one, seeds)) for n, one in chosen]
             for number, one, future in tried:
                 word, seconds = future.result()
                 why = one.why if len(one.why) <= 54 else one.why[:53] + "…"
@@ -58,8 +64,10 @@ def main(argv: list[str] | None = None) -> int:
                 if word == "SURVIVED":
                     survivors.append(number)
     killed = len(chosen) - len(survivors)
-    print(f"{killed} of {len(chosen)} killed ({100 * killed / len(chosen):.0f} %)")
-    return 1 if killed < KILLED_SHARE_MIN * len(chosen) else 0
+    by = " by simulation alone" if options.simulated else ""
+    print(f"{killed} of {len(chosen)} killed{by} ({100 * killed / len(chosen):.0f} %)")
+    share_min = SIMULATED_SHARE_MIN if options.simulated else KILLED_SHARE_MIN
+    return 1 if killed < share_min * len(chosen) else 0
 
 
 def copy_tree(to: Path) -> Path:
@@ -74,15 +82,15 @@ def copy_tree(to: Path) -> Path:
     return to
 
 
-def try_one(trees: "SimpleQueue[Path]", mutant: Mutant) -> tuple[str, float]:
-    """Apply *mutant* to a free copy, run its tests, undo it; how it ended, and the seconds."""
+def try_one(trees: "SimpleQueue[Path]", mutant: Mutant, seeds: int) -> tuple[str, float]:
+    """Apply *mutant* to a free copy, run what must notice, undo it; its end, and the seconds."""
     tree = trees.get()
     path = tree / "src" / "uringio" / mutant.file
     text = path.read_text(encoding="utf-8")
     began = time.monotonic()
     try:
         path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-        status, output = run_tests(tree, mutant.tests, TIMEOUT_S)
+        status, output = run(tree, command_of(mutant.tests, seeds), TIMEOUT_S)
     finally:
         path.write_text(text, encoding="utf-8")
         trees.put(tree)
@@ -92,13 +100,18 @@ def try_one(trees: "SimpleQueue[Path]", mutant: Mutant) -> tuple[str, float]:
     return word, time.monotonic() - began
 
 
-def run_tests(tree: Path, tests: "tuple[str, ...] | list[str]", timeout: float) -> tuple[
-    int | None, str
-]:  # fmt: skip
-    """Run test files in *tree*; the exit status (None: it hung), and what was printed."""
-    command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-m", "not slow",
-               "-p", "no:cacheprovider", "--timeout=40",
-               *[f"tests/{name}" for name in tests]]  # fmt: skip
+def command_of(tests: Iterable[str], seeds: int) -> list[str]:
+    """Return what must notice: these test files, or the simulation of so many *seeds*."""
+    if seeds:
+        return [sys.executable, "-B", "-m", "tools.sim", "--seeds", str(seeds),
+                "--jobs", "1", "--fail-fast"]  # fmt: skip
+    return [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-m", "not slow",
+            "-p", "no:cacheprovider", "--timeout=40",
+            *[f"tests/{name}" for name in tests]]  # fmt: skip
+
+
+def run(tree: Path, command: list[str], timeout: float) -> tuple[int | None, str]:
+    """Run a command in *tree*; the exit status (None: it hung), and what was printed."""
     process = subprocess.Popen(
         command,
         cwd=tree,
@@ -123,6 +136,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.strip().split("\n")[0])
     parser.add_argument("--only", type=int, nargs="+", help="numbers in the list, from 1")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
+    parser.add_argument("--simulated", action="store_true", help="by simulation, without tests")
+    parser.add_argument("--seeds", type=int, default=48, help="simulated, for each mutant")
     parser.add_argument("--no-baseline", action="store_true", help="trust that all tests pass")
     return parser.parse_args(argv)
 

@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tests.testing import scenarios
+from tests.testing import moments, ownership, scenarios
 from tests.testing.stage import Stage
 from uringio import testing
 
@@ -45,6 +45,8 @@ SCENARIOS: Final[dict[str, tuple[Scenario, testing.FaultPlan]]] = {
     "pool exhaustion": (scenarios.pool_exhaustion, BREAKING),
     "accept storm": (scenarios.accept_storm, BREAKING),
     "zero copy": (scenarios.zero_copy, BREAKING),
+    "ownership": (ownership.ownership, BREAKING),
+    "signals": (moments.signals, STORM),
 }
 # What must be met at least once in a thousand seeds, and what the kernel notes it as.
 SOMETIMES: Final = {
@@ -103,6 +105,14 @@ class Tally:
         self.traces.update(other.traces)
 
 
+def sum_of(tallies: dict[str, Tally]) -> Tally:
+    """Add up what came of several scenarios."""
+    total = Tally()
+    for tally in tallies.values():
+        total.add(tally)
+    return total
+
+
 def run_one(name: str, seed: int) -> Tally:
     """Run one scenario on one seed."""
     scenario, plan = SCENARIOS[name]
@@ -128,8 +138,8 @@ def run_one(name: str, seed: int) -> Tally:
     return tally
 
 
-def run_some(names: list[str], seeds: range) -> dict[str, Tally]:
-    """Run scenarios on some seeds, in this process."""
+def run_some(names: list[str], seeds: range, fail_fast: bool = False) -> dict[str, Tally]:
+    """Run scenarios on some seeds, in this process; *fail_fast*: until the first failure."""
     logging.disable(logging.CRITICAL)
     tallies = {name: Tally() for name in names}
     with warnings.catch_warnings():
@@ -137,6 +147,8 @@ def run_some(names: list[str], seeds: range) -> dict[str, Tally]:
         for seed in seeds:
             for name, tally in tallies.items():
                 tally.add(run_one(name, seed))
+                if fail_fast and tally.failures:
+                    return tallies
     logging.disable(logging.NOTSET)
     return tallies
 
@@ -168,19 +180,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--only", nargs="+", choices=list(SCENARIOS), help="of the scenarios")
     parser.add_argument("--hashes", action="store_true", help="print a line of hashes per seed")
+    parser.add_argument("--fail-fast", action="store_true", help="end with the first failure")
     options = parser.parse_args(arguments)
     names = options.only or list(SCENARIOS)
     seeds = range(options.first, options.first + options.seeds)
     began = time.monotonic()
+    if options.fail_fast:
+        found = run_some(names, seeds, True)
+        problems = judge(found, sum_of(found), seeds, 0.0)
+        print("\n".join(problems))
+        return 1 if problems else 0
     tallies = run_all(names, seeds, min(options.jobs, -(-len(seeds) // 10)))
     took = time.monotonic() - began
     if options.hashes:
         for seed in seeds:
             print(seed, *(tally.traces[seed] for tally in tallies.values()))
         return 0
-    total = Tally()
-    for tally in tallies.values():
-        total.add(tally)
+    total = sum_of(tallies)
     show(tallies, total, seeds, took)
     problems = judge(tallies, total, seeds, took)
     for problem in problems:

@@ -41,6 +41,7 @@ from uringio.lowlevel import (
     SetupFlags,
     SqeFlags,
     WaitRegion,
+    ZeroCopyQueue,
     query,
 )
 
@@ -122,14 +123,23 @@ def test_every_test_that_is_named_exists() -> None:
 def test_every_function_that_is_named_exists() -> None:
     """What a program is told to call is there, with the argument that carries the flag."""
     by_opcode = makers()
-    classes: tuple[type, ...] = (Ring, ProvidedBuffers, Completion, BigCompletion, WaitRegion)
+    classes: tuple[type, ...] = (
+        Ring,
+        ProvidedBuffers,
+        Completion,
+        BigCompletion,
+        WaitRegion,
+        ZeroCopyQueue,
+    )
     known = set(dir(lowlevel))
     for one in classes:
         for base in one.__mro__:
             attributes = {*vars(base), *vars(base).get("__annotations__", ())}
             known |= {f"{one.__name__}.{attribute}" for attribute in attributes}
     for call in {*CARRIERS.values(), *(function_of(one, by_opcode) for one in members())}:
-        for name in re.findall(r"\b(?:[A-Z]\w+\.\w+|prep_\w+\w|Ring\b|query|register_\w+)", call):
+        for name in re.findall(
+            r"\b(?:[A-Z]\w+\.\w+|prep_\w+\w|Ring\b|query\w*|register_\w+)", call
+        ):
             assert name in known, call
     assert {one.partition(".")[0] for one in CARRIERS} <= {type(one).__name__ for one in members()}
 

@@ -1,20 +1,25 @@
 """Registrations, each seen to have its effect."""
 
 import errno
+import gc
 import os
 import select
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.lowlevel.rig import done, effect, result
+from uringio._sys.memory import pin
 from uringio.errors import OpError, QueueFullError, UsageError, WrongThreadError
 from uringio.lowlevel import (
     FILE_INDEX_ALLOC,
     FILES_SKIP,
+    CancelFlags,
+    CloneBuffersFlags,
     CqRingFlags,
     EnterFlags,
     Features,
@@ -36,6 +41,7 @@ from uringio.lowlevel import (
     prep_read,
     prep_read_fixed,
     prep_recv,
+    prep_splice,
     prep_timeout,
     query,
 )
@@ -106,6 +112,22 @@ def test_slots_for_memory(ring: Ring, fds: list[int]) -> None:
         os.close(fd)
 
 
+@effect(RegisterOp.BUFFERS2)
+def test_memory_with_tags(ring: Ring, fds: list[int]) -> None:
+    """It is used as memory without, and each piece is told of when the kernel has let go of it."""
+    pieces = [allocate(4096), bytearray(4096)]
+    ring.register_buffers(pieces, [TAG, TAG + 1])
+    prep_read_fixed(ring, fds[1], pieces[1], 0, 1)
+    assert result(ring) == 3
+    assert pieces[1][:3] == b"one"  # type: ignore[index]
+    with pytest.raises(ValueError, match="1 tags for 2 slots"):
+        ring.register_buffers(pieces, [TAG])
+    ring.unregister_buffers()
+    assert sorted(one.user_data for one in done(ring, 2)) == [TAG, TAG + 1]
+    for fd in fds:
+        os.close(fd)
+
+
 @effect(RegisterOp.CLONE_BUFFERS)
 def test_memory_is_shared_between_rings(ring: Ring, make_ring: MakeRing, fds: list[int]) -> None:
     """The other ring uses what this one has pinned."""
@@ -115,6 +137,63 @@ def test_memory_is_shared_between_rings(ring: Ring, make_ring: MakeRing, fds: li
     ring.clone_buffers(other)
     prep_read_fixed(ring, fds[1], memory, 0, 0)
     assert (result(ring), bytes(memory.view[:3])) == (3, b"one")
+    for fd in fds:
+        os.close(fd)
+
+
+def test_memory_that_is_unpinned_outlives_requests_that_use_it(ring: Ring) -> None:
+    """The kernel does not wait for them, so the memory stays, though they know but its address."""
+
+    class Tracked(bytearray):
+        """A bytearray whose end can be watched."""
+
+    reading, writing = os.pipe()
+    memory = Tracked(64)
+    gone = weakref.ref(memory)
+    addr = pin(memory, writable=True)[0]
+    ring.register_buffers([memory])
+    del memory
+    prep_read_fixed(ring, reading, addr, 0, 0, len_bytes=5)
+    ring.submit()
+    ring.unregister_buffers()
+    gc.collect()
+    assert gone() is not None
+    ring.register_buffers([bytearray(64)])
+    gc.collect()
+    assert gone() is not None
+    os.write(writing, b"hello")
+    assert result(ring) == 5
+    ring.unregister_buffers()
+    gc.collect()
+    assert gone() is None
+    os.close(reading)
+    os.close(writing)
+
+
+@effect(CloneBuffersFlags.SRC_REGISTERED, CloneBuffersFlags.DST_REPLACE)
+def test_slots_of_memory_are_shared_one_by_one(
+    ring: Ring, make_ring: MakeRing, fds: list[int]
+) -> None:
+    """Two of the other's take the places named here; those beside them stay as they were."""
+    other = make_ring()
+    theirs = [allocate(4096) for _ in range(3)]
+    other.register_buffers(theirs)
+    ours = [allocate(4096) for _ in range(3)]
+    ring.register_buffers(ours)
+    with pytest.raises(UsageError, match=r"call its register_ring_fd\(\)"):
+        ring.clone_buffers(other, flags=CloneBuffersFlags.SRC_REGISTERED)
+    with pytest.raises(OpError, match="CLONE_BUFFERS") as caught:
+        ring.clone_buffers(other, first=1, other_first=1, count=2)
+    assert caught.value.errno == errno.EBUSY
+    other.register_ring_fd()
+    flags = CloneBuffersFlags.DST_REPLACE | CloneBuffersFlags.SRC_REGISTERED
+    ring.clone_buffers(other, first=1, other_first=0, count=2, flags=flags)
+    for slot, memory in enumerate((ours[0], theirs[0], theirs[1])):
+        prep_read_fixed(ring, fds[slot % 2], memory, 0, slot)
+        assert result(ring) == (4, 3)[slot % 2]
+        assert bytes(memory.view[:3]) == (b"zer", b"one")[slot % 2]
+    prep_read_fixed(ring, fds[0], ours[1], 0, 1)
+    assert result(ring) == -errno.EFAULT
     for fd in fds:
         os.close(fd)
 
@@ -167,6 +246,7 @@ def test_eventfd_of_what_came_later(
 def test_probe(ring: Ring) -> None:
     """The ring knows the kernel's operations."""
     assert {Opcode.NOP, Opcode.RECV, Opcode.SEND_ZC} <= ring.opcodes
+    assert ring.register_probe() == ring.opcodes
 
 
 @effect(RegisterOp.QUERY)
@@ -243,7 +323,6 @@ def test_sandbox_of_registered_files(
         assert (result(ring), room) == (2, b"in")
 
 
-@effect(SetupFlags.SINGLE_ISSUER)
 def test_disabled_ring_becomes_the_enabling_threads(make_ring: MakeRing) -> None:
     """It works in the thread that enables it, and in that alone."""
     from concurrent.futures import ThreadPoolExecutor
@@ -263,13 +342,8 @@ def test_disabled_ring_becomes_the_enabling_threads(make_ring: MakeRing) -> None
             prep_nop(ring)
 
 
-@effect(RegisterOp.IOWQ_AFF, RegisterOp.UNREGISTER_IOWQ_AFF)
-def test_processors_of_workers(ring: Ring) -> None:
-    """One is accepted, none at all is not."""
-    ring.register_iowq_aff({min(os.sched_getaffinity(0))})
-    prep_nop(ring, flags=SqeFlags.ASYNC)
-    assert result(ring) == 0
-    ring.unregister_iowq_aff()
+def test_workers_need_a_processor(ring: Ring) -> None:
+    """None at all is refused by the kernel."""
     with pytest.raises(OpError, match="IOWQ_AFF"):
         ring.register(RegisterOp.IOWQ_AFF)
 
@@ -346,6 +420,75 @@ def test_sync_cancel(ring: Ring, pair: tuple[socket.socket, socket.socket]) -> N
         ring.register_sync_cancel(2)
 
 
+@effect(CancelFlags.ALL, CancelFlags.ANY, CancelFlags.FD, CancelFlags.OP)
+def test_sync_cancel_of_many(ring: Ring, pair: tuple[socket.socket, socket.socket]) -> None:
+    """By file, by operation, and whatever there is: as many as match, and no others."""
+    fd, other = pair[0].fileno(), pair[1].fileno()
+
+    def fill() -> None:
+        for number, one in enumerate((fd, fd, other)):
+            prep_poll_add(ring, one, select.POLLIN, user_data=number)
+        prep_timeout(ring, 600_000_000_000, user_data=3)
+        ring.submit()
+
+    def ended(count: int) -> list[int]:
+        return sorted(one.user_data for one in done(ring, count) if one.res == -errno.ECANCELED)
+
+    fill()
+    assert ring.register_sync_cancel(fd=fd, flags=CancelFlags.ALL | CancelFlags.FD) == 2
+    assert ended(2) == [0, 1]
+    assert ring.register_sync_cancel(flags=CancelFlags.ALL | CancelFlags.ANY) == 2
+    assert ended(2) == [2, 3]
+    fill()
+    by_operation = CancelFlags.ALL | CancelFlags.OP
+    assert ring.register_sync_cancel(flags=by_operation, opcode=Opcode.POLL_ADD) == 3
+    assert ended(3) == [0, 1, 2]
+    ring.register_sync_cancel(3)
+    assert ended(1) == [3]
+
+
+@effect(CancelFlags.FD_FIXED, CancelFlags.USERDATA)
+def test_sync_cancel_by_slot_and_user_data(
+    ring: Ring, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """Of two requests on one registered file, the one with that user_data."""
+    ring.register_files([-1, pair[0].fileno()])
+    for number in (1, 2):
+        prep_poll_add(ring, 1, select.POLLIN, user_data=number, flags=SqeFlags.FIXED_FILE)
+    ring.submit()
+    flags = CancelFlags.FD | CancelFlags.FD_FIXED
+    ring.register_sync_cancel(2, fd=1, flags=flags | CancelFlags.USERDATA)
+    assert [(one.user_data, one.res) for one in done(ring)] == [(2, -errno.ECANCELED)]
+    with pytest.raises(OpError, match="SYNC_CANCEL") as caught:
+        ring.register_sync_cancel(fd=0, flags=flags)
+    assert caught.value.errno == errno.EBADF
+    ring.register_sync_cancel(fd=1, flags=flags)
+    assert done(ring)[0].user_data == 1
+
+
+def test_sync_cancel_gives_up_when_its_time_is_over(ring: Ring) -> None:
+    """A worker in the middle of a request takes a while to end; without time, ETIME says so."""
+    ends = [*os.pipe(), *os.pipe()]
+    for _ in range(1000):
+        prep_splice(ring, ends[0], -1, ends[3], -1, 1, 0, user_data=1)
+        ring.submit()
+        try:
+            ring.register_sync_cancel(1, timeout_ns=0)
+        except OpError as error:
+            found = error.errno
+            assert done(ring)[0].user_data == 1
+            if found == errno.ETIME:  # else it had not begun, or has ended
+                break
+        else:
+            assert done(ring)[0].user_data == 1
+    else:
+        pytest.fail("no cancellation ever took its time")
+    for fd in ends:
+        os.close(fd)
+    with pytest.raises(ValueError, match="-1 ns"):
+        ring.register_sync_cancel(1, timeout_ns=-1)
+
+
 @effect(RegisterOp.CLOCK)
 def test_clock(ring: Ring) -> None:
     """Waits by the clock that counts suspended time end too; wall clocks are refused."""
@@ -357,14 +500,18 @@ def test_clock(ring: Ring) -> None:
 
 @effect(RegisterOp.NAPI, RegisterOp.UNREGISTER_NAPI)
 def test_napi(ring: Ring) -> None:
-    """Set and taken back; the kernel must have been built with it."""
+    """What was set comes back when it is replaced, and when it is taken away."""
     try:
-        ring.register_napi(10)
+        assert ring.register_napi(10, prefer_busy_poll=True) == (0, False)
     except OpError as error:
         if error.errno in {errno.EINVAL, errno.EOPNOTSUPP}:
             pytest.skip(f"this kernel polls no network cards: {error}")
         raise
-    ring.unregister_napi()
+    assert ring.register_napi(20) == (10, True)
+    assert ring.unregister_napi() == (20, False)
+    assert ring.unregister_napi() == (0, False)
+    with pytest.raises(ValueError, match="microseconds, not -1"):
+        ring.register_napi(-1)
 
 
 def test_error_of_a_registration_tells_what_may_lack(ring: Ring) -> None:

@@ -1,26 +1,40 @@
-"""What the kernel really does where its manual says otherwise, or nothing."""
+"""
+What the kernel really does where its manual says otherwise, or nothing.
+
+docs/reference/traps.md lists the manual's claims beside these tests.
+"""
 
 import errno
+import os
 import socket
+import struct
+import threading
+import time
 
 import pytest
 
 from tests.kernel import uring_refusal
-from tests.lowlevel.rig import done, result
+from tests.lowlevel.rig import PATIENCE_NS, done, result
 from uringio._ring.setup import queue_init
+from uringio._sys.layouts import GETEVENTS_ARG
 from uringio._sys.system import System
-from uringio.errors import OpError, RingError
+from uringio.errors import OpError, RingError, UnsupportedError
 from uringio.lowlevel import (
     CqeFlags,
+    Features,
     NopFlags,
+    Opcode,
     RecvSendFlags,
     RegisterOp,
     Ring,
     SetupFlags,
     SqeFlags,
+    SqRingFlags,
     prep_close_direct,
     prep_nop,
+    prep_read,
     prep_recv,
+    prep_send,
 )
 
 S = SetupFlags
@@ -109,3 +123,90 @@ def test_drain_and_skip_exclude_each_other(ring: Ring) -> None:
     found = {one.user_data: one.res for one in done(ring)}
     assert found[2] == 0
     assert found.get(1, 0) in {0, -errno.EOPNOTSUPP}
+
+
+def test_waitid_is_as_old_as_its_neighbours() -> None:
+    """io_uring_enter(2) dates it to 6.5; but operations were numbered in the order of releases."""
+    dated = [tuple(map(int, one.since.split("."))) for one in Opcode]
+    assert dated == sorted(dated)
+    assert {Opcode.READ_MULTISHOT.since, Opcode.WAITID.since, Opcode.FUTEX_WAIT.since} == {"6.7"}
+    assert {Opcode.CLOSE.since, Opcode.FILES_UPDATE.since, Opcode.STATX.since} == {"5.6"}
+    registered = [
+        tuple(map(int, one.since.split(".")))
+        for one in RegisterOp
+        if one not in {RegisterOp.ZCRX_IFQ, RegisterOp.USE_REGISTERED_RING}
+    ]
+    assert registered == sorted(registered)  # but for one whose number waited for its release
+    assert RegisterOp.ZCRX_IFQ.since == "6.15"
+
+
+def test_sends_of_provided_buffers_come_with_bundles(
+    ring: Ring, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """
+    No feature is called SEND_BUF_SELECT, whatever io_uring_prep_send(3) says.
+
+    The one for bundles tells; a group serves a send that is none as well.
+    """
+    assert "SEND_BUF_SELECT" not in Features.__members__
+    buffers = ring.setup_buf_ring(0, 2, 4)
+    buffers.memory.view[:] = b"aaaabbbb"
+    prep_send(ring, pair[0].fileno(), 0, buf_group=0, len_bytes=3)
+    [one] = done(ring)
+    if Features.RECVSEND_BUNDLE not in ring.features:
+        assert one.res < 0
+    else:
+        assert (one.res, one.buffer_id) == (3, 0)
+        assert pair[1].recv(10) == b"aaa"
+
+
+def test_the_least_duration_lies_where_the_manual_has_padding() -> None:
+    """io_uring_enter(2) calls the fourth word of the argument of waits `pad`."""
+    assert GETEVENTS_ARG.pack(1, 2, 3, 4) == struct.pack("=QIIQ", 1, 2, 3, 4)
+    with Ring(4) as ring:
+        if Features.MIN_TIMEOUT not in ring.features:
+            pytest.skip("least durations came with Linux 6.12")
+        prep_nop(ring, user_data=1)
+        assert ring.wait(2, 600_000_000_000, min_wait_ns=1_000) == [(1, 0, 0)]
+
+
+@pytest.mark.slow
+def test_a_thread_that_may_idle_for_no_time_sleeps_all_the_same() -> None:
+    """io_uring_sqpoll(7) has it never sleep; the kernel takes 0 for a second."""
+    try:
+        ring = Ring(4, flags=S.SQPOLL)  # sq_thread_idle is 0 then
+    except (UnsupportedError, RingError) as error:
+        pytest.skip(str(error))
+    with ring:
+        core = ring._core
+        assert core is not None
+        never = threading.Event()
+        deadline_ns = time.monotonic_ns() + PATIENCE_NS
+        while not core.sq_flags[0] & SqRingFlags.NEED_WAKEUP:
+            assert time.monotonic_ns() < deadline_ns
+            never.wait(0.05)
+        prep_nop(ring, user_data=1)
+        assert done(ring) == [(1, 0, 0)]
+
+
+def test_the_end_of_a_file_leaves_its_buffer_in_use(ring: Ring) -> None:
+    """
+    A read of nothing takes nothing of an incremental buffer; what comes later stands in it.
+
+    Kernels have left BUF_MORE out there, so a program looks at the group's head, or at which
+    buffer comes next.
+    """
+    buffers = ring.setup_buf_ring(1, 2, 16, incremental=True)
+    at = 0
+    for text in (b"abc", b"de"):
+        reading, writing = os.pipe()
+        os.write(writing, text)
+        os.close(writing)
+        for expected in (text, b""):
+            prep_read(ring, reading, 0, len_bytes=8, buf_group=1)
+            [one] = done(ring)
+            assert (one.res, one.buffer_id) == (len(expected), 0)
+            assert buffers.view(0, one.res, at) == expected
+            at += one.res
+        os.close(reading)
+    assert ring.buf_ring_head(1) == 0

@@ -34,6 +34,7 @@ class Stage:
     Attributes:
         kernel: The simulated kernel that it runs on.
         dice: Its choices, which are no part of the kernel's.
+        storm_ns: When it ends. [ns]
         troubles: How often actors had to begin anew.
         recovery_ns: How long after the storm the last actor was well. [ns]
     """
@@ -43,13 +44,13 @@ class Stage:
         self.dice = Dice(self.kernel.seed, name)
         self.kernel.net.latency_ns = self.dice.pick(_LATENCIES)
         until_ns = self.kernel.faults.plan.until_ns
-        self._storm_ns = QUICK_NS if until_ns is None else until_ns
+        self.storm_ns = QUICK_NS if until_ns is None else until_ns
         self.troubles = 0
         self.recovery_ns = 0
 
     def is_calm(self) -> bool:
         """Whether the storm is over."""
-        return self.kernel.clock.elapsed_ns >= self._storm_ns
+        return self.kernel.clock.elapsed_ns >= self.storm_ns
 
     def chance(self, share: float) -> bool:
         """Whether something happens that does so often."""
@@ -59,7 +60,7 @@ class Stage:
         """Let time pass: mostly a little, sometimes a lot, and never beyond the storm's end."""
         share = self.dice.below(1000) / 1000
         seconds = seconds_max * share * share * share
-        left = (self._storm_ns - self.kernel.clock.elapsed_ns) / 1e9
+        left = (self.storm_ns - self.kernel.clock.elapsed_ns) / 1e9
         if left > 0:
             await uringio.sleep(min(seconds, left))
 
@@ -80,7 +81,7 @@ class Stage:
                 continue
             backoff_seconds = 0.02
             if is_calm:
-                took_ns = self.kernel.clock.elapsed_ns - self._storm_ns
+                took_ns = self.kernel.clock.elapsed_ns - self.storm_ns
                 self.recovery_ns = max(self.recovery_ns, took_ns)
                 return
             await self.pause(pause_seconds)

@@ -91,12 +91,7 @@ _SETTLED: Final[Op[object]] = Op(o.READY)
 
 
 class UringDriver(BoundDriver):
-    """
-    The driver over one io_uring.
-
-    Attributes:
-        ring: Its ring.
-    """
+    """The driver over one io_uring, which is its `ring`."""
 
     ring: Ring
 
@@ -312,7 +307,7 @@ def make_uring_driver(
         storage.clear()
 
         publish_buffers(buffer_tail)
-        if again or ending:
+        if again or ending or asking:
             ask_again()
         if timers:
             timers.expire(clock(), deliver)
@@ -454,17 +449,18 @@ def make_uring_driver(
         asking = False
 
     def grow_buffers() -> None:
-        nonlocal buffers, buffer_count, buffer_tail, buffer_mask, leases
+        nonlocal buffers, buffer_count, buffer_tail, buffer_mask, leases, hungry_count
         nonlocal pool, held_at, put_buffer, publish_buffers
-        before = buffers
-        buffers = grown(ring, buffers, min(buffer_count + hungry_count, buffer_count_max))
-        if buffers is before:
-            return
-        leases = Leases(buffers, wake)  # views of the old ones keep their memory
-        buffer_count = buffer_tail = buffers.count
-        buffer_mask = buffer_count - 1
-        pool = buffers.memory.slices
-        held_at, put_buffer, publish_buffers = buffers.held_at, buffers.put, buffers.publish
+        wanted = min(buffer_count + hungry_count, buffer_count_max)
+        after, fresh, struck = grown(ring, buffers, wanted, wake)
+        if fresh is not None:
+            buffers, leases = after, fresh  # views of the old ones keep their memory
+            buffer_count = buffer_tail = buffers.count
+            buffer_mask, pool = buffer_count - 1, buffers.memory.slices
+            held_at, put_buffer, publish_buffers = buffers.held_at, buffers.put, buffers.publish
+        hungry_count = 0
+        if struck is not None:
+            raise struck
 
     def unawaited(user_data: int, res: int, flags: int) -> None:
         nonlocal stray, buffer_tail, woken, wake_armed

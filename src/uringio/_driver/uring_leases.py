@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from uringio._ring.buffers import BufferRing
 from uringio._ring.setup import Ring
@@ -24,6 +25,9 @@ from .lease_count import LeaseCount
 from .op import Op
 
 __all__ = ["Leases", "grown"]
+
+# How often handlers that raise may break off the growing of a ring.
+_TRIES_MAX: Final = 16
 
 
 class Leases:
@@ -109,12 +113,19 @@ class Leases:
                 self._spares.append(bid)
 
 
-def grown(ring: Ring, buffers: BufferRing, count_min: int) -> BufferRing:
+def grown(
+    ring: Ring, buffers: BufferRing, count_min: int, wake: Callable[[], None]
+) -> tuple[BufferRing, Leases | None, BaseException | None]:
     """
     Replace *buffers* by a ring of at least *count_min*, while no buffer is on its way.
 
+    A signal handler may raise in the middle, when the old ring is gone and the new one is not yet
+    the driver's.  So what it raises is kept until there is a whole one, and is for the caller to
+    raise when that is in use.
+
     Returns:
-        The new ring, or *buffers* where it is large enough or cannot be replaced now.
+        The new ring with its leases, or *buffers* and None where it is large enough or cannot be
+        replaced now; and what a handler has raised.
     """
     if (
         buffers.count >= count_min
@@ -122,13 +133,32 @@ def grown(ring: Ring, buffers: BufferRing, count_min: int) -> BufferRing:
         or ring.sq_flags[0] & k.IORING_SQ_CQ_OVERFLOW
         or ring.cq_head[0] != ring.cq_tail[0]
     ):
-        return buffers  # a completion that names an old buffer may be on its way
+        return buffers, None, None  # a completion that names an old buffer may be on its way
     count = buffers.count
     while count < count_min:
         count *= 2
-    buffers.unregister()
     size, spare_count = buffers.buffer_bytes, buffers.spare_count
+    struck: BaseException | None = None
+    for _ in range(_TRIES_MAX):
+        try:
+            _unregister(buffers)
+            try:
+                after = BufferRing(ring, 0, count, size, spare_count)
+            except OSError:  # no memory for more: go on with as many as before
+                _unregister(buffers)
+                after = BufferRing(ring, 0, buffers.count, size, spare_count)
+            return after, Leases(after, wake), struck
+        except OSError:
+            raise
+        except BaseException as error:
+            struck = error
+    assert struck is not None
+    raise struck
+
+
+def _unregister(buffers: BufferRing) -> None:
+    """Withdraw whatever ring has the group of *buffers*: this one, half of another, or none."""
     try:
-        return BufferRing(ring, 0, count, size, spare_count)
-    except OSError:  # no memory for more: go on with as many as before
-        return BufferRing(ring, 0, buffers.count, size, spare_count)
+        buffers.unregister()
+    except FileNotFoundError:
+        pass

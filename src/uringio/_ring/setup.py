@@ -123,6 +123,10 @@ class Ring:
         self.sq_flags, self.sq_dropped = word(sq_off[4]), word(sq_off[5])
         self.cq_head, self.cq_tail = word(cq_off[0]), word(cq_off[1])
         self.cq_overflow, self.cq_flags = word(cq_off[4]), word(cq_off[6])
+        if flags & k.IORING_SETUP_SQ_REWIND:
+            # The kernel reads neither and wants zeros there: whoever counts slots does it here.
+            own = memoryview(bytearray(8)).cast("I")
+            self.sq_head, self.sq_tail = own[0:1], own[1:2]
         if word(sq_off[2])[0] != sq_entries - 1 or word(cq_off[2])[0] != cq_entries - 1:
             raise _misfit(f"masks {word(sq_off[2])[0]:#x} and {word(cq_off[2])[0]:#x}", params)
         self.sqes = sqes.view
@@ -230,7 +234,7 @@ def queue_init(
 
     Raises:
         RingError: Refused; ``errno`` and ``remedy`` say why and what to do.
-        ValueError: No kernel could make such a ring.
+        ValueError: No kernel could make such a ring, or *memory* is too small for it.
 
     Twin: io_uring_queue_init_params.  Kernel: 5.19.
     """
@@ -246,12 +250,17 @@ def queue_init(
     params = bytearray(k.SIZEOF_PARAMS)
     addr, _, keep = pin(params, writable=True)
     fd = -errno.EINVAL
+    given = memory
     rings_addr = sqes_addr = 0
     for flags in ladder:
         if flags & k.IORING_SETUP_NO_MMAP:
             rings_bytes, sqes_bytes = queue_bytes(entries, cq_entries, flags)
-            if memory is None:
-                memory = system.allocate(rings_bytes + sqes_bytes)
+            memory = given or system.allocate(rings_bytes + sqes_bytes)
+            if memory.len_bytes < rings_bytes + sqes_bytes:
+                raise ValueError(
+                    f"the queues take {rings_bytes + sqes_bytes} bytes, and the memory has "
+                    f"{memory.len_bytes}"
+                )
             rings_addr, sqes_addr = memory.addr, memory.addr + rings_bytes
         PARAMS.pack_into(
             params, 0, 0, cq_entries, flags, sq_thread_cpu, sq_thread_idle_ms, 0, share_workers_fd,

@@ -6,6 +6,7 @@ same files, places and memory) costs a copy of 64 bytes each instead, and one di
 """
 
 import sys
+from _thread import get_ident
 from abc import abstractmethod
 from array import array
 from typing import Final
@@ -15,7 +16,8 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import CQE
 from uringio.errors import QueueFullError, UsageError
 
-from ._filling import Request, join, lacking, set_address
+from ._aliases import alias_all
+from ._filling import WIDE, Request, join, lacking, set_address
 from ._memory import Passing
 from ._waits import Waits
 
@@ -41,13 +43,14 @@ class Batch:
         opcodes: The operations among them.
         entries: Of each that posts a completion, its user_data and what it keeps.
         unique: The same by user_data, while no two share one; else None.
+        recorded: What `columns` has returned, if nothing was added since; else None.
         held: What lives as long as the batch, and as any ring that it was put into needs it.
 
     Lifetime: what was given to its requests lives as long as the batch, and in a ring that it was
     put into until the last completion.
     """
 
-    __slots__ = ("_columns", "_request", "entries", "held", "opcodes", "raw", "renames", "unique")
+    __slots__ = ("_request", "entries", "held", "opcodes", "raw", "recorded", "renames", "unique")
 
     def __init__(self) -> None:
         self.raw = bytearray()
@@ -56,7 +59,7 @@ class Batch:
         self.unique: dict[int, object] | None = {}
         self.held: list[object] = []
         self.renames: list[tuple[int, int]] = []
-        self._columns: tuple[memoryview, memoryview] | None = None
+        self.recorded: tuple[memoryview, memoryview] | None = None
         self._request = Request()
 
     def __len__(self) -> int:
@@ -81,7 +84,9 @@ class Batch:
         command: bytes = b"",
         /,
     ) -> None:
-        """Add a request."""
+        """Add a request; raises UsageError for one of 128 bytes."""
+        if opcode in WIDE:
+            raise UsageError("a batch's requests have 64 bytes: fill this one into the ring itself")
         self._request.fill(
             opcode, fd, off, addr, len_, op_flags, user_data, flags, keep, ioprio, buf_index,
             file_index, addr3, attr_mask, command,
@@ -101,15 +106,14 @@ class Batch:
                 else:
                     self.unique[user_data] = keep
         self.raw += self._request.raw
-        self._columns = None
+        self.recorded = None
         self.opcodes.add(opcode)
 
     def columns(self) -> tuple[memoryview, memoryview]:
         """Return its requests' user_data, and as many times no flags, as completions have them."""
-        if self._columns is None:
-            names = array("Q", [user_data for user_data, _ in self.entries])
-            self._columns = memoryview(names), memoryview(array("i", bytes(4 * len(names))))
-        return self._columns
+        names = array("Q", [user_data for user_data, _ in self.entries])
+        self.recorded = memoryview(names), memoryview(array("i", bytes(4 * len(names))))
+        return self.recorded
 
     def hold(self, memory: object, /) -> None:
         """Keep something alive for as long as this, and as a ring that it was put into."""
@@ -154,20 +158,27 @@ class Batches(Waits):
         Raises:
             QueueFullError: There is less room; nothing was filled.
             UnsupportedError: The kernel lacks one of its operations.
-            UsageError: The ring has slots of 128 bytes.
+            UsageError: The ring has slots of 128 bytes; or it takes messages, and the completion of
+                a request is skipped.
             WrongThreadError: Another thread owns the ring.
         """
-        core = self._usable()
+        core = self._core
+        if core is None or get_ident() != self._owner:
+            core = self._usable()  # which raises
+        if self._unwanted >= 0 and any(one == self._unwanted for one, _ in batch.entries):
+            raise ValueError(f"user_data {self._unwanted:#x} is the ring's own")
         if self.opcodes and not batch.opcodes <= self.opcodes:
             raise lacking(min(batch.opcodes - self.opcodes), False)
-        _copy_into(batch, core, self._cells)
-        flight, unique = self._flight, batch.unique
+        flight, unique, secret = self._flight, batch.unique, self._secret
+        if secret:
+            unique = None
+        _copy_into(alias_all(batch.raw, secret) if secret else batch.raw, core, self._cells)
         self._whole = None if flight or unique is None else batch
         if unique is not None and (not flight or flight.keys().isdisjoint(unique)):
             flight.update(unique)
         else:
             for user_data, keep in batch.entries:
-                join(flight, user_data, keep)
+                join(flight, user_data ^ secret, keep)
         if batch.renames:
             self._whole = None
             for old, new in batch.renames:
@@ -186,13 +197,18 @@ class Batches(Waits):
 
         Raises:
             UsageError: Two of its requests share a user_data, or one posts no completion; a request
-                in flight has one's user_data; or the ring's completions have 32 bytes.
+                in flight has one's user_data; the ring's completions have 32 bytes, or it takes
+                messages.
             WrongThreadError, QueueFullError, UnsupportedError: As `put`.
 
         Cost: where nothing else is in flight and completions come in the order of the requests,
         they are looked at as columns, not one by one.
         """
         unique, count = batch.unique, len(batch.raw) // _SIZE
+        if self._secret:
+            raise UsageError(
+                "a ring that takes messages cannot tell them from results: use put() and wait()"
+            )
         if unique is None or len(unique) != count or self._big:
             raise _unfit_to_run(batch, self._big)
         alone = not self._flight and not self._storage
@@ -214,7 +230,7 @@ class Batches(Waits):
         self._whole = None
         try:
             self._flight.clear()
-        except BaseException:
+        except BaseException:  # out of such a handler
             self._keep_for_later(
                 [(name, res, 0) for name, res in zip(unique, results, strict=True)]
             )
@@ -227,17 +243,20 @@ class Batches(Waits):
         head = core.cq_head[0]
         if not self._whole_has_ended(core, head):
             return []
-        count, storage = len(self._flight), self._storage
+        count = len(self._flight)
         at = (head & core.cq_entries - 1) * k.SIZEOF_CQE
-        span = CQE.iter_unpack(core.cqes[at : at + count * k.SIZEOF_CQE])
+        taken = list(CQE.iter_unpack(core.cqes[at : at + count * k.SIZEOF_CQE]))
         if core.cq_head[0] != head or self._whole_at != self._cells[0]:
-            return []
-        # As in `_ring.queue.make_reap`: no call from here until all of it is in storage.
-        storage += span
+            return []  # a signal handler has been here: they run behind calls
         core.cq_head[0] = head + count & _U32
-        self._settled = len(storage)
-        self._flight.clear()
-        return self._hand_out()
+        self._whole = None
+        try:
+            self._flight.clear()
+        except BaseException:  # out of such a handler
+            self._keep_for_later(taken)
+            raise
+        self._completed += count
+        return taken
 
     def _keep_for_later(self, taken: list[tuple[int, int, int]]) -> None:
         """Have completions whose memory was let go of handed out by the next call."""
@@ -254,7 +273,9 @@ class Batches(Waits):
         whole = self._whole
         if whole is None or self._whole_at != self._cells[0] or self._big:
             return False
-        names, no_flags = whole.columns()
+        if self._fence is not None:  # its completions may need more than a look
+            return False
+        names, no_flags = whole.recorded or whole.columns()
         count = len(names)
         at = head & core.cq_entries - 1
         end = at + count
@@ -297,7 +318,7 @@ def _unfit_to_run(batch: Batch, big: bool) -> UsageError:
     return UsageError("a request of the batch posts no completion: use put() and wait()")
 
 
-def _copy_into(batch: Batch, core: Core, cells: list[int]) -> None:
+def _copy_into(raw: bytearray, core: Core, cells: list[int]) -> None:
     """
     Write the requests into the next slots; the count of filled ones is the caller's to move.
 
@@ -310,7 +331,7 @@ def _copy_into(batch: Batch, core: Core, cells: list[int]) -> None:
     """
     if core.sqe_bytes != _SIZE:
         raise UsageError("a batch fits slots of 64 bytes, and this ring's have 128")
-    entries, raw, sqes = core.sq_entries, batch.raw, core.sqes
+    entries, sqes = core.sq_entries, core.sqes
     tail, count = cells[0], len(raw) // _SIZE
     cells[2] = tail + entries - ((tail - core.sq_head[0]) & 0xFFFFFFFF)
     if tail + count > cells[2]:

@@ -8,7 +8,7 @@ do is asked of the kernel, and its refusal explained.
 import errno
 from typing import Final, NamedTuple
 
-from uringio._ring.lent import queue_bytes
+from uringio._ring.lent import is_lent, queue_bytes
 from uringio._ring.setup import FLAG_LADDER, queue_sizes
 from uringio._sys import constants as k
 from uringio._sys.fences import Fence
@@ -77,6 +77,8 @@ def choose(
         UsageError: They exclude or need each other, or the arguments.
         ValueError: A number is out of range.
     """
+    if flags is not None and not 0 <= flags <= _U32:
+        raise ValueError(f"set-up flags are 32 bits, not {flags:#x}")
     implied = 0 if workers_flags is None else k.IORING_SETUP_ATTACH_WQ
     if sq_thread_cpu is not None:
         implied |= k.IORING_SETUP_SQ_AFF
@@ -84,6 +86,8 @@ def choose(
             raise ValueError(f"there is no processor {sq_thread_cpu}")
     if memory is not None:
         implied |= k.IORING_SETUP_NO_MMAP
+        if is_lent(memory):
+            raise UsageError("the queues of another ring live in this memory: give each its own")
     ladder: tuple[int, ...] = FLAG_LADDER if flags is None else (flags | _BASE,)
     asked = SetupFlags(ladder[0] | implied)
     _refuse_quarrels(asked)
@@ -161,7 +165,7 @@ def explain(error: RingError, flags: int, sq_thread_cpu: int | None) -> Exceptio
 
     Returns:
         What to raise from *error*: an `UnsupportedError` naming flags that are too new, where the
-        kernel tells which it knows, else a `RingError` with the remedy.
+        kernel tells which it knows, else a `RingError` with the remedy, or *error* itself.
     """
     asked, number = SetupFlags(flags), error.errno or 0
     if number in {errno.EPERM, errno.EACCES} and SetupFlags.SQPOLL in asked:

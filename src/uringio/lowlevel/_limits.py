@@ -1,11 +1,8 @@
 """Who may do what through a ring: credentials, and what is allowed at all."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from uringio._sys import constants as k
-from uringio._sys.layouts import RESTRICTION
-from uringio.errors import UsageError
-
+from ._judges import filter_argument, restriction_rows
 from ._opcodes import RegisterOp
 from ._registering import Registering, call
 
@@ -16,6 +13,8 @@ class Limits(Registering):
     """The limits of a `Ring`."""
 
     _enabled: bool
+    # What `close` has to set as well, or its own request would be refused.
+    _flags_required = 0
 
     def register_personality(self) -> int:
         """
@@ -49,18 +48,44 @@ class Limits(Registering):
         The ring must have been made with `SetupFlags.R_DISABLED`; once only.
         Kernel: 5.10.  Twin: io_uring_register_restrictions.
         """
-        rows = [RESTRICTION.pack(k.IORING_RESTRICTION_SQE_OP, one) for one in ops]
-        rows += [RESTRICTION.pack(k.IORING_RESTRICTION_REGISTER_OP, one) for one in register_ops]
-        if flags_allowed:
-            rows.append(RESTRICTION.pack(k.IORING_RESTRICTION_SQE_FLAGS_ALLOWED, flags_allowed))
-        if flags_required:
-            rows.append(RESTRICTION.pack(k.IORING_RESTRICTION_SQE_FLAGS_REQUIRED, flags_required))
-        if not rows:
-            raise UsageError("a ring that is allowed nothing is of no use: name operations")
+        rows = restriction_rows(ops, register_ops, flags_allowed, flags_required)
         core = self._open()
         if core.fd < 0:
             self._check_thread()
         call(core, RegisterOp.RESTRICTIONS, b"".join(rows), len(rows))
+        self._flags_required = flags_required
+
+    def register_bpf_filter(
+        self,
+        opcode: int,
+        program: Sequence[tuple[int, int, int, int]],
+        *,
+        flags: int = 0,
+        pdu_bytes: int = 0,
+    ) -> None:
+        """
+        Have a program judge every request of one operation; what it denies gets EACCES.
+
+        It is a classic BPF program that may load words of the request's context (user_data at 0,
+        operation and `SqeFlags` at 8, and from 16 on what the operation tells of itself: SOCKET its
+        family, type and protocol, OPENAT2 its flags, mode and resolve).  It returns 0 to deny.
+        Filters add up: all of an operation must allow.
+
+        Args:
+            opcode: The `Opcode`.
+            program: Its instructions, as (code, jump if true, jump if false, k).
+            flags: `BpfFilterFlags`.
+            pdu_bytes: How much the program knows the operation to tell of itself. [bytes]
+
+        Raises:
+            OpError: EINVAL, the program is not sound, or the kernel is too old.
+            ValueError: No kernel could take the program.
+
+        Kernel: 7.0.  Twin: io_uring_register_bpf_filter.  Lifetime: copied by the kernel.
+        """
+        core = self._usable()
+        argument, _keep = filter_argument(opcode, program, flags, pdu_bytes)
+        call(core, RegisterOp.BPF_FILTER, argument, 1)
 
     def enable(self) -> None:
         """

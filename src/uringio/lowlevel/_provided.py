@@ -7,7 +7,8 @@ from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
 from uringio._sys.layouts import BUF, BUF_REG, BUF_RING_TAIL_OFFSET, BUF_SIZE
 from uringio._sys.memory import pin
-from uringio.errors import ClosedError, op_error
+from uringio._sys.system import Mapping
+from uringio.errors import ClosedError, UsageError, op_error
 
 __all__ = ["ProvidedBuffers"]
 
@@ -41,7 +42,9 @@ class ProvidedBuffers:
         group: int,
         count: int,
         buffer_bytes: int,
-        flags: int,
+        flags: int = 0,
+        min_left_bytes: int = 0,
+        before: object = None,
     ) -> None:
         if count < 1 or count & (count - 1) or count > _COUNT_MAX:
             raise ValueError(f"the number of buffers must be a power of two up to 32768: {count}")
@@ -56,13 +59,27 @@ class ProvidedBuffers:
         self.count = count
         self.buffer_bytes = buffer_bytes
         self.memory = core.system.allocate(count * buffer_bytes)
-        self._entries = core.system.allocate(count * BUF_SIZE)
+        self._before = before
         self._tail = 0
-        tail_at = BUF_RING_TAIL_OFFSET
-        self._tail_word = self._entries.view[tail_at : tail_at + 2].cast("H")
-        argument = BUF_REG.pack(self._entries.addr, count, group, flags, 0)
+        mapped = flags & k.IOU_PBUF_RING_MMAP
+        if mapped and core.fd < 0:
+            raise UsageError("nothing can be mapped of a ring that has no descriptor")
+        self._ours = None if mapped else core.system.allocate(count * BUF_SIZE)
+        ours_addr = 0 if self._ours is None else self._ours.addr
+        argument = BUF_REG.pack(ours_addr, count, group, flags, min_left_bytes)
         self._register(core, k.IORING_REGISTER_PBUF_RING, argument)
         core.buffer_rings[group] = self
+        self._theirs: Mapping | None = None
+        if mapped:
+            place = k.IORING_OFF_PBUF_RING | group << k.IORING_OFF_PBUF_SHIFT
+            try:
+                self._theirs = core.system.map_ring(core.fd, place, count * BUF_SIZE)
+            except BaseException:
+                self._withdraw(core)
+                raise
+        self._entries = self._theirs.view if self._theirs else self._ours_view()
+        tail_at = BUF_RING_TAIL_OFFSET
+        self._tail_word = self._entries[tail_at : tail_at + 2].cast("H")
         for bid in range(count):
             self._write(bid, bid)
         self._publish(count)
@@ -100,9 +117,9 @@ class ProvidedBuffers:
 
         Twin: io_uring_buf_ring_add with io_uring_buf_ring_advance.
         """
+        self._usable()
         if self._freed:
             raise ClosedError(f"buffer group {self.group} was freed")
-        self._usable()
         for offset, one in enumerate(buffer_ids):
             if not 0 <= one < self.count:
                 raise ValueError(f"there is no buffer {one} among {self.count}")
@@ -116,14 +133,31 @@ class ProvidedBuffers:
                 core = self._usable()
             except ClosedError:
                 return  # it went with the ring
-            argument = BUF_REG.pack(0, 0, self.group, 0, 0)
-            self._register(core, k.IORING_UNREGISTER_PBUF_RING, argument)
+            self._withdraw(core)
             self._freed = True
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Give a mapping of the kernel's entries back; the ring calls it when it is closed."""
+        if self._theirs is not None:
+            theirs, self._theirs = self._theirs, None
+            self._freed = True
+            self._tail_word.release()
+            self._entries.release()
+            theirs.unmap()
+
+    def _ours_view(self) -> memoryview:
+        assert self._ours is not None
+        return self._ours.view
+
+    def _withdraw(self, core: Core) -> None:
+        argument = BUF_REG.pack(0, 0, self.group, 0, 0)
+        self._register(core, k.IORING_UNREGISTER_PBUF_RING, argument)
 
     def _write(self, slot: int, bid: int) -> None:
         at = (slot & (self.count - 1)) * BUF_SIZE
         addr = self.memory.addr + bid * self.buffer_bytes
-        BUF.pack_into(self._entries.view, at, addr, self.buffer_bytes, bid)
+        BUF.pack_into(self._entries, at, addr, self.buffer_bytes, bid)
 
     def _publish(self, count: int) -> None:
         self._tail += count

@@ -34,7 +34,11 @@ def refusal(number: int, op: RegisterOp, fd: int) -> OpError:
     if number == errno.EINVAL:
         detail = f"not with these arguments, or this kernel is older than Linux {op.since}"
     elif number == errno.EACCES:
-        detail = "the ring's restrictions forbid it"
+        detail = (
+            "a thread that may still gain privileges may not: set PR_SET_NO_NEW_PRIVS first"
+            if fd < 0
+            else "the ring's restrictions forbid it"
+        )
     elif number == errno.EBADFD:
         detail = "only on a ring that is still disabled (SetupFlags.R_DISABLED)"
     elif number == errno.ENOMEM:

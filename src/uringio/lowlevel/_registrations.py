@@ -6,12 +6,14 @@ the answer may mean that this one lacks it.  Memory and buffers that were regist
 by the ring until they are unregistered or the ring has closed.
 """
 
+from _thread import get_ident
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from struct import pack
 from typing import TYPE_CHECKING, Final
 
 from uringio._ring import register as r
+from uringio._ring.probe import probe_ring
 from uringio._ring.resize import resize_rings
 from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
@@ -28,10 +30,13 @@ from uringio._sys.layouts import (
 from uringio._sys.memory import pin
 from uringio.errors import UsageError
 
+from ._aliases import alias_target
+from ._filling import Flight
 from ._memory import Target, target
 from ._opcodes import RegisterOp
 from ._provided import ProvidedBuffers
 from ._registering import Registering
+from ._slots import processor_mask
 
 if TYPE_CHECKING:
     from ._ring import Ring
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Registrations"]
 
 _NS_PER_S: Final = 1_000_000_000
+_U32: Final = (1 << 32) - 1
 
 
 class Registrations(Registering):
@@ -55,6 +61,20 @@ class Registrations(Registering):
     def _rewire(self) -> None: ...
 
     _cells: list[int]
+    _flight: Flight
+    # What a ring that takes messages has its requests' user_data combined with; 0: nothing.
+    _secret: int
+
+    def register_probe(self) -> frozenset[int]:
+        """
+        Ask the kernel which operations it has, as `Ring.opcodes` did when the ring was made.
+
+        Raises:
+            OpError: A restriction or a filter forbids asking.
+
+        Kernel: 5.6.  Twin: io_uring_get_probe_ring.
+        """
+        return probe_ring(self._usable()).opcodes
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -111,16 +131,23 @@ class Registrations(Registering):
 
     # --- memory ----------------------------------------------------------------------------------
 
-    def register_buffers(self, pieces: Sequence[Target]) -> None:
+    def register_buffers(self, pieces: Sequence[Target], tags: Sequence[int] | None = None) -> None:
         """
         Pin memory for fixed-buffer requests, which then name it by its place in *pieces*.
 
+        Args:
+            tags: For each piece, the user_data of a completion that tells when the kernel has let
+                go of it; 0 for none.  Kernel: 5.13.
+
         Lifetime: kept until `unregister_buffers`.  Counts against the locked-memory limit.
-        Kernel: 5.1.  Twin: io_uring_register_buffers.
+        Kernel: 5.1.  Twin: io_uring_register_buffers, io_uring_register_buffers_tags.
         """
         raw, kept = _vectors(pieces)
-        self.register(RegisterOp.BUFFERS, raw, len(pieces))
-        self._buffers = dict(enumerate(kept))
+        if tags is None:
+            self.register(RegisterOp.BUFFERS, raw, len(pieces))
+        else:
+            self._tagged(RegisterOp.BUFFERS2, raw, _tags(tags, len(pieces)), len(pieces))
+        self._buffers = {**self._retired(), **dict(enumerate(kept))}
 
     def register_buffers_sparse(self, count: int) -> None:
         """Make empty slots for memory.  Kernel: 5.19.  Twin: io_uring_register_buffers_sparse."""
@@ -147,9 +174,18 @@ class Registrations(Registering):
         return count
 
     def unregister_buffers(self) -> None:
-        """Unpin the memory; waits for requests that use it.  Kernel: 5.1."""
+        """
+        Unpin the memory, as far as no request in flight uses it.
+
+        Lifetime: with requests in flight it is kept on, until memory is registered or unregistered
+        with none; tags tell of each piece when it is free.  Kernel: 5.1.
+        """
         self.register(RegisterOp.UNREGISTER_BUFFERS)
-        self._buffers = {}
+        self._buffers = self._retired()
+
+    def _retired(self) -> dict[int, object]:
+        """Return what requests in flight may still use of the memory registered so far."""
+        return {-1: self._buffers} if self._flight and self._buffers else {}
 
     def locate(self) -> tuple[int, bool]:
         """
@@ -170,22 +206,37 @@ class Registrations(Registering):
         self, other: "Ring", *, first: int = 0, other_first: int = 0, count: int = 0, flags: int = 0
     ) -> None:
         """
-        Share the pinned memory of another ring; count 0 is all of it.
+        Share the pinned memory of another ring.
 
         Args:
-            flags: `CloneBuffersFlags`.
+            first: The first slot here.
+            other_first: The first slot there.
+            count: How many; 0: all from *other_first* on.
+            flags: `CloneBuffersFlags`: DST_REPLACE to take slots that are not empty; with
+                SRC_REGISTERED, the other is found by the index of its `register_ring_fd`.
 
-        Kernel: 6.12, parts of it 6.13.  Twin: io_uring_clone_buffers_offset.
+        Raises:
+            OpError: EBUSY, there is a table already; ENXIO, the other has none; EINVAL or
+                EOVERFLOW, it has no such slots, or the kernel is too old.
+            UsageError: The other has no index in this thread.
+
+        Lifetime: memory is kept by both; what is replaced, until `unregister_buffers`.
+        Kernel: 6.12, offsets and DST_REPLACE 6.13.  Twin: io_uring_clone_buffers_offset.
         """
-        number, registered = other.locate()
-        if registered:
-            flags |= k.IORING_REGISTER_SRC_REGISTERED
+        number, flags = other._found_by(flags)
         argument = CLONE_BUFFERS.pack(number, flags, other_first, first, count)
         self.register(RegisterOp.CLONE_BUFFERS, argument, 1)
         self._buffers = {**self._buffers, -1 - len(self._buffers): dict(other._buffers)}
 
     def setup_buf_ring(
-        self, group: int, count: int, buffer_bytes: int, *, incremental: bool = False
+        self,
+        group: int,
+        count: int,
+        buffer_bytes: int,
+        *,
+        incremental: bool = False,
+        min_left_bytes: int = 0,
+        mapped: bool = False,
     ) -> ProvidedBuffers:
         """
         Provide a group of buffers, of which the kernel takes one when data is there.
@@ -193,11 +244,30 @@ class Registrations(Registering):
         Args:
             count: A power of two, up to 32768.
             incremental: Have large buffers consumed bit by bit.  Kernel: 6.12.
+            min_left_bytes: With *incremental*, when so little is left of a buffer, go on with the
+                next one.  Kernel: 7.1. [bytes]
+            mapped: Have the kernel allocate the entries, and map them; the buffers are ours either
+                way.  For kernels that cannot pin memory of the program's, such as huge pages.
+                Kernel: 6.4.
+
+        Raises:
+            OpError: EEXIST, the group is there; EINVAL, the kernel is too old.
+            ValueError: No kernel could have such a group.
 
         Kernel: 5.19.  Twin: io_uring_setup_buf_ring.
         """
-        flags = k.IOU_PBUF_RING_INC if incremental else 0
-        return ProvidedBuffers(self._usable, group, count, buffer_bytes, flags)
+        if min_left_bytes and not incremental:
+            raise ValueError("a least rest of a buffer needs incremental=True")
+        if not 0 <= min_left_bytes < 1 << 32:
+            raise ValueError(f"the least rest of a buffer cannot be {min_left_bytes} bytes")
+        flags = (k.IOU_PBUF_RING_INC if incremental else 0) | (
+            k.IOU_PBUF_RING_MMAP if mapped else 0
+        )
+        # A request in flight may still fill a buffer of the group that had this number before.
+        before = self._usable().buffer_rings.get(group) if self._flight else None
+        return ProvidedBuffers(
+            self._usable, group, count, buffer_bytes, flags, min_left_bytes, before
+        )
 
     def buf_ring_head(self, group: int) -> int:
         """
@@ -251,10 +321,7 @@ class Registrations(Registering):
 
         Kernel: 5.14.  Twin: io_uring_register_iowq_aff.
         """
-        mask = 0
-        for one in processors:
-            mask |= 1 << one
-        raw = mask.to_bytes(-(-mask.bit_length() // 64) * 8 or 8, "little")
+        raw = processor_mask(processors)
         self.register(RegisterOp.IOWQ_AFF, raw, len(raw))
 
     def unregister_iowq_aff(self) -> None:
@@ -274,6 +341,8 @@ class Registrations(Registering):
         """
         Change the queues' sizes; what stands in them stays.
 
+        Queues in memory of the program's move to other memory, which is made here.
+
         Raises:
             OpError: EINVAL: the ring was made without `SetupFlags.DEFER_TASKRUN`, or the kernel is
                 too old; EOVERFLOW: what stands in the queues would not fit.
@@ -282,7 +351,15 @@ class Registrations(Registering):
         """
         if entries < 1 or cq_entries < entries:
             raise ValueError(f"queues cannot have {entries} and {cq_entries} slots")
-        self._remap(resize_rings(self._usable(), self._cells[0], entries, cq_entries))
+        core = self._usable()
+        if core.flags & k.IORING_SETUP_SQ_REWIND:
+            raise UsageError("a queue that starts anew with each batch keeps its size (SQ_REWIND)")
+        if core.flags & k.IORING_SETUP_SQE_MIXED and self._cells[0] & _U32 != core.sq_head[0]:
+            raise UsageError(
+                "a large request could come to lie across the end of the new queue: submit() what "
+                "was filled first (SQE_MIXED)"
+            )
+        self._remap(resize_rings(core, self._cells[0], entries, cq_entries))
 
     def register_ring_fd(self) -> None:
         """
@@ -324,22 +401,58 @@ class Registrations(Registering):
         Raises:
             OpError: ENOENT, nothing matched; ETIME, some had not ended.
         """
+        if timeout_ns is not None and timeout_ns < 0:
+            raise ValueError(f"a cancellation cannot take {timeout_ns} ns")
         seconds, rest = (-1, -1) if timeout_ns is None else divmod(timeout_ns, _NS_PER_S)
+        user_data = alias_target(flags, user_data, self._secret)
         argument = SYNC_CANCEL_REG.pack(user_data, fd, flags, seconds, rest, opcode)
         return self.register(RegisterOp.SYNC_CANCEL, argument, 1)
 
-    def register_napi(self, busy_poll_us: int, *, prefer_busy_poll: bool = False) -> None:
+    def register_napi(
+        self, busy_poll_us: int, *, prefer_busy_poll: bool = False
+    ) -> tuple[int, bool]:
         """
         Have waits poll the network card so long before they sleep.
 
+        Args:
+            busy_poll_us: How long. [microseconds]
+            prefer_busy_poll: Keep the card from interrupting meanwhile.
+
+        Returns:
+            Both, as they were before.
+
+        Raises:
+            OpError: EINVAL, the kernel is too old, or was built without.
+
         Kernel: 6.9.  Twin: io_uring_register_napi.
         """
-        argument = bytearray(NAPI.pack(busy_poll_us, prefer_busy_poll))
-        self.register(RegisterOp.NAPI, argument, 1)
+        if not 0 <= busy_poll_us < 1 << 32:
+            raise ValueError(f"a time to poll is up to 2**32 - 1 microseconds, not {busy_poll_us}")
+        return self._napi(RegisterOp.NAPI, busy_poll_us, prefer_busy_poll)
 
-    def unregister_napi(self) -> None:
-        """No longer.  Kernel: 6.9.  Twin: io_uring_unregister_napi."""
-        self.register(RegisterOp.UNREGISTER_NAPI, bytearray(NAPI.size), 1)
+    def unregister_napi(self) -> tuple[int, bool]:
+        """No longer; returns what was set.  Kernel: 6.9.  Twin: io_uring_unregister_napi."""
+        return self._napi(RegisterOp.UNREGISTER_NAPI, 0, False)
+
+    def _napi(self, op: RegisterOp, busy_poll_us: int, prefer: bool) -> tuple[int, bool]:
+        argument = bytearray(NAPI.pack(busy_poll_us, prefer))
+        self.register(op, argument, 1)
+        before: tuple[int, int] = NAPI.unpack(argument)
+        return before[0], bool(before[1])
+
+    def _found_by(self, flags: int) -> tuple[int, int]:
+        """Tell where the kernel finds this ring, to take memory from it, and by which flags."""
+        number, registered = self.locate()
+        if registered:
+            return number, flags | k.IORING_REGISTER_SRC_REGISTERED
+        if flags & k.IORING_REGISTER_SRC_REGISTERED:
+            core = self._open()
+            if core.registered_by != get_ident():
+                raise UsageError(
+                    "the other ring has no registered index: call its register_ring_fd()"
+                )
+            number = core.enter_fd
+        return number, flags
 
     def _tagged(self, op: RegisterOp, raw: bytes, marks: bytes, count: int) -> None:
         addr, _, _keep = pin(raw)

@@ -7,7 +7,6 @@ until its request has ended, that completions are not lost for want of room, and
 use is refused by an exception that names the remedy, before the kernel hears of it.
 """
 
-import time
 import warnings
 from _thread import get_ident
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,6 @@ from uringio._ring.probe import probe_ring
 from uringio._ring.setup import Ring as Core
 from uringio._ring.setup import queue_init
 from uringio._sys import constants as k
-from uringio._sys.layouts import SQE_FULL
 from uringio._sys.memory import Memory
 from uringio._sys.system import System, real_system
 from uringio.errors import (
@@ -27,13 +25,16 @@ from uringio.errors import (
     WrongThreadError,
 )
 
+from ._aliases import make_alias_fill, make_secret
 from ._batch import Batches
 from ._choices import choose, explain, memory_bytes
 from ._completions import Completion, Statistics
 from ._entering import make_taking
 from ._filling import Fill, Several, make_fill, set_address
 from ._forks import forked_error, refuse_closed, refuse_forked, watch
+from ._mixed import PADDING, cancel_slot, last_slot, make_mixed_fill
 from ._opcodes import Opcode
+from ._provided import ProvidedBuffers
 from ._ring_flags import Features, SetupFlags
 
 __all__ = ["Ring"]
@@ -71,6 +72,8 @@ class Ring(Batches):
         sq_thread_cpu: The processor to bind that thread to; adds SQ_AFF.
         memory: Where the queues are to live, of `memory_bytes` or more; adds NO_MMAP.  With
             NO_MMAP alone such memory is made.
+        messages: Other rings will send to this one, or registered files have tags: tell those
+            completions from the requests' own, whatever user_data they carry.
         system: What to make it on, other than the real one.
 
     Attributes:
@@ -90,9 +93,10 @@ class Ring(Batches):
     it.  With IOPOLL a `wait` looks at the device all the time rather than sleep.
 
     Lifetime: memory given to requests, as objects rather than addresses, is kept until their last
-    completion was handed out.  A message from another ring counts as a completion, so let senders
-    use a user_data that belongs to no request here.  *memory* is the ring's; it may go when the
-    ring is closed, but not serve something else: the kernel takes a ring apart at its own time.
+    completion was handed out.  Without *messages*, a message that has the user_data of a request in
+    flight counts as that one's completion, and frees its memory too early.  *memory* is the ring's;
+    it may go when the ring is closed, but not serve something else: the kernel takes a ring apart
+    at its own time.
 
     Kernel: 5.19.  Twin: struct io_uring, io_uring_queue_init_params.
     """
@@ -109,6 +113,7 @@ class Ring(Batches):
         sq_thread_idle_ms: int | None = None,
         sq_thread_cpu: int | None = None,
         memory: Memory | None = None,
+        messages: bool = False,
         system: System | None = None,
     ) -> None:
         self._core: Core | None = None
@@ -123,12 +128,6 @@ class Ring(Batches):
             sq_thread_idle_ms=sq_thread_idle_ms,
             memory=memory,
         )
-        if memory is not None:
-            least_bytes = memory_bytes(entries, cq_entries, choice.ladder[0])
-            if memory.len_bytes < least_bytes:
-                raise ValueError(
-                    f"the queues take {least_bytes} bytes, and the memory has {memory.len_bytes}"
-                )
         try:
             core = queue_init(
                 system,
@@ -141,13 +140,15 @@ class Ring(Batches):
                 memory=memory,
             )
         except RingError as error:
-            if flags is None:
+            why = error if flags is None else explain(error, choice.ladder[0], sq_thread_cpu)
+            if why is error:
                 raise
-            raise explain(error, choice.ladder[0], sq_thread_cpu) from error
+            raise why from error
         super().__init__()
         self._fence = choice.fence
+        self._secret = make_secret() if messages else 0
         self._owner = get_ident()
-        self._cells = [core.sq_tail[0], 0, core.sq_tail[0]]
+        self._cells = [core.sq_tail[0], 0, core.sq_tail[0], -1, 0]
         self._first = self._cells[0]
         self._lifelong: list[object] = []
         self._enabled = not core.flags & k.IORING_SETUP_R_DISABLED
@@ -178,6 +179,7 @@ class Ring(Batches):
         ops: Iterable[int],
         files: Sequence[int] = (),
         fixed_files_only: bool = False,
+        messages: bool = False,
     ) -> Self:
         """
         Make a ring that can do nothing but what is listed, for good.
@@ -186,6 +188,7 @@ class Ring(Batches):
             ops: `Opcode`s; without ASYNC_CANCEL, `close` can only wait for requests in flight.
             files: Descriptors for its table of registered files.
             fixed_files_only: Refuse requests on anything but these.
+            messages: Other rings will send to this one; see `Ring`.
 
         Anything else completes with EACCES, and no further registration is taken.  A limit for
         requests, not for the process: its other code may still make other rings.
@@ -195,7 +198,7 @@ class Ring(Batches):
 
         Kernel: 6.1.
         """
-        ring = cls(entries, flags=_DEFAULT_DISABLED)
+        ring = cls(entries, flags=_DEFAULT_DISABLED, messages=messages)
         try:
             if files:
                 ring.register_files(files)
@@ -265,7 +268,7 @@ class Ring(Batches):
         """Count what the ring has done and holds."""
         core = self._open()
         return Statistics(
-            submitted=self._cells[0] - self._first - self.queued,
+            submitted=self._cells[0] - self._first - self.queued - self._cells[4],
             completed=self._completed,
             queued=self.queued,
             in_flight=self.in_flight,
@@ -307,7 +310,7 @@ class Ring(Batches):
         self._core = None
         self.fill = refuse_closed
         self._flight.clear()
-        core.close()
+        self._close_core(core, held)
         if held:
             warnings.warn(
                 f"{told} was closed with requests in flight: their memory is kept for ever",
@@ -324,11 +327,12 @@ class Ring(Batches):
     def __del__(self) -> None:
         core = self._core
         if core is not None:
-            if self._holds_memory():
+            held = self._holds_memory()
+            if held:
                 self._leak(core)
             told = repr(self)
             self._core = None
-            core.close()
+            self._close_core(core, held)
             warnings.warn(f"{told} was never closed", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
@@ -354,20 +358,23 @@ class Ring(Batches):
             raise WrongThreadError("this ring belongs to the thread that made or enabled it")
 
     def _make_fill(self) -> Fill:
-        return make_fill(
-            self._open(),
-            self.opcodes or range(256),
-            self._owner,
-            self._flight,
-            self._cells,
-            self._passing,
-        )
+        core, owner, cells = self._open(), self._owner, self._cells
+        known = self.opcodes or range(256)
+        fill = make_fill(core, known, owner, self._flight, cells, self._passing)
+        if self._mixed:
+            fill = make_mixed_fill(core, owner, cells, fill)
+        return make_alias_fill(fill, self._secret) if self._secret else fill
 
     def _remap(self, core: Core) -> None:
         """Work on these queues from now on."""
         self._core = core
         self._cells[2] = self._cells[0]
-        self._reap = self._reap_big if self._big else make_taking(core, self._storage, self._fence)
+        self._mixed = bool(core.flags & k.IORING_SETUP_SQE_MIXED)
+        self._unwanted = PADDING if self._mixed else -1
+        if self._big:
+            self._reap = self._reap_big
+        else:
+            self._reap = make_taking(core, self._storage, self._fence, self._unwanted)
         self._rewire()
         self.fill = self._make_fill()
 
@@ -388,7 +395,9 @@ class Ring(Batches):
     def rename(self, old: int, new: int, /) -> None:
         """Expect the completions of a request under another user_data; see `prep_poll_update`."""
         if old != new:
-            self._renamed[new] = old
+            # If it is refused, completions come under the old name, of whatever age.
+            old ^= self._secret
+            self._renamed[new ^ self._secret] = self._renamed.get(old, old)
 
     def address(self, addr: int, len_bytes: int, keep: object, /) -> None:
         """Give the request that was filled last, a send, an address; see `prep_send_set_addr`."""
@@ -396,7 +405,7 @@ class Ring(Batches):
         self._check_thread()
         if self._cells[0] & _U32 == self._handed(core):
             raise UsageError("no request was filled since the last submit")
-        at = (self._cells[0] - 1 & core.sq_entries - 1) * core.sqe_bytes
+        at = (last_slot(self._cells) & core.sq_entries - 1) * core.sqe_bytes
         set_address(core.sqes, at, addr, len_bytes)
         self._passing.append((self._cells[0] - 1, keep))
 
@@ -422,24 +431,31 @@ class Ring(Batches):
         kept = (self._lifelong, self._buffers, self._passing, dict(core.buffer_rings))
         _leaked.append((list(self._flight.values()), *kept))
 
+    @staticmethod
+    def _close_core(core: Core, held: bool) -> None:
+        if not held:
+            for one in core.buffer_rings.values():
+                if isinstance(one, ProvidedBuffers):
+                    one.let_go()
+        core.close()
+
     def _drain(self, timeout_ns: int) -> None:
         core = self._open()
         # What the kernel has not seen becomes nothing, and completes as such.
         first = self._handed(core)
-        for index in range(first, first + (self._cells[0] - first & _U32)):
-            at = (index & (core.sq_entries - 1)) * core.sqe_bytes
-            user_data = SQE_FULL.unpack_from(core.sqes, at)[6]
-            SQE_FULL.pack_into(core.sqes, at, 0, -1, 0, 0, 0, 0, user_data, 0, 0, 0, 0, 0)
-        deadline_ns = time.monotonic_ns() + timeout_ns
+        end = first + ((self._cells[0] - first) & _U32)
+        while first < end:
+            first = cancel_slot(core, first, self._mixed)
+        deadline_ns = core.system.monotonic_ns() + timeout_ns
         self.wait(0)
         if self._fence is not None:
             self.wait_for_room()
         self.fill(
             Opcode.ASYNC_CANCEL, -1, 0, 0, 0,
-            k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY, _CLOSING, 0,
+            k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY, _CLOSING, self._flags_required,
         )  # fmt: skip
         while self._holds_memory():
-            left_ns = deadline_ns - time.monotonic_ns()
+            left_ns = deadline_ns - core.system.monotonic_ns()
             if left_ns <= 0:
                 break
             self.wait(1, left_ns)

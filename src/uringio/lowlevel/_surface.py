@@ -160,8 +160,14 @@ from ._ring import (
 )
 from ._ringless import (
     Query,
+    QueueQuery,
+    ZeroCopyQuery,
     query,
+    query_queues,
+    query_zero_copy,
     register_sync_msg,
+    register_task_bpf_filter,
+    register_task_restrictions,
 )
 from ._structures import (
     ChildEnd,
@@ -172,17 +178,20 @@ from ._structures import (
     unpack_siginfo,
 )
 from ._wait_terms import WaitRegion
+from ._zero_copy import DmaBuf, ZeroCopyQueue
 
 __all__ = [
     "Batch",
     "BigCompletion",
     "ChildEnd",
     "Completion",
+    "DmaBuf",
     "FixedFd",
     "Message",
     "Path",
     "ProvidedBuffers",
     "Query",
+    "QueueQuery",
     "Received",
     "Request",
     "Requests",
@@ -192,6 +201,8 @@ __all__ = [
     "Target",
     "Vectors",
     "WaitRegion",
+    "ZeroCopyQuery",
+    "ZeroCopyQueue",
     "allocate",
     "fixed_read_into",
     "fixed_recv_into",
@@ -306,8 +317,12 @@ __all__ = [
     "prep_writev2",
     "prep_writev_fixed",
     "query",
+    "query_queues",
+    "query_zero_copy",
     "register_fd",
     "register_sync_msg",
+    "register_task_bpf_filter",
+    "register_task_restrictions",
     "unpack_epoll_events",
     "unpack_recvmsg",
     "unpack_siginfo",

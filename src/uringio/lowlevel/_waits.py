@@ -11,7 +11,6 @@ from _thread import get_ident
 from abc import abstractmethod
 from collections.abc import Collection
 from time import CLOCK_MONOTONIC
-from time import clock_gettime_ns as clock_ns
 from typing import TYPE_CHECKING, Final
 
 from uringio._ring.queue import Reap
@@ -48,7 +47,8 @@ class Waits(Entering):
     What is kept: *_flight*, what requests keep, by user_data; *_cells*, as in `make_fill`;
     *_storage*, completions not handed out yet, of which *_settled* have ended their requests;
     *_completed*, how many were handed out; *_whole*, the batch that was put while nothing was in
-    flight, until something is handed out.
+    flight, until something is handed out; *_unwanted*, the user_data of requests of our own, -1
+    where there are none.
     """
 
     _core: Core | None
@@ -64,6 +64,7 @@ class Waits(Entering):
         self._completed: int = 0
         self._extras: dict[int, tuple[int, int]] | None = None
         self._big = False
+        self._unwanted = -1
         self._clock: int = CLOCK_MONOTONIC
         self._knows_moments: bool | None = None
         self._region: WaitRegion | None = None
@@ -118,17 +119,19 @@ class Waits(Entering):
             raise ValueError(f"a wait cannot take {timeout_ns} ns")
         storage = self._storage
         if self._whole is not None and timeout_ns is None and not storage:
-            self._enter(core, count, None)
+            self._submit_and_wait(self._cells[0], count, None)
+            if self._passing:
+                self._let_go(core)
             if taken := self._take_whole(core):
                 return taken
         self._reap()
         if len(storage) >= count:
             return self._already(core)
-        deadline_ns = None if timeout_ns is None else clock_ns(self._clock) + timeout_ns
+        deadline_ns = None if timeout_ns is None else core.system.clock_ns(self._clock) + timeout_ns
         left_ns = None
         while len(storage) < count:
             if deadline_ns is not None:
-                left_ns = max(0, deadline_ns - clock_ns(self._clock))
+                left_ns = max(0, deadline_ns - core.system.clock_ns(self._clock))
             self._enter(core, count - len(storage), left_ns)
             self._gather(core)
             if left_ns == 0:
@@ -276,7 +279,7 @@ class Waits(Entering):
         self._reap()
         if len(storage) >= count:
             return self._already(core)
-        now_ns = clock_ns(self._clock)
+        now_ns = core.system.clock_ns(self._clock)
         end_ns = terms.time_ns
         if end_ns is not None and not terms.absolute:
             end_ns += now_ns
@@ -294,6 +297,8 @@ class Waits(Entering):
                     until_ns = enough_ns if end_ns is None else min(end_ns, enough_ns)
                 elif now_ns < enough_ns:
                     min_wait_us = -(-(enough_ns - now_ns) // _NS_PER_US)
+                elif terms.min_wait_us:
+                    missing = 1
                 if until_ns is not None and not terms.absolute:
                     until_ns = max(0, until_ns - now_ns)
                 wait(
@@ -308,7 +313,7 @@ class Waits(Entering):
             index = None
             self._let_go(core)
             self._gather(core)
-            now_ns = clock_ns(self._clock)
+            now_ns = core.system.clock_ns(self._clock)
             if (
                 len(storage) >= count
                 or (end_ns is not None and now_ns >= end_ns)
@@ -344,7 +349,7 @@ class Waits(Entering):
             at = (head & mask) * core.cqe_bytes
             user_data, res, flags = CQE.unpack_from(cqes, at)
             head = (head + 1) & _U32
-            if mixed and flags & k.IORING_CQE_F_SKIP:
+            if user_data == self._unwanted or (mixed and flags & k.IORING_CQE_F_SKIP):
                 continue
             if not mixed or flags & k.IORING_CQE_F_32:
                 if mixed:
@@ -357,6 +362,8 @@ class Waits(Entering):
 
     def _hand_out(self) -> list[tuple[int, int, int]]:
         storage, flight = self._storage, self._flight
+        if self._secret:
+            self._settle_aliased()
         if not self._settled and len(storage) >= len(flight) > _MANY:
             ended = {name for name, _, flags in storage if not flags & _MORE}
             if flight.keys() == ended and Several not in set(map(type, flight.values())):
@@ -381,3 +388,21 @@ class Waits(Entering):
         self._whole = None
         del storage[:]  # no call, behind which a signal handler might raise
         return taken
+
+    def _settle_aliased(self) -> None:
+        """Tell completions of requests from others, and give them their own names again."""
+        storage, flight, renamed, secret = self._storage, self._flight, self._renamed, self._secret
+        for index in range(self._settled, len(storage)):
+            name, res, flags = storage[index]
+            known = name if name in flight else renamed.get(name)
+            if known is not None:
+                # No call between these two, behind which a signal handler might raise.
+                storage[index] = (name ^ secret, res, flags)
+            self._settled = index + 1
+            if known is not None and not flags & _MORE:
+                renamed.pop(name, None)
+                kept = flight.pop(known, None)
+                if isinstance(kept, Several):
+                    kept.count -= 1
+                    if kept.count:
+                        flight[known] = kept

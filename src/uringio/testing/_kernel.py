@@ -9,7 +9,7 @@ the same each time.
 
 import errno
 from _thread import get_ident
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from uringio._sys import constants as k
@@ -70,6 +70,9 @@ class SimKernel:
         op_count: Requests submitted.
         stray_count: Completions told that belong to no request.
         invariants: What must hold, and was looked at.
+        survives: What the program's signal handlers raise, and `run` goes on after: as a host does
+            that has a loop of its own.  Empty to begin with.
+        survived: Called each time, before it goes on.
         system: What to run on: pass it to whatever takes a `System`.
     """
 
@@ -94,6 +97,8 @@ class SimKernel:
         self.disk = Disk(seed, self.clock) if disk is None else disk
         self.notes: dict[str, int] = {}
         self.op_count = self.stray_count = 0
+        self.survives: tuple[type[BaseException], ...] = ()
+        self.survived: Callable[[], object] | None = None
         self.invariants = Invariants(self)
         self.sightings = Sightings(self.note)
         self._dice = Dice(seed, "kernel")

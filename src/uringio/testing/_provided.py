@@ -41,7 +41,8 @@ class BufferGroup:
     def missing_count(self) -> int:
         """How many buffers are not in the ring."""
         self.peek()
-        return self._count - len(self._inside)
+        # A ring that was given up before any buffer was put in misses none.
+        return self._count - len(self._inside) if self._places else 0
 
     def _entry(self, index: int) -> tuple[int, int, int]:
         entry = self._addr + (index & (self._count - 1)) * BUF_SIZE

@@ -18,10 +18,11 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import CQE, SQE, SQE_FULL
 
 from ._disk import OpenFile
-from ._links import LINKS, Order
+from ._kinds import ONE_EACH_TIME, PARTIAL, PROMPT, WITHOUT_FILE, ZERO_COPY, in_worker
+from ._links import LINKS, Order, has_failed
 from ._messages import gathered
 from ._objects import SimFile
-from ._operations import HANDLERS
+from ._operations import HANDLERS, REFUSALS
 from ._provided import BufferGroup
 from ._requests import Request
 from ._ring_memory import U32_MASK, RingMemory
@@ -42,29 +43,6 @@ _SQE_FLAGS: Final = (1 << 7) - 1  # to CQE_SKIP_SUCCESS
 _OP_NUMBERS: Final = range(16, 1 << 61)
 # What must be looked at before a request may begin at once.
 _ORDERED: Final = LINKS | k.IOSQE_IO_DRAIN
-_BY_NAME: Final = frozenset({
-    k.IORING_OP_OPENAT, k.IORING_OP_OPENAT2, k.IORING_OP_STATX, k.IORING_OP_UNLINKAT,
-    k.IORING_OP_RENAMEAT, k.IORING_OP_MKDIRAT, k.IORING_OP_SYMLINKAT, k.IORING_OP_LINKAT,
-})  # fmt: skip
-_WITHOUT_FILE: Final = frozenset({
-    *_BY_NAME, k.IORING_OP_NOP, k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_SOCKET,
-    k.IORING_OP_TIMEOUT, k.IORING_OP_TIMEOUT_REMOVE, k.IORING_OP_POLL_REMOVE,
-    k.IORING_OP_FILES_UPDATE, k.IORING_OP_LINK_TIMEOUT, k.IORING_OP_PIPE,
-})  # fmt: skip
-# What a program must not find interrupted, or late: it is over when it returns.
-_PROMPT: Final = frozenset({
-    k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_TIMEOUT, k.IORING_OP_TIMEOUT_REMOVE,
-    k.IORING_OP_POLL_REMOVE, k.IORING_OP_MSG_RING, k.IORING_OP_FILES_UPDATE,
-    k.IORING_OP_LINK_TIMEOUT, k.IORING_OP_FIXED_FD_INSTALL,
-})  # fmt: skip
-# What is told one thing for each time that it is woken.
-_ONE_EACH_TIME: Final = frozenset({k.IORING_OP_POLL_ADD})
-# What tells, when it is cancelled, how much it had moved before.
-_PARTIAL: Final = frozenset({
-    k.IORING_OP_SEND, k.IORING_OP_SENDMSG, k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC,
-    k.IORING_OP_RECV, k.IORING_OP_RECVMSG,
-})  # fmt: skip
-_ZERO_COPY: Final = frozenset({k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC})
 
 
 class SimRing(RingMemory):
@@ -103,6 +81,9 @@ class SimRing(RingMemory):
         self._messages: deque[tuple[int, int, int]] = deque()
         self._order = Order(self)
         self._countdowns: dict[Request, int] = {}
+        self._last_wake_ns = 0
+        self._gathers = False
+        self._gathered: deque[Request] = deque()
         self._last = 0
         self._finished: tuple[int, int] | None = None
 
@@ -121,6 +102,7 @@ class SimRing(RingMemory):
         mask = self.sq_entries - 1
         order = self._order
         taken = 0
+        self._gathers = True
         while taken < count:
             slot = head & mask
             if not self.flags & k.IORING_SETUP_NO_SQARRAY:
@@ -133,7 +115,12 @@ class SimRing(RingMemory):
             request = Request(self, self._last, fields)
             self.requests[self._last] = request
             request.failed = self._refusal(request)
-            if request.flags & _ORDERED or request.failed or order.busy:
+            if (
+                request.flags & _ORDERED
+                or request.failed
+                or order.busy
+                or request.opcode == k.IORING_OP_LINK_TIMEOUT
+            ):
                 failed = request.failed
                 order.add(request)
                 if (failed or request.failed) and not self.flags & k.IORING_SETUP_SUBMIT_ALL:
@@ -141,6 +128,7 @@ class SimRing(RingMemory):
             else:
                 self.start(request)
         order.end_chain()
+        self._flush()
         return taken
 
     def _refusal(self, request: Request) -> int:
@@ -155,7 +143,10 @@ class SimRing(RingMemory):
             return errno.EINVAL
         if request.opcode not in HANDLERS:
             raise NotSimulatedError(f"{request!r} is not simulated")
-        return 0
+        if request.flags & k.IOSQE_CQE_SKIP_SUCCESS:
+            self._order.counts_no_more = True
+        refusal = REFUSALS.get(request.opcode)
+        return 0 if refusal is None else refusal(request)
 
     def start(self, request: Request) -> None:
         """Try a request for the first time."""
@@ -165,7 +156,7 @@ class SimRing(RingMemory):
             kernel.invariants.used(request.fd, request.name)
         kernel.sightings.begins(request)
         number = number or kernel.faults.exact(request.name)
-        if not number and request.opcode not in _PROMPT:
+        if not number and request.opcode not in PROMPT:
             if kernel.faults.strikes("interrupt", request.name):
                 number = errno.EINTR
             elif kernel.faults.strikes("delay", request.name):
@@ -173,11 +164,12 @@ class SimRing(RingMemory):
                 request.state = "working" if isinstance(request.file, OpenFile) else "woken"
                 request.timer = kernel.clock.call_later(delay_ns, lambda: self._begin_late(request))
         if number:
+            request.failed = number
             self.finish(request, -number)
         elif request.state == "new":
             request.state = "tried"
             self._attempt(request)
-        if request.state == "done":
+        if request.state == "done" or (request.result is not None and request in self._gathered):
             return
         kernel.invariants.stays(request)
         behind = request.next
@@ -197,7 +189,7 @@ class SimRing(RingMemory):
 
     def _prepare(self, request: Request) -> int:
         """Find the request's file; a positive errno on refusal."""
-        if request.opcode in _WITHOUT_FILE:
+        if request.opcode in WITHOUT_FILE:
             return 0
         file = self.file_of(request.fd, bool(request.flags & k.IOSQE_FIXED_FILE))
         if file is None:
@@ -234,7 +226,7 @@ class SimRing(RingMemory):
                 self._park(request)
                 return
             if not request.shots:
-                if _in_worker(request) and self.kernel.faults.strikes("late", request.name):
+                if in_worker(request) and self.kernel.faults.strikes("late", request.name):
                     self._finish_late(request, result)
                 else:
                     self.finish(request, result)
@@ -242,7 +234,7 @@ class SimRing(RingMemory):
             if not self._goes_on(request, result):
                 self.finish(request, result)
                 return
-            if request.opcode in _ONE_EACH_TIME:
+            if request.opcode in ONE_EACH_TIME:
                 assert request.file is not None
                 request.file.watch(request)
                 return
@@ -255,7 +247,8 @@ class SimRing(RingMemory):
             return  # it waits for time
         file.watch(request)
         if file.poll() & request.wanted:  # cut short, and there is more to do
-            file.unwatch(request)
+            if not request.shots:
+                file.unwatch(request)
             self.wake(request)
 
     def _finish_late(self, request: Request, result: int) -> None:
@@ -276,6 +269,9 @@ class SimRing(RingMemory):
             goes_on = result > 0
         if not goes_on:
             return False
+        if self._gathered:
+            self._flush()
+            self._gathers = True
         if (
             self._overflow
             or not self._has_room()
@@ -306,8 +302,10 @@ class SimRing(RingMemory):
     def wake(self, request: Request) -> None:
         """Have a parked request tried again soon."""
         request.state = "woken"
-        delay_ns = self.kernel.wake_delay_ns()
-        request.timer = self.kernel.clock.call_later(delay_ns, lambda: self._woken(request))
+        # Who was woken first is tried first.
+        clock = self.kernel.clock
+        self._last_wake_ns = max(self._last_wake_ns, clock.now_ns + self.kernel.wake_delay_ns())
+        request.timer = clock.call_at(self._last_wake_ns, lambda: self._woken(request))
 
     def expire(self, request: Request, result: int) -> None:
         """Have a request completed as task work."""
@@ -341,6 +339,7 @@ class SimRing(RingMemory):
         while self._messages:
             self.post(*self._messages.popleft())
             self._count_down()
+        self._gathers = True
         for request in batch:
             if request.result is not None:
                 self.finish(request, request.result)
@@ -348,6 +347,7 @@ class SimRing(RingMemory):
                 self.start(request)
             elif request.state != "done":
                 self._attempt(request)
+        self._flush()
 
     def has_work(self) -> bool:
         """Whether anything is pending."""
@@ -374,7 +374,7 @@ class SimRing(RingMemory):
             self.kernel.clock.cancel(request.timer)
             request.timer = 0
         self._countdowns.pop(request, None)
-        moved = request.done_bytes if request.opcode in _PARTIAL else 0
+        moved = request.done_bytes if request.opcode in PARTIAL else 0
         request.result = moved or -errno.ECANCELED
         request.state = "woken"
         if not queued:
@@ -428,6 +428,8 @@ class SimRing(RingMemory):
 
     def _end(self, request: Request) -> None:
         request.state = "done"
+        if request.shots:
+            request.unwatch()
         self.kernel.invariants.ended(request)
         del self.requests[request.serial]
         file, request.file = request.file, None
@@ -435,23 +437,40 @@ class SimRing(RingMemory):
             file.drop()
 
     def finish(self, request: Request, result: int) -> None:
-        """Complete a request."""
+        """Complete a request, with the others that are submitted or worked on together."""
+        if self._gathers:
+            request.result = result
+            self._gathered.append(request)
+        else:
+            self._finish(request, result)
+
+    def _flush(self) -> None:
+        """Tell what has been completed together."""
+        while self._gathered:
+            request = self._gathered.popleft()
+            assert request.result is not None
+            self._finish(request, request.result)
+        self._gathers = False
+
+    def _finish(self, request: Request, result: int) -> None:
         if request.lent is not None:
             self._notify(request)
             return
         self.kernel.sightings.completes(request, result)
         self.kernel.invariants.goes_on(request)
-        if request.opcode in _ZERO_COPY and result >= 0:
+        if request.opcode in ZERO_COPY and result >= 0:
             self._lend(request, result)
             return
         self._end(request)
         flags = _buffer_flags(request)
         if (
-            result < 0
-            or not request.flags & k.IOSQE_CQE_SKIP_SUCCESS
+            not request.flags & k.IOSQE_CQE_SKIP_SUCCESS
+            or has_failed(request, result)
             or request.opcode == k.IORING_OP_LINK_TIMEOUT
         ):
             self.post(request.user_data, result, flags)
+            if request.opcode != k.IORING_OP_TIMEOUT and self._countdowns:
+                self._count_down()
             faults = self.kernel.faults
             if not flags and self._finished and faults.strikes("duplicate"):
                 self.kernel.note("stray completion")
@@ -461,8 +480,6 @@ class SimRing(RingMemory):
             # Such as nobody can tell from its first: only ops' numbers are never given again.
             if not flags and not request.shots and request.user_data in _OP_NUMBERS:
                 self._finished = request.user_data, result
-        if request.opcode != k.IORING_OP_TIMEOUT and self._countdowns:
-            self._count_down()
         if request.next is not None or self._order.busy:
             self._order.ended(request, result)
 
@@ -566,13 +583,6 @@ class SimRing(RingMemory):
                 file.drop()
         self.files.clear()
         self.kernel.ring_is_gone(self)
-
-
-def _in_worker(request: Request) -> bool:
-    """Whether a thread of the kernel's does it, which tells of it in a second step."""
-    if request.opcode in _BY_NAME:
-        return True
-    return isinstance(request.file, OpenFile) and request.buffer < 0
 
 
 def _sent_from(request: Request) -> bytes:

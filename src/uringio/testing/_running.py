@@ -74,7 +74,7 @@ def _run(kernel: SimKernel, async_fn: Callable[[*Ts], Awaitable[T]], args: tuple
     invariants.driver = context.driver
     try:
         try:
-            result = context.run_main(async_fn, args)
+            result = _to_its_end(kernel, context, async_fn, args)
         finally:
             context.run_down()
         invariants.tasks_ended(context)
@@ -85,6 +85,44 @@ def _run(kernel: SimKernel, async_fn: Callable[[*Ts], Awaitable[T]], args: tuple
     if invariants.violations:
         raise InvariantError(invariants.violations[0])
     return result
+
+
+def _to_its_end(
+    kernel: SimKernel,
+    context: Context,
+    async_fn: Callable[[*Ts], Awaitable[T]],
+    args: tuple[*Ts],
+) -> T:
+    """Run the program, and go on after what `SimKernel.survives` names."""
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    async def program() -> None:
+        try:
+            results.append(await async_fn(*args))
+        except BaseException as error:
+            failures.append(error)
+        context.driver.wake()  # the turn that may follow does not wait
+
+    try:
+        context.run_main(program, ())
+    except BaseException as error:
+        _survive(kernel, error)
+        while not results and not failures:
+            try:
+                context.tick(None)
+            except BaseException as another:
+                _survive(kernel, another)
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def _survive(kernel: SimKernel, error: BaseException) -> None:
+    if not isinstance(error, kernel.survives):
+        raise error
+    if kernel.survived is not None:
+        kernel.survived()
 
 
 def running_kernel() -> SimKernel:
