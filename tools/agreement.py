@@ -11,18 +11,20 @@ import tempfile
 import time
 from collections import Counter
 
+import tests.backends  # noqa: F401 - has kqueue played
 from tests.testing.agreement import differences, program
 
 TOGETHER = 20
+BACKENDS = ("uring", "epoll", "kqueue", "poll")
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare real and simulated kernels.")
     parser.add_argument("--programs", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--backend", choices=("uring", "epoll", "both"), default="both")
+    parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
     options = parser.parse_args(arguments)
-    backends = ("uring", "epoll") if options.backend == "both" else (options.backend,)
+    backends = BACKENDS if options.backend == "all" else (options.backend,)
     began = time.monotonic()
     steps: Counter[str] = Counter()
     differing = 0

@@ -19,7 +19,7 @@ from uringio.testing._dice import Dice
 
 # What travels has arrived after so long, simulated or real; on a busy machine, after the others.
 SETTLE_SECONDS = (0.003, 0.05, 0.5)
-PROFILES = {"uring": "6.18", "epoll": "blocked"}
+PROFILES = {"uring": "6.18", "epoll": "blocked", "kqueue": "kqueue", "poll": "poll"}
 FILE_BYTES = 6_000
 _names = itertools.count()
 

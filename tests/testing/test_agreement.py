@@ -9,7 +9,7 @@ import pytest
 import uringio
 from tests.kernel import uring_refusal
 from tests.testing import agreement, file_agreement, message_agreement, ring_agreement
-from tests.testing.agreement import SETTLE_SECONDS, Step, differences
+from tests.testing.agreement import PROFILES, SETTLE_SECONDS, Step, differences
 from uringio import testing
 from uringio._sys.system import real_system
 
@@ -69,7 +69,7 @@ def test_simulated_messages_are_what_real_ones_are(
     backend: str, unix: bool, tmp_path: Path
 ) -> None:
     """Datagrams and passed descriptors: sizes, senders, truncation, refusals, ends agree."""
-    profile = "6.18" if backend == "uring" else "blocked"
+    profile = PROFILES[backend]
     carry_out = message_agreement.outcomes
     for seed in range(MESSAGE_PROGRAM_COUNT):
         steps = message_agreement.program(seed)
@@ -93,7 +93,7 @@ def test_simulated_messages_are_what_real_ones_are(
 
 def test_simulated_files_do_what_real_ones_do(backend: str, tmp_path: Path) -> None:
     """Opening, writing, names, links, folders, copies: outcomes and the resulting tree agree."""
-    profile = "6.18" if backend == "uring" else "blocked"
+    profile = PROFILES[backend]
     for seed in range(FILE_PROGRAM_COUNT):
         steps = file_agreement.program(seed)
         folder = tmp_path / str(seed)

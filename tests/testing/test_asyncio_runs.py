@@ -6,7 +6,7 @@ import pytest
 
 from uringio import testing
 
-PROFILES = ["6.18", "5.19", "blocked"]
+PROFILES = ["6.18", "5.19", "blocked", "kqueue", "poll"]
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

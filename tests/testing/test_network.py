@@ -11,7 +11,7 @@ from uringio.errors import OpError
 from uringio.net import SocketStream
 
 SECOND = 10**9
-PROFILES = ["6.18", "blocked"]
+PROFILES = ["6.18", "blocked", "kqueue", "poll"]
 
 
 async def connected() -> tuple[uringio.Listener, SocketStream, SocketStream]:

@@ -8,11 +8,8 @@ with their descriptor.  Of the filters it has EVFILT_READ, EVFILT_WRITE and EVFI
 """
 
 import errno
-import os
-import select
-import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from uringio.errors import op_error
 
@@ -34,14 +31,24 @@ from .kqueue import (
     check_counts,
 )
 
+if TYPE_CHECKING:
+    import select
+
 __all__ = ["EmulatedKqueue"]
 
 NOTE_TRIGGER: Final = 0x01000000
 
 _STATE_FLAGS: Final = EV_CLEAR | EV_ONESHOT | EV_DISPATCH
-_ENDED: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_READABLE: Final = select.EPOLLIN | _ENDED
-_WRITABLE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+# epoll's, which `select` has on Linux alone.
+_IN: Final = 0x001
+_OUT: Final = 0x004
+_ERR: Final = 0x008
+_HUP: Final = 0x010
+_RDHUP: Final = 0x2000
+_ET: Final = 1 << 31
+_ENDED: Final = _RDHUP | _HUP | _ERR
+_READABLE: Final = _IN | _ENDED
+_WRITABLE: Final = _OUT | _HUP | _ERR
 _NS_PER_S: Final = 1_000_000_000
 
 
@@ -50,29 +57,42 @@ class _Note:
 
     __slots__ = ("enabled", "event", "file")
 
-    def __init__(self, event: Kevent, file: tuple[int, int]) -> None:
+    def __init__(self, event: Kevent, file: object) -> None:
         self.event = event
         self.file = file  # which its number named when it was added
         self.enabled = True
 
 
 class EmulatedKqueue:
-    """See `uringio._sys.kqueue.Kqueue`."""
+    """
+    See `uringio._sys.kqueue.Kqueue`.
 
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
+    Args:
+        epoll: What plays it.
+        file_of: Tells what a number names, by something that is equal for the same file alone;
+            raises OSError where it names nothing.
+        clock: The time. [ns]
+    """
+
+    def __init__(
+        self, epoll: "select.epoll", file_of: Callable[[int], object], clock: Callable[[], int]
+    ) -> None:
+        self._epoll = epoll
+        self._file_of = file_of
+        self._clock = clock
+        self._is_closed = False
         self._notes: dict[tuple[int, int], _Note] = {}
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once it is closed."""
-        return -1 if self._epoll.closed else self._epoll.fileno()
+        return -1 if self._is_closed else self._epoll.fileno()
 
     def control(
         self, changes: Sequence[Kevent] = (), count_max: int = 0, timeout_ns: int | None = None
     ) -> list[Kevent]:
         """See `Kqueue.control`."""
         check_counts(len(changes), count_max)
-        if self._epoll.closed:
+        if self._is_closed:
             raise op_error(errno.EBADF, "kevent", -1)
         answers: list[Kevent] = []
         for change in changes:
@@ -89,7 +109,9 @@ class EmulatedKqueue:
 
     def close(self) -> None:
         """Close it; safe to call twice."""
-        self._epoll.close()
+        if not self._is_closed:
+            self._is_closed = True
+            self._epoll.close()
 
     # --- changes ---------------------------------------------------------------------------------
 
@@ -97,13 +119,12 @@ class EmulatedKqueue:
         if change.filter not in (EVFILT_READ, EVFILT_WRITE, EVFILT_USER):
             return errno.EINVAL
         key = change.ident, change.filter
-        file = (0, 0)
+        file: object = None
         if change.filter != EVFILT_USER:
             try:
-                found = os.fstat(change.ident)
+                file = self._file_of(change.ident)
             except (OSError, OverflowError):
                 return errno.EBADF
-            file = found.st_dev, found.st_ino
         note = self._notes.get(key)
         if note is not None and note.file != file:
             del self._notes[key]  # gone with the descriptor that had this number before
@@ -133,12 +154,12 @@ class EmulatedKqueue:
     def _ask(self, fd: int) -> int:
         """Have epoll report what the notes of *fd* are about."""
         mask = 0
-        for filter_, bit in ((EVFILT_READ, select.EPOLLIN), (EVFILT_WRITE, select.EPOLLOUT)):
+        for filter_, bit in ((EVFILT_READ, _IN), (EVFILT_WRITE, _OUT)):
             note = self._notes.get((fd, filter_))
             if note is not None and note.enabled:
-                mask |= bit | (select.EPOLLRDHUP if filter_ == EVFILT_READ else 0)
+                mask |= bit | (_RDHUP if filter_ == EVFILT_READ else 0)
                 if note.event.flags & EV_CLEAR:
-                    mask |= select.EPOLLET
+                    mask |= _ET
         try:
             if not mask:
                 self._epoll.unregister(fd)
@@ -155,18 +176,18 @@ class EmulatedKqueue:
     # --- events ----------------------------------------------------------------------------------
 
     def _wait(self, count_max: int, timeout_ns: int | None) -> list[Kevent]:
-        deadline_ns = None if timeout_ns is None else time.monotonic_ns() + timeout_ns
+        deadline_ns = None if timeout_ns is None else self._clock() + timeout_ns
         while True:
             events = self._triggered(count_max)
             seconds = -1.0
             if events:
                 seconds = 0.0
             elif deadline_ns is not None:
-                seconds = max(0, deadline_ns - time.monotonic_ns()) / _NS_PER_S
+                seconds = max(0, deadline_ns - self._clock()) / _NS_PER_S
             # At most half as many, since each may be two events.
             for fd, bits in self._epoll.poll(seconds, max(1, (count_max - len(events)) // 2)):
                 events += self._events(fd, bits)
-            if events or (deadline_ns is not None and time.monotonic_ns() >= deadline_ns):
+            if events or (deadline_ns is not None and self._clock() >= deadline_ns):
                 return events[:count_max]
 
     def _triggered(self, count_max: int) -> list[Kevent]:
@@ -189,7 +210,7 @@ class EmulatedKqueue:
             if note is None or not note.enabled or not bits & mask:
                 continue
             flags = note.event.flags & (_STATE_FLAGS | EV_ADD)
-            ended = _ENDED if filter_ == EVFILT_READ else _ENDED & ~select.EPOLLRDHUP
+            ended = _ENDED if filter_ == EVFILT_READ else _ENDED & ~_RDHUP
             if bits & ended:
                 flags |= EV_EOF
             events.append(note.event._replace(flags=flags, fflags=0, data=0))

@@ -454,7 +454,7 @@ class System:
         if os.environ.get(VARIABLE) == EMULATED:
             from .kqueue_emulated import EmulatedKqueue
 
-            return EmulatedKqueue()
+            return EmulatedKqueue(select.epoll(), _file_of, time.monotonic_ns)
         return Kqueue()
 
     def always_ready(self, fd: int) -> bool:
@@ -484,6 +484,11 @@ class System:
 _TOTAL_STORE_ORDER: Final = {"x86_64", "amd64", "i386", "i486", "i586", "i686", "s390x"}
 
 _BYTE_ORDER: Final = "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big"
+
+
+def _file_of(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
 def _checked(result: int, op: str, fd: int, detail: str = "") -> int:

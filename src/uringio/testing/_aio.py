@@ -12,7 +12,8 @@ from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
-from uringio._driver.contract import Driver, make_driver
+from uringio._driver.choice import make_driver
+from uringio._driver.contract import Driver
 from uringio._sys.sockaddr import AddressTuple
 from uringio.aio.loop import EventLoop
 from uringio.aio.signals import Signals
@@ -58,8 +59,13 @@ class SimEventLoop(EventLoop):
 
     def make_driver(self) -> Driver:
         """See `uringio.aio`."""
-        system = self.kernel.system
-        return make_driver(self._completed.append, make_cancelled, system=system)
+        kernel = self.kernel
+        return make_driver(
+            self._completed.append,
+            make_cancelled,
+            backend=kernel.profile.backend,
+            system=kernel.system,
+        )
 
     def time(self) -> float:
         """See `asyncio`; simulated."""

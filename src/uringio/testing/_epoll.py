@@ -153,6 +153,10 @@ class SimEpoll:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return file
 
+    def fileno(self) -> int:
+        """See `select.epoll`."""
+        return self.fd
+
     def close(self) -> None:
         """See `select.epoll`."""
         self._kernel.close_fd(self.fd)

@@ -37,6 +37,7 @@ class Profile:
         register_max: The highest opcode of io_uring_register(2).
         blocked: The errno of all three system calls, 0 where io_uring is allowed.
         busy_on_overflow: Whether a wait answers EBUSY while completions do not fit.
+        backend: Which driver runs on it; ``"auto"``: the one that is chosen there.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Profile:
     register_max: int
     blocked: int = 0
     busy_on_overflow: bool = False
+    backend: str = "auto"
 
 
 _LINUX_6_18: Final = Profile("6.18", _SETUP_6_18, _FEATURES_6_18, _OPCODES_6_18, 36)
@@ -65,6 +67,9 @@ PROFILES: Final[dict[str, Profile]] = {
         ),
         Profile("blocked", 0, 0, frozenset(), 0, blocked=errno.EPERM),
         Profile("absent", 0, 0, frozenset(), 0, blocked=errno.ENOSYS),
+        # No kernels, but what the drivers for other systems wait by.
+        Profile("kqueue", 0, 0, frozenset(), 0, blocked=errno.ENOSYS, backend="kqueue"),
+        Profile("poll", 0, 0, frozenset(), 0, blocked=errno.ENOSYS, backend="poll"),
     )
 }  # fmt: skip
 

@@ -70,7 +70,9 @@ def run(
 def _run(kernel: SimKernel, async_fn: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts]) -> T:
     invariants = kernel.invariants
     invariants.is_active = True
-    context = Context(system=kernel.system, ready=WatchedQueue(invariants))
+    context = Context(
+        backend=kernel.profile.backend, system=kernel.system, ready=WatchedQueue(invariants)
+    )
     invariants.driver = context.driver
     try:
         try:

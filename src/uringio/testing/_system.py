@@ -12,6 +12,7 @@ from ctypes import memmove, string_at
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from uringio._sys import constants as k
+from uringio._sys.kqueue_emulated import EmulatedKqueue
 from uringio._sys.layouts import (
     GETEVENTS_ARG,
     PARAMS,
@@ -25,6 +26,7 @@ from uringio.errors import op_error
 from ._epoll import SimEpoll
 from ._file_system import FileSystem
 from ._messages import Outgoing, deliver, outgoing_at, spans_of
+from ._poll import SimPoll
 from ._registering import register
 from ._ring_memory import CQ_OFFSETS, SQ_OFFSETS
 from ._sockets import SimSocket, StreamSocket, Taken
@@ -442,6 +444,25 @@ class SimSystem(FileSystem):
         poller = SimEpoll(self._kernel)
         poller.fd = self._checked(self._kernel.install(poller.file), "epoll_create", -1)
         return cast("select.epoll", poller)
+
+    def poll(self) -> "select.poll":
+        """See `System`."""
+        return cast("select.poll", SimPoll(self._kernel))
+
+    def kqueue(self) -> EmulatedKqueue:
+        """See `System`."""
+        return EmulatedKqueue(self.epoll(), self._named, self.monotonic_ns)
+
+    def always_ready(self, fd: int) -> bool:
+        """See `System`."""
+        file = self._kernel.file_of(fd)
+        return file is not None and file.kind in {"regular file", "folder"}
+
+    def _named(self, fd: int) -> object:
+        file = self._kernel.file_of(fd)
+        if file is None:
+            raise op_error(errno.EBADF, "fstat", fd)
+        return file
 
     def poll_fd(self, fd: int, mask: int, timeout_ms: int = 0) -> int:
         """See `System`; it never waits, since whoever could end the waiting would wait as well."""

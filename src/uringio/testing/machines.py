@@ -138,7 +138,7 @@ class DriverMachine(RuleBasedStateMachine):
         self.kernel: SimKernel | None = None
         if self.on == "simulated":
             self.kernel = SimKernel(0, self.profile, self.faults)
-            self.context = Context(system=self.kernel.system)
+            self.context = Context(backend=self.kernel.profile.backend, system=self.kernel.system)
         else:
             self.context = Context(backend=self.on)
         self.actions: list[Action] = []
