@@ -4,6 +4,7 @@ import errno
 import itertools
 import select
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import pytest
@@ -65,11 +66,11 @@ def test_kernel_and_library_refuse_the_same(make_ring: MakeRing) -> None:
     wrong: list[str] = []
     for few in itertools.chain(*(itertools.combinations(flags, count) for count in (1, 2, 3))):
         asked = S(sum(few))
-        arguments: dict[str, int] = {"sq_thread_cpu": 0} if S.SQ_AFF in asked else {}
-        ours = answer(lambda asked=asked, more=arguments: Ring(1, flags=asked, **more))  # type: ignore[arg-type]
+        processor = 0 if S.SQ_AFF in asked else None
+        ours = answer(partial(Ring, 1, flags=asked, sq_thread_cpu=processor))
         if isinstance(ours, RingError):
             wrong.append(f"{asked!r} got {ours}")
-        elif ours and not answer(lambda asked=asked: queue_init(real_system(), 1, ladder=(asked,))):
+        elif ours and not answer(partial(queue_init, real_system(), 1, ladder=(int(asked),))):
             wrong.append(f"{asked!r} could be had")
     assert wrong == []
 

@@ -12,6 +12,7 @@ from tests.fresh import FreshPython
 from tests.kernel import lock_refusal, uring_refusal
 from tests.lowlevel.rig import done, effect, result
 from tests.ring.stand_ins import RefusesSetups
+from uringio._ring.lent import is_lent
 from uringio._sys import constants as k
 from uringio._sys.layouts import PARAMS
 from uringio._sys.memory import pin
@@ -97,6 +98,19 @@ def test_memory_is_measured_for_what_is_asked_for_in_the_end() -> None:
         with Ring(1024, cq_entries=1024, memory=allocate(1 << 20), system=refuses) as ring:
             turn_over(ring)
     assert len(refuses.flags_tried) in {0, 2}
+
+
+def test_two_rings_do_not_share_memory(make_ring: MakeRing) -> None:
+    """The second is refused before the kernel writes there; it is free when the first is closed."""
+    memory = allocate(Ring.memory_bytes(8))
+    ring = make_ring(8, flags=DEFERRED, memory=memory)
+    prep_nop(ring, user_data=1)
+    with pytest.raises(UsageError, match="give each its own"):
+        Ring(8, flags=0, memory=memory)
+    assert [one.user_data for one in done(ring)] == [1]
+    assert is_lent(memory)
+    ring.close()
+    assert not is_lent(memory)
 
 
 def test_memory_outlives_the_names_of_it(make_ring: MakeRing) -> None:
