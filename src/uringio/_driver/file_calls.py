@@ -166,6 +166,7 @@ class FileCalls:
 
         Their threads keep the memory alive, and close what they open.
         """
+        self._workers.dismiss()
         with self._lock:
             self._deserted = True
         for use, res in self.finished:
