@@ -46,7 +46,7 @@ class FreshPython:
         self,
         code: str,
         *argv: str,
-        timeout_s: float = 30.0,
+        timeout_s: float = 50.0,
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = ("-W", "error", "-X", "faulthandler"),
         cwd: Path | None = None,

@@ -77,7 +77,7 @@ def test_cancelled_recv_loses_no_byte(run: Run[None], moment: str) -> None:
         if sending:
             await asyncio.wait(sending)
         while len(received) < len(expected):
-            await asyncio.wait_for(recv(), 10)
+            await asyncio.wait_for(recv(), 50)
         assert received == expected
         await stream.aclose()
         await peer.aclose()
@@ -106,7 +106,7 @@ def test_cancelled_accept_loses_no_descriptor(run: Run[None], moment: str) -> No
             connect()
             while True:
                 # Whoever is still in the queue is before the last one.
-                stream = await asyncio.wait_for(accept(listener), 10)
+                stream = await asyncio.wait_for(accept(listener), 50)
                 streams.append(stream)
                 if stream.remote_address == clients[-1].getsockname():
                     break
@@ -115,7 +115,7 @@ def test_cancelled_accept_loses_no_descriptor(run: Run[None], moment: str) -> No
                 await stream.aclose()
             answers = []
             for client in clients:
-                client.settimeout(10)
+                client.settimeout(50)
                 answers.append(client.recv(2))
                 client.close()
             assert answers.count(b"!") == len(streams)
@@ -212,7 +212,7 @@ def test_cancelled_close_closes(run: Run[None]) -> None:
 
             await cancelled_at(moment, close, lambda: None)
             await ours.aclose()
-            assert await asyncio.wait_for(receive(theirs), 10) == b""
+            assert await asyncio.wait_for(receive(theirs), 50) == b""
             await theirs.aclose()
 
     run(main())

@@ -167,7 +167,7 @@ def test_stopped_from_outside_and_closed_here(
     thread = threading.Thread(target=work)
     thread.start()
     started.wait()
-    answer = asyncio.run_coroutine_threadsafe(conversation(), loop).result(10)
+    answer = asyncio.run_coroutine_threadsafe(conversation(), loop).result(50)
     assert answer == b"x"
     loop.call_soon_threadsafe(loop.stop)
     thread.join()

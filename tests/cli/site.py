@@ -31,7 +31,7 @@ class Served:
     _drained: tuple[bytes, bytes] | None = field(default=None)
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self.host, self.port, timeout=30)
+        return http.client.HTTPConnection(self.host, self.port, timeout=50)
 
     def get(self, target: str, method: str = "GET") -> tuple[int, bytes, dict[str, str]]:
         """Fetch *target* as written; the status, the body, the fields with names in lower case."""
@@ -43,7 +43,7 @@ class Served:
 
     def exchange(self, data: bytes) -> bytes:
         """Send *data*, end, and read until the server closes."""
-        with socket.create_connection((self.host, self.port), timeout=30) as client:
+        with socket.create_connection((self.host, self.port), timeout=50) as client:
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: client.recv(65536), b""))
@@ -61,7 +61,7 @@ class Served:
         """Send a signal and return the exit status, the rest of stdout, and stderr."""
         if self._drained is None:
             self.process.send_signal(number)
-            self._drained = self.process.communicate(timeout=30)
+            self._drained = self.process.communicate(timeout=50)
         return self.process.returncode, *self._drained
 
 

@@ -82,7 +82,7 @@ class Browser:
         """End the browser."""
         os.close(self._write_fd)  # which is how it learns
         try:
-            self.process.wait(20)
+            self.process.wait(50)
         finally:
             self.process.kill()
             self.process.wait()

@@ -345,7 +345,7 @@ def test_requests_may_be_pipelined(served: Served, site: tuple[Path, dict[str, b
     """Requests sent in one go are answered in order, bodies exact."""
     targets = [f"/sizes/{size}.bin" for size in SIZES] * 3
     wire = "".join(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n" for target in targets)
-    with socket.create_connection((served.host, served.port), timeout=30) as client:
+    with socket.create_connection((served.host, served.port), timeout=50) as client:
         client.sendall(wire.encode())
         with client.makefile("rb") as stream:
             for target in targets:
@@ -386,7 +386,7 @@ def test_clients_may_leave(served: Served) -> None:
     """Clients that hang up in the middle cost the server nothing: no word, no descriptor."""
     before = sorted(served.fd_targets())
     for _ in range(20):
-        with socket.create_connection((served.host, served.port), timeout=30) as client:
+        with socket.create_connection((served.host, served.port), timeout=50) as client:
             client.sendall(b"GET /sizes/5000011.bin HTTP/1.1\r\nHost: a\r\n\r\n")
             client.recv(1)
             # Unread bytes turn the close into a reset.
@@ -546,7 +546,7 @@ def test_ctrl_c_ends_it_in_the_middle(backend: str, tmp_path: Path) -> None:
         contextlib.ExitStack() as stack,
     ):
         for wire in (b"", b"GET / HT", b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n"):
-            client = socket.create_connection((served.host, served.port), timeout=30)
+            client = socket.create_connection((served.host, served.port), timeout=50)
             stack.enter_context(client)
             client.sendall(wire)
         assert client.recv(1) == b"H"
@@ -573,7 +573,7 @@ def refused(*argv: str) -> str:
     """Run the command; it must fail with status 2 and one line, which is returned."""
     run = subprocess.run(
         [sys.executable, "-W", "error", "-m", "uringio", *argv],
-        capture_output=True, timeout=30, check=False, env=FreshPython.environment(),
+        capture_output=True, timeout=50, check=False, env=FreshPython.environment(),
     )  # fmt: skip
     assert run.returncode == 2, run
     assert run.stdout == b""
@@ -626,7 +626,7 @@ def test_bad_usage_is_status_2(argv: list[str]) -> None:
     """Bad arguments are argparse's to report; no command at all shows the help."""
     run = subprocess.run(
         [sys.executable, "-m", "uringio", *(["serve", ".", *argv] if argv else [])],
-        capture_output=True, timeout=30, check=False, env=FreshPython.environment(),
+        capture_output=True, timeout=50, check=False, env=FreshPython.environment(),
     )  # fmt: skip
     assert run.returncode == 2
     assert b"usage: uringio" in run.stderr

@@ -32,7 +32,7 @@ def served(
 
 
 def connect(served: Served) -> socket.socket:
-    return socket.create_connection((served.host, served.port), timeout=30)
+    return socket.create_connection((served.host, served.port), timeout=50)
 
 
 def read_all(client: socket.socket) -> list[tuple[int, bytes]]:

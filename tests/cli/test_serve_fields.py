@@ -314,7 +314,7 @@ def test_a_log_that_was_closed_holds_up_nothing(backend: str, tmp_path: Path) ->
             for _ in range(300):
                 assert fetch(client, "/a")[1] == b"abc"
         served.process.send_signal(15)
-        assert served.process.wait(30) == 0
+        assert served.process.wait(50) == 0
 
 
 def test_pipelined_parts(served: Served) -> None:
@@ -324,7 +324,7 @@ def test_pipelined_parts(served: Served) -> None:
         for at in range(0, 1000, 10)
     )
     wire += "GET /empty.bin HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-    with socket.create_connection((served.host, served.port), timeout=30) as client:
+    with socket.create_connection((served.host, served.port), timeout=50) as client:
         client.sendall(wire.encode())
         said = b"".join(iter(lambda: client.recv(65536), b""))
     bodies = re.findall(rb"HTTP/1\.1 206 [^\r]*\r\n(?:[^\r]+\r\n)+\r\n(.{10})", said, re.DOTALL)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 CONTENT = bytes(range(256)) * 4000
-PATIENCE_S = 30.0
+PATIENCE_S = 50.0
 # A connection on which nothing is asked for so long may be closed at the server's end.
 IDLE_S = 0.4
 
@@ -338,7 +338,7 @@ def test_first_workers_that_cannot_be_started_are_the_end(tmp_path: Path) -> Non
     """
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
-        capture_output=True, timeout=30, check=False, env=FreshPython.environment(),
+        capture_output=True, timeout=50, check=False, env=FreshPython.environment(),
     )  # fmt: skip
     assert (run.returncode, run.stdout) == (2, b"")
     assert run.stderr == (
@@ -410,7 +410,7 @@ def test_a_worker_without_its_parent_ends(backend: str, tmp_path: Path) -> None:
         served.process.wait()
         wait_until(lambda: all(state_of(worker) in {"", "Z"} for worker in workers))
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((served.host, served.port), timeout=30).close()
+            socket.create_connection((served.host, served.port), timeout=50).close()
 
 
 def state_of(pid: int) -> str:
@@ -428,7 +428,7 @@ def test_a_second_signal_ends_at_once(backend: str, tmp_path: Path) -> None:
     for options in ([], ["--workers", "2"]):
         with (
             serving(tmp_path, backend, ["--grace", "600", *options]) as served,
-            socket.create_connection((served.host, served.port), timeout=30) as client,
+            socket.create_connection((served.host, served.port), timeout=50) as client,
         ):
             client.sendall(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
             assert client.recv(1) == b"H"
@@ -440,7 +440,7 @@ def test_a_second_signal_ends_at_once(backend: str, tmp_path: Path) -> None:
 
 def is_refused(served: Served) -> bool:
     try:
-        socket.create_connection((served.host, served.port), timeout=30).close()
+        socket.create_connection((served.host, served.port), timeout=50).close()
     except ConnectionRefusedError:
         return True
     except ConnectionResetError:
@@ -452,7 +452,7 @@ def test_workers_that_cannot_begin_are_the_end(tmp_path: Path) -> None:
     """What keeps a worker from beginning keeps the command from beginning."""
     run = subprocess.run(
         [sys.executable, "-m", "uringio", "serve", str(tmp_path / "missing"), "--workers", "2"],
-        capture_output=True, timeout=30, check=False, env=FreshPython.environment(),
+        capture_output=True, timeout=50, check=False, env=FreshPython.environment(),
     )  # fmt: skip
     assert (run.returncode, run.stdout) == (2, b"")
     assert b"No such file or directory" in run.stderr

@@ -242,7 +242,7 @@ def test_no_descriptor_is_lost_to_an_accept_that_is_cancelled(rig: Rig, owned: b
                 for fd in orphans.given:
                     os.close(fd)
                 orphans.given.clear()
-                client.settimeout(20)
+                client.settimeout(50)
                 assert client.recv(1) == b""  # closed by us, by the owner or by the driver
         rig.driver.unregister(listener.fileno())
 
@@ -304,7 +304,7 @@ def test_an_abandoned_call_is_not_waited_for(rig: Rig) -> None:
     released, ended = threading.Event(), threading.Event()
 
     def call() -> str:
-        released.wait(20)
+        released.wait(50)
         ended.set()
         return "late"
 
@@ -315,7 +315,7 @@ def test_an_abandoned_call_is_not_waited_for(rig: Rig) -> None:
         rig.finish(op)
     assert not ended.is_set()
     released.set()
-    ended.wait(20)
+    ended.wait(50)
     rig.settle_down()
     assert rig.delivered == []
 

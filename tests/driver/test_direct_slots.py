@@ -34,7 +34,7 @@ def test_a_slot_is_not_emptied_under_what_is_packed(make_rig: RigMaker) -> None:
     assert tables is not None
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        theirs.settimeout(20)
+        theirs.settimeout(50)
         file = tables.add_file(ours.fileno())
         slot = file.slot
         system.busy = True

@@ -143,7 +143,7 @@ def test_a_call_that_is_slow_does_not_hold_up_closing(make_rig: RigMaker) -> Non
     for kind in KINDS:
         released = threading.Event()
         rig = make_rig(kind)
-        rig.submit(Offload(lambda released=released: released.wait(20)))  # type: ignore[misc]
+        rig.submit(Offload(lambda released=released: released.wait(50)))  # type: ignore[misc]
         rig.turn()
         rig.driver.close()
         released.set()

@@ -422,7 +422,7 @@ def test_workers_run_every_call_with_few_threads() -> None:
 
     for n in range(200):
         workers.start(lambda n=n: call(n))  # type: ignore[misc]
-    assert done.wait(20)
+    assert done.wait(50)
     assert 1 <= started_count <= 3
 
 
@@ -443,8 +443,8 @@ def test_a_worker_that_is_idle_for_long_ends(monkeypatch: pytest.MonkeyPatch) ->
     for _ in range(2):
         called = threading.Event()
         workers.start(called.set)
-        assert called.wait(20)
-        assert ended.acquire(timeout=20)
+        assert called.wait(50)
+        assert ended.acquire(timeout=50)
 
 
 def test_the_wake_of_a_worker_ends_the_wait(epoll: Rig, file_fd: int) -> None:

@@ -148,7 +148,7 @@ def test_bytes_stay_with_their_connection_in_a_storm(scheduler: Scheduler) -> No
                 await stream.aclose()
                 for task in (sending, receiving):
                     await task.wait()
-                client.settimeout(20)
+                client.settimeout(50)
                 got = bytearray()
                 with suppress(ConnectionResetError):
                     while piece := client.recv(1 << 20):

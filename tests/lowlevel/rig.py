@@ -7,7 +7,7 @@ from typing import TypeVar
 from uringio.lowlevel import Completion, Ring
 
 # The most that a test waits for what must come. [nanoseconds]
-PATIENCE_NS = 20_000_000_000
+PATIENCE_NS = 50_000_000_000
 
 # What is refused by this kernel or this machine, by an errno that is pinned: by name -> the tests.
 REFUSED: dict[str, set[str]] = {}

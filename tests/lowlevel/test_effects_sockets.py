@@ -87,7 +87,7 @@ def udp() -> Iterator[Pair]:
         left.bind(("127.0.0.1", 0))
         with socket.socket(INET, socket.SOCK_DGRAM) as right:
             right.bind(("127.0.0.1", 0))
-            right.settimeout(20)
+            right.settimeout(50)
             yield left, right
 
 

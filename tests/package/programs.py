@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-END_S = 10.0
+END_S = 50.0
 LISTENING = "listening on "
 
 

@@ -7,7 +7,7 @@ from uringio._sys import constants as k
 from uringio._sys.errnos import Fate
 
 # The most that a test waits for what must come. [nanoseconds]
-PATIENCE_NS = 20_000_000_000
+PATIENCE_NS = 50_000_000_000
 
 
 class Pilot:

@@ -14,7 +14,7 @@ from typing import IO
 
 from tests.fresh import FreshPython
 
-PATIENCE_S = 30.0
+PATIENCE_S = 50.0
 
 # What every program starts with; the backend is its first argument.
 PRELUDE = """

@@ -17,7 +17,7 @@ from uringio import Context, TaskGroup, UsageError, WrongThreadError
 from uringio._driver import current
 from uringio.errors import ClosedError
 
-PATIENCE_S = 20.0
+PATIENCE_S = 50.0
 
 
 # --- tick ----------------------------------------------------------------------------------------

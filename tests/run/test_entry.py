@@ -82,7 +82,7 @@ def test_runs_after_a_failed_run(run: Run) -> None:
 
 def test_runs_in_another_thread(run: Run) -> None:
     """A loop runs in any thread, also beside another one, and each sees its own driver."""
-    both_run = threading.Barrier(2, timeout=20)
+    both_run = threading.Barrier(2, timeout=50)
 
     async def main() -> object:
         both_run.wait()

@@ -94,7 +94,7 @@ def test_cancelled_at_once(run: Run) -> None:
 
     def call() -> str:
         started.set()
-        may_end.wait(20)
+        may_end.wait(50)
         return "dropped"
 
     async def main() -> None:

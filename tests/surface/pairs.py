@@ -13,7 +13,7 @@ import uringio
 from uringio import Listener, SocketStream
 
 # A peer that does not answer makes the test fail rather than hang. [seconds]
-PEER_S = 20.0
+PEER_S = 50.0
 
 
 @asynccontextmanager

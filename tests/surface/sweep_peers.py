@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 
 RESET_ON_CLOSE = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-PATIENCE_S = 20.0
+PATIENCE_S = 50.0
 PAUSE_US_MAX = 120.0
 CONNECTIONS_MAX = 50
 

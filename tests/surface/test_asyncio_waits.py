@@ -13,7 +13,7 @@ Helper = Callable[[Awaitable[bytes]], Awaitable[bytes]]
 
 
 async def wait_for(op: Awaitable[bytes]) -> bytes:
-    return await asyncio.wait_for(op, 20)
+    return await asyncio.wait_for(op, 50)
 
 
 async def wait(op: Awaitable[bytes]) -> bytes:

@@ -36,7 +36,7 @@ def pair() -> tuple[lowlevel.FixedFd, socket.socket]:
     ours, theirs = socket.socketpair()
     with ours:
         file = lowlevel.register_fd(ours)
-    theirs.settimeout(20)
+    theirs.settimeout(50)
     return file, theirs
 
 

@@ -237,7 +237,7 @@ def test_descriptors_pass_between_processes(scheduler: Scheduler, tmp_path: Path
                         assert os.read(given.number, 100) == b"CONTENT"
                         given.close()
                         assert (await stream.recvmsg()).data == b""
-                    assert child.wait(20) == 0
+                    assert child.wait(50) == 0
                 finally:
                     child.kill()
 

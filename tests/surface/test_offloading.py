@@ -18,7 +18,7 @@ def test_calls_run_beside_the_loop(scheduler: Scheduler) -> None:
         loop_thread = threading.get_ident()
 
         def call(value: int) -> int:
-            assert released.wait(20)
+            assert released.wait(50)
             assert threading.get_ident() != loop_thread
             return value + 1
 
@@ -99,7 +99,7 @@ def test_cancelled_call_is_left_to_itself(scheduler: Scheduler) -> None:
 
         def call() -> None:
             entered.set()
-            assert released.wait(20)
+            assert released.wait(50)
             raise LookupError("to nobody")
 
         async def offload() -> None:

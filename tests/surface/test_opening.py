@@ -397,7 +397,7 @@ def test_resolver_runs_beside_the_loop(
     released = threading.Event()
 
     def resolve(_self: object, _host: str, port: int, kind: int) -> list[object]:
-        assert released.wait(20)
+        assert released.wait(50)
         return [(socket.AF_INET, kind, 6, ("127.0.0.1", port))]
 
     monkeypatch.setattr(System, "getaddrinfo", resolve)

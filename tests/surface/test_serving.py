@@ -452,7 +452,7 @@ def test_running_out_of_descriptors(scheduler: Scheduler) -> None:
         try:
             port = int(server.stdout.readline())
             clients.extend(
-                socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(100)
+                socket.create_connection(("127.0.0.1", port), timeout=50) for _ in range(100)
             )
             handled, turns = map(int, server.stdout.readline().split())
             assert 10 < handled < 40
@@ -464,7 +464,7 @@ def test_running_out_of_descriptors(scheduler: Scheduler) -> None:
             server.stdin.write("\n")
             server.stdin.flush()
             assert server.stdout.read() == "100\n"
-            assert server.wait(20) == 0
+            assert server.wait(50) == 0
         finally:
             server.kill()
             for client in clients:

@@ -150,7 +150,7 @@ NUMBERS: dict[str, tuple[int, str]] = {
     "IORING_ACCEPT_MULTISHOT": (1, "5.19"),
     "IORING_ACCEPT_DONTWAIT": (2, "6.10"),
     "IORING_ACCEPT_POLL_FIRST": (4, "6.10"),
-    "IORING_TIMEOUT_ABS": (1, "5.4"),
+    "IORING_TIMEOUT_ABS": (1, "5.5"),
     "IORING_TIMEOUT_UPDATE": (2, "5.11"),
     "IORING_TIMEOUT_BOOTTIME": (4, "5.15"),
     "IORING_TIMEOUT_REALTIME": (8, "5.15"),

@@ -54,6 +54,38 @@ def evaluate(expressions: Iterable[str]) -> dict[str, int | None]:
     return known
 
 
+def names() -> tuple[set[str], set[str]]:
+    """Return the numbers and the structures that <linux/io_uring.h> and its like define."""
+    with tempfile.TemporaryDirectory() as folder:
+        compiler = _compiler(folder)
+        source = Path(folder) / "names.c"
+        headers = ("linux/io_uring.h", "linux/io_uring/bpf_filter.h", "linux/io_uring/query.h")
+        source.write_text(
+            "".join(f"#if __has_include(<{one}>)\n#include <{one}>\n#endif\n" for one in headers)
+        )
+        expanded, macros = (
+            subprocess.run(
+                [compiler, "-E", *options, str(source)], capture_output=True, text=True, check=True
+            ).stdout
+            for options in ((), ("-dM",))
+        )
+    # Only what stands in these headers, and not in those that they include.
+    own, inside = [], False
+    for line in expanded.splitlines():
+        if line.startswith("# "):
+            inside = "/io_uring" in line
+        elif inside:
+            own.append(line)
+    text = "\n".join(own)
+    numbers = {
+        name
+        for body in re.findall(r"enum\s*\w*\s*\{([^}]*)\}", text)
+        for name in re.findall(r"(?:^|,)\s*([A-Z]\w*)", body)
+    }
+    numbers |= set(re.findall(r"#define ((?:IO|ZCRX|SOCKET_URING)\w+) \S", macros))
+    return numbers, set(re.findall(r"struct (\w+) \{", text))
+
+
 def _compiler(folder: str) -> str:
     for name in (os.environ.get("CC", ""), "cc", "gcc", "clang"):
         if name and (path := shutil.which(name)):

@@ -1,5 +1,6 @@
 """The kernel's numbers, held against the kernel's own headers."""
 
+import re
 import sys
 
 import pytest
@@ -98,3 +99,15 @@ def test_no_two_names_of_a_kind_share_a_number(prefix: str) -> None:
     values = [getattr(constants, name) for name in NAMES if name.startswith(prefix)]
     assert len(values) > 1
     assert len(set(values)) == len(values)
+
+
+# What the headers define beside numbers to be passed: ends of lists, masks, numbers of bits, and
+# the ioctl macros that they include.
+BESIDE = re.compile(r"\w+_(LAST|MASK|BIT|SHIFT)$|IOC(SIZE)?_\w+$")
+
+
+def test_every_number_of_the_headers_is_ours() -> None:
+    """None that the installed headers know is missing; with new headers, none of a new kernel's."""
+    numbers, _ = header.names()
+    assert len(numbers) > 150
+    assert {one for one in numbers - set(NAMES) if not BESIDE.match(one)} == set()

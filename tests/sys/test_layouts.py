@@ -1,6 +1,7 @@
 """Byte layouts: golden sizes and offsets always, the C compiler's where there is one."""
 
 import os
+import sys
 from struct import Struct
 from typing import NamedTuple
 
@@ -744,3 +745,44 @@ def test_the_compiler_puts_the_tail_there_too() -> None:
     """Struct io_uring_buf_ring lays its tail over the entries at our offset."""
     value = header.evaluate(["offsetof(struct io_uring_buf_ring, tail)"]).popitem()[1]
     assert value == layouts.BUF_RING_TAIL_OFFSET
+
+
+# Structures without a layout of their own, and why.
+PARTS: dict[str, str] = {
+    "io_sqring_offsets": "the fields of PARAMS from byte 40 on",
+    "io_cqring_offsets": "the fields of PARAMS from byte 80 on",
+    "io_timespec": "TIMESPEC, by the name that one header gives it",
+    "io_uring_buf_ring": "entries like BUF, with a tail in the first",
+    "io_uring_files_update": "the same as RSRC_UPDATE",
+    "io_uring_bpf_filter": "a part of BPF",
+    "zcrx_ctrl_export": "a part of ZCRX_CTRL",
+    "zcrx_ctrl_flush_rq": "a part of ZCRX_CTRL",
+    "io_uring_notification_slot": "of no kernel that was released",
+    "io_uring_notification_register": "of no kernel that was released",
+}
+
+
+def test_every_structure_of_the_headers_has_a_layout() -> None:
+    """None that the installed headers know is missing."""
+    _, structures = header.names()
+    assert len(structures) > 15
+    ours = {one.c_type.removeprefix("struct ") for one in LAYOUTS}
+    assert structures - ours <= set(PARTS)
+
+
+def test_how_much_the_headers_confirm(
+    in_headers: dict[str, int | None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How many structures and members they know is printed, and which structures they do not."""
+    types = sorted({one.c_type for one in LAYOUTS})
+    unknown = [one for one in types if in_headers[f"sizeof({one})"] is None]
+    places = [one for one in in_headers if one.startswith("offsetof")]
+    known = sum(in_headers[one] is not None for one in places)
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{len(types) - len(unknown)} of {len(types)} structures, and {known} of "
+            f"{len(places)} members, stand in the installed headers, which do not know "
+            f"{', '.join(one.removeprefix('struct ') for one in unknown) or 'none'}\n"
+        )
+    assert set(unknown) <= set(YOUNG_STRUCTS)
+    assert known > 100

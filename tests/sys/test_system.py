@@ -347,7 +347,7 @@ def test_thread_runs(system: System) -> None:
         done.set()
 
     system.start_thread(note)
-    assert done.wait(30)
+    assert done.wait(50)
     assert seen != [threading.get_ident()]
 
 

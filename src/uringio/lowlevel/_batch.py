@@ -16,6 +16,7 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import CQE
 from uringio.errors import QueueFullError, UsageError
 
+from ._aliases import alias_all
 from ._filling import Request, join, lacking, set_address
 from ._memory import Passing
 from ._waits import Waits
@@ -155,7 +156,8 @@ class Batches(Waits):
         Raises:
             QueueFullError: There is less room; nothing was filled.
             UnsupportedError: The kernel lacks one of its operations.
-            UsageError: The ring has slots of 128 bytes.
+            UsageError: The ring has slots of 128 bytes; or it takes messages, and the completion of
+                a request is skipped.
             WrongThreadError: Another thread owns the ring.
         """
         core = self._core
@@ -163,14 +165,16 @@ class Batches(Waits):
             core = self._usable()  # which raises
         if self.opcodes and not batch.opcodes <= self.opcodes:
             raise lacking(min(batch.opcodes - self.opcodes), False)
-        _copy_into(batch, core, self._cells)
-        flight, unique = self._flight, batch.unique
+        flight, unique, secret = self._flight, batch.unique, self._secret
+        if secret:
+            unique = None
+        _copy_into(alias_all(batch.raw, secret) if secret else batch.raw, core, self._cells)
         self._whole = None if flight or unique is None else batch
         if unique is not None and (not flight or flight.keys().isdisjoint(unique)):
             flight.update(unique)
         else:
             for user_data, keep in batch.entries:
-                join(flight, user_data, keep)
+                join(flight, user_data ^ secret, keep)
         if batch.renames:
             self._whole = None
             for old, new in batch.renames:
@@ -189,13 +193,18 @@ class Batches(Waits):
 
         Raises:
             UsageError: Two of its requests share a user_data, or one posts no completion; a request
-                in flight has one's user_data; or the ring's completions have 32 bytes.
+                in flight has one's user_data; the ring's completions have 32 bytes, or it takes
+                messages.
             WrongThreadError, QueueFullError, UnsupportedError: As `put`.
 
         Cost: where nothing else is in flight and completions come in the order of the requests,
         they are looked at as columns, not one by one.
         """
         unique, count = batch.unique, len(batch.raw) // _SIZE
+        if self._secret:
+            raise UsageError(
+                "a ring that takes messages cannot tell them from results: use put() and wait()"
+            )
         if unique is None or len(unique) != count or self._big:
             raise _unfit_to_run(batch, self._big)
         alone = not self._flight and not self._storage
@@ -303,7 +312,7 @@ def _unfit_to_run(batch: Batch, big: bool) -> UsageError:
     return UsageError("a request of the batch posts no completion: use put() and wait()")
 
 
-def _copy_into(batch: Batch, core: Core, cells: list[int]) -> None:
+def _copy_into(raw: bytearray, core: Core, cells: list[int]) -> None:
     """
     Write the requests into the next slots; the count of filled ones is the caller's to move.
 
@@ -316,7 +325,7 @@ def _copy_into(batch: Batch, core: Core, cells: list[int]) -> None:
     """
     if core.sqe_bytes != _SIZE:
         raise UsageError("a batch fits slots of 64 bytes, and this ring's have 128")
-    entries, raw, sqes = core.sq_entries, batch.raw, core.sqes
+    entries, sqes = core.sq_entries, core.sqes
     tail, count = cells[0], len(raw) // _SIZE
     cells[2] = tail + entries - ((tail - core.sq_head[0]) & 0xFFFFFFFF)
     if tail + count > cells[2]:

@@ -53,7 +53,7 @@ class AcceptFlags(Bits):
 class TimeoutFlags(Bits):
     """Flags of TIMEOUT, TIMEOUT_REMOVE and LINK_TIMEOUT (IORING_TIMEOUT_*)."""
 
-    ABS = k.IORING_TIMEOUT_ABS, "5.4", "the time is a moment, not a duration"
+    ABS = k.IORING_TIMEOUT_ABS, "5.5", "the time is a moment, not a duration"
     UPDATE = k.IORING_TIMEOUT_UPDATE, "5.11", "TIMEOUT_REMOVE moves the timeout"
     BOOTTIME = k.IORING_TIMEOUT_BOOTTIME, "5.15", "by CLOCK_BOOTTIME, which counts suspended time"
     REALTIME = k.IORING_TIMEOUT_REALTIME, "5.15", "by CLOCK_REALTIME, which may be set"

@@ -29,6 +29,7 @@ from uringio._sys.layouts import (
 from uringio._sys.memory import pin
 from uringio.errors import UsageError
 
+from ._aliases import alias_target
 from ._filling import Flight
 from ._memory import Target, target
 from ._opcodes import RegisterOp
@@ -58,6 +59,8 @@ class Registrations(Registering):
 
     _cells: list[int]
     _flight: Flight
+    # What a ring that takes messages has its requests' user_data combined with; 0: nothing.
+    _secret: int
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -364,6 +367,7 @@ class Registrations(Registering):
         if timeout_ns is not None and timeout_ns < 0:
             raise ValueError(f"a cancellation cannot take {timeout_ns} ns")
         seconds, rest = (-1, -1) if timeout_ns is None else divmod(timeout_ns, _NS_PER_S)
+        user_data = alias_target(flags, user_data, self._secret)
         argument = SYNC_CANCEL_REG.pack(user_data, fd, flags, seconds, rest, opcode)
         return self.register(RegisterOp.SYNC_CANCEL, argument, 1)
 

@@ -27,6 +27,7 @@ from uringio.errors import (
     WrongThreadError,
 )
 
+from ._aliases import make_alias_fill, make_secret
 from ._batch import Batches
 from ._choices import choose, explain, memory_bytes
 from ._completions import Completion, Statistics
@@ -72,6 +73,8 @@ class Ring(Batches):
         sq_thread_cpu: The processor to bind that thread to; adds SQ_AFF.
         memory: Where the queues are to live, of `memory_bytes` or more; adds NO_MMAP.  With
             NO_MMAP alone such memory is made.
+        messages: Other rings will send to this one, or registered files have tags: tell those
+            completions from the requests' own, whatever user_data they carry.
         system: What to make it on, other than the real one.
 
     Attributes:
@@ -91,9 +94,10 @@ class Ring(Batches):
     it.  With IOPOLL a `wait` looks at the device all the time rather than sleep.
 
     Lifetime: memory given to requests, as objects rather than addresses, is kept until their last
-    completion was handed out.  A message from another ring counts as a completion, so let senders
-    use a user_data that belongs to no request here.  *memory* is the ring's; it may go when the
-    ring is closed, but not serve something else: the kernel takes a ring apart at its own time.
+    completion was handed out.  Without *messages*, a message that has the user_data of a request in
+    flight counts as that one's completion, and frees its memory too early.  *memory* is the ring's;
+    it may go when the ring is closed, but not serve something else: the kernel takes a ring apart
+    at its own time.
 
     Kernel: 5.19.  Twin: struct io_uring, io_uring_queue_init_params.
     """
@@ -110,6 +114,7 @@ class Ring(Batches):
         sq_thread_idle_ms: int | None = None,
         sq_thread_cpu: int | None = None,
         memory: Memory | None = None,
+        messages: bool = False,
         system: System | None = None,
     ) -> None:
         self._core: Core | None = None
@@ -147,6 +152,7 @@ class Ring(Batches):
             raise explain(error, choice.ladder[0], sq_thread_cpu) from error
         super().__init__()
         self._fence = choice.fence
+        self._secret = make_secret() if messages else 0
         self._owner = get_ident()
         self._cells = [core.sq_tail[0], 0, core.sq_tail[0]]
         self._first = self._cells[0]
@@ -356,7 +362,7 @@ class Ring(Batches):
             raise WrongThreadError("this ring belongs to the thread that made or enabled it")
 
     def _make_fill(self) -> Fill:
-        return make_fill(
+        fill = make_fill(
             self._open(),
             self.opcodes or range(256),
             self._owner,
@@ -364,6 +370,7 @@ class Ring(Batches):
             self._cells,
             self._passing,
         )
+        return make_alias_fill(fill, self._secret) if self._secret else fill
 
     def _remap(self, core: Core) -> None:
         """Work on these queues from now on."""
@@ -390,7 +397,9 @@ class Ring(Batches):
     def rename(self, old: int, new: int, /) -> None:
         """Expect the completions of a request under another user_data; see `prep_poll_update`."""
         if old != new:
-            self._renamed[new] = old
+            # If it is refused, completions come under the old name, of whatever age.
+            old ^= self._secret
+            self._renamed[new ^ self._secret] = self._renamed.get(old, old)
 
     def address(self, addr: int, len_bytes: int, keep: object, /) -> None:
         """Give the request that was filled last, a send, an address; see `prep_send_set_addr`."""

@@ -359,6 +359,8 @@ class Waits(Entering):
 
     def _hand_out(self) -> list[tuple[int, int, int]]:
         storage, flight = self._storage, self._flight
+        if self._secret:
+            self._settle_aliased()
         if not self._settled and len(storage) >= len(flight) > _MANY:
             ended = {name for name, _, flags in storage if not flags & _MORE}
             if flight.keys() == ended and Several not in set(map(type, flight.values())):
@@ -383,3 +385,21 @@ class Waits(Entering):
         self._whole = None
         del storage[:]  # no call, behind which a signal handler might raise
         return taken
+
+    def _settle_aliased(self) -> None:
+        """Tell completions of requests from others, and give them their own names again."""
+        storage, flight, renamed, secret = self._storage, self._flight, self._renamed, self._secret
+        for index in range(self._settled, len(storage)):
+            name, res, flags = storage[index]
+            known = name if name in flight else renamed.get(name)
+            if known is not None:
+                # No call between these two, behind which a signal handler might raise.
+                storage[index] = (name ^ secret, res, flags)
+            self._settled = index + 1
+            if known is not None and not flags & _MORE:
+                renamed.pop(name, None)
+                kept = flight.pop(known, None)
+                if isinstance(kept, Several):
+                    kept.count -= 1
+                    if kept.count:
+                        flight[known] = kept
