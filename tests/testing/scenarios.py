@@ -277,11 +277,41 @@ async def file_copy() -> Stage:
         async with await uringio.open_file("/log") as file:
             assert (await file.read_all())[before:] == record
 
+    async def compute() -> None:
+        """Threads wake the loop, each time anew, when nothing else would."""
+        with uringio.timeout(ANSWER_SECONDS):
+            for number in range(3):
+                assert await uringio.offload(pattern, number, 20) == pattern(number, 20)
+
+    async def close_under_way() -> None:
+        """A file is closed in the middle of reads, and its number given to another at once."""
+        file = await uringio.open_file("/source", "w+b")
+        try:
+            async with uringio.TaskGroup() as group:
+                for number in range(4):
+                    group.start_soon(read_or_closed, file, number)
+                await uringio.checkpoint()
+                await file.aclose()
+                async with await uringio.open_file("/other", "wb") as other:
+                    await other.write_all(b"other")
+        finally:
+            await file.aclose()
+
+    async def read_or_closed(file: uringio.File, number: int) -> None:
+        try:
+            await file.read_at(number, 100)
+        except (uringio.ClosedError, OSError):
+            pass
+
     await burst()
     assert stage.kernel.disk.content(b"/burst") == b"".join(pattern(n, 16) for n in range(300))
     async with uringio.TaskGroup() as group:
         group.start_soon(stage.act, copy, 6.0)
         group.start_soon(stage.act, appends, 6.0)
+        group.start_soon(stage.act, compute, 6.0)
+    await stage.act(close_under_way, 0.0)
+    with uringio.move_on_after(0.000_000_1):
+        await uringio.open_file("/late", "wb")  # a thread may still be at it when all has ended
     return stage
 
 
@@ -291,7 +321,7 @@ async def file_copy() -> Stage:
 async def cancel_storm() -> Stage:
     """Everything is cancelled all the time; no byte is lost, no descriptor, no buffer."""
     stage = Stage("cancel storm")
-    sent = b"".join(b"%07d " % number for number in range(2_000))
+    sent = b"".join(b"%07d " % number for number in range(1_200))
 
     async def feed(stream: SocketStream) -> None:
         """Send it all, a piece at a time, and now and then nothing for a while."""
@@ -343,17 +373,48 @@ async def cancel_storm() -> Stage:
                     await file.write_all(b"x" * 5_000)
                     assert await file.read_at(0, 10) in {b"x" * n for n in range(1, 11)}
 
+    async def count(stream: SocketStream) -> None:
+        """Say how many bytes came."""
+        async with stream:
+            total = 0
+            while data := await stream.recv():
+                total += len(data)
+            await stream.send_all(b"%d" % total)
+
+    async def tear() -> None:
+        """What a cancelled send says that it has handed over has arrived, and no more."""
+        handed_over = 0
+        async with await uringio.connect_tcp("127.0.0.1", PORT + 2) as stream:
+            for _ in range(8):
+                size = stage.dice.pick((10, 3_000, 90_000))
+                with uringio.move_on_after(stage.dice.below(400) / 1e6):
+                    try:
+                        await stream.send_all(bytes(size))
+                        handed_over += size
+                    except uringio.Cancelled as error:
+                        handed_over += error.done
+                        raise
+            await stream.send_eof()
+            told = b"".join([piece async for piece in stream])
+            assert int(told) == handed_over
+
     clients: list[Actor] = [
-        partial(stage.act, one, 9.0) for one in (read, accept_and_cancel, open_and_cancel)
+        partial(stage.act, one, 12.0) for one in (read, accept_and_cancel, open_and_cancel, tear)
     ]
-    await served(await open_listener(), feed, clients)
+    async with (
+        await uringio.listen_tcp("127.0.0.1", PORT + 2) as counting,
+        uringio.TaskGroup() as others,
+    ):
+        others.start_soon(counting.serve, count)
+        await served(await open_listener(), feed, clients)
+        others.cancel_scope.cancel()
     return stage
 
 
 # --- buffers -------------------------------------------------------------------------------------
 
 
-async def pool_exhaustion(stream_count: int = 80) -> Stage:
+async def pool_exhaustion(stream_count: int = 70) -> Stage:
     """More receives than provided buffers, more users than a pool has room, leases kept long."""
     stage = Stage("pool exhaustion")
     pool = uringio.BufferPool(1 << 20, (262_144,))
@@ -405,7 +466,7 @@ async def pool_exhaustion(stream_count: int = 80) -> Stage:
         except (OSError, uringio.EndOfStreamError):
             stage.troubles += 1
 
-    clients: list[Actor] = [partial(stage.act, converse, 7.0) for _ in range(10)]
+    clients: list[Actor] = [partial(stage.act, converse, 10.0) for _ in range(6)]
     await served(await open_listener(), answer, [*clients, crowd])
     assert pool.stats().out_count == 0, pool.stats()
     return stage

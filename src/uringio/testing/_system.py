@@ -114,6 +114,7 @@ class SimSystem(FileSystem):
         return self._errno
 
     def _monotonic_ns(self) -> int:
+        self._kernel.look_at_clock()
         return self._kernel.clock.now_ns
 
     # --- io_uring --------------------------------------------------------------------------------
