@@ -37,6 +37,8 @@ _POOL = ("own/test_pool.py", "surface/test_buffer_pool.py")
 _LEASES = ("surface/test_leases.py",)
 _FILES = ("driver/test_files.py", "driver/test_names.py", "driver/test_moments_ending.py")
 _INJECTED = ("driver/test_injected.py",)
+_MESSAGES = ("lowlevel/test_messages.py",)
+_PROVIDED = ("lowlevel/test_provided.py",)
 _EPOLL = ("driver/test_epoll.py", "driver/test_contract.py")
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -196,4 +198,24 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(_D, "            if op.state != SUBMITTED or self._try_reader(op, descriptor):\n",
            "            if self._try_reader(op, descriptor):\n",
            "an op that is over is attempted again", _EPOLL + _ENDING),
+    # --- the bare ring -----------------------------------------------------------------------
+    Mutant("lowlevel/_waits.py",
+           "            known = name if name in flight else renamed.get(name)\n",
+           "            known = name\n", "a message is taken for a completion", _MESSAGES),
+    Mutant("lowlevel/_aliases.py", "            off ^= secret\n", "            pass\n",
+           "a poll is renamed to a name that others know", _MESSAGES),
+    Mutant("lowlevel/_ring.py", "self._renamed.get(old, old)\n", "old\n",
+           "a poll that is renamed twice stays in flight", _MESSAGES),
+    Mutant("lowlevel/_provided.py", "            theirs.unmap()\n", "            pass\n",
+           "entries of the kernel's stay mapped", _PROVIDED),
+    Mutant("lowlevel/_registrations.py",
+           "        before = self._usable().buffer_rings.get(group) if self._flight else None\n",
+           "        before = None\n",
+           "a buffer that a request has taken goes with its group's number", _PROVIDED),
+    Mutant("lowlevel/_zero_copy.py", " & _PLACE_MASK | self._token\n", " & _PLACE_MASK\n",
+           "a place goes back without its area", ("lowlevel/test_zero_copy.py",)),
+    Mutant("_ring/waits.py",
+           "    flags = k.IORING_ENTER_EXT_ARG | (k.IORING_ENTER_ABS_TIMER if absolute else 0)\n",
+           "    flags = k.IORING_ENTER_EXT_ARG | k.IORING_ENTER_ABS_TIMER\n",
+           "a duration is taken for a moment of long ago", ("lowlevel/test_waits.py",)),
 )  # fmt: skip

@@ -24,8 +24,10 @@ def main() -> int:
     path = parser.parse_args().file
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        # Slot 0 of its table is the file; only what is in the table may be used.
-        with Ring.sandboxed(8, ops=[Opcode.READ], files=[fd], fixed_files_only=True) as ring:
+        # Slot 0 of its table is the file; only what is in the table may be used.  Reads may be
+        # cancelled, so that the ring can be closed while one still waits, as on a pipe.
+        ops = [Opcode.READ, Opcode.ASYNC_CANCEL]
+        with Ring.sandboxed(8, ops=ops, files=[fd], fixed_files_only=True) as ring:
             return demonstrate(ring, path, fd)
     finally:
         os.close(fd)

@@ -15,6 +15,7 @@ from tests.aio.conftest import Run
 from tests.aio.protocols import Diary, Echo
 from tests.aio.serving import LARGE, listening
 from tests.aio.waiting import passes
+from tests.surface.pairs import deserted
 
 
 def test_socket_objects_of_the_program(run: Run[None]) -> None:
@@ -120,19 +121,18 @@ def test_refused_connections(run: Run[None], tmp_path: Path) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        with pytest.raises(ConnectionRefusedError):
-            await loop.create_connection(Diary, "127.0.0.1", port)
-        with pytest.raises(OSError, match=r"(?i)refused"):
-            await loop.create_connection(Diary, "localhost", port)
-        with pytest.raises(ExceptionGroup) as caught:
-            await loop.create_connection(Diary, "127.0.0.1", port, all_errors=True)
-        assert isinstance(caught.value.exceptions[0], ConnectionRefusedError)
         with pytest.raises(FileNotFoundError):
             await loop.create_unix_connection(Diary, str(tmp_path / "nobody"))
-        with pytest.raises(OSError, match=r"(?i)refused"):
-            await loop.create_connection(Diary, "127.0.0.1", port, local_addr=("127.0.0.1", 0))
+        with deserted() as (host, port):
+            with pytest.raises(ConnectionRefusedError):
+                await loop.create_connection(Diary, host, port)
+            with pytest.raises(OSError, match=r"(?i)refused"):
+                await loop.create_connection(Diary, "localhost", port)
+            with pytest.raises(ExceptionGroup) as caught:
+                await loop.create_connection(Diary, host, port, all_errors=True)
+            assert isinstance(caught.value.exceptions[0], ConnectionRefusedError)
+            with pytest.raises(OSError, match=r"(?i)refused"):
+                await loop.create_connection(Diary, host, port, local_addr=("127.0.0.1", 0))
 
     run(main())
 

@@ -365,6 +365,15 @@ def test_sandbox(tmp_path: Path) -> None:
 
 
 @needs_uring
+def test_sandbox_is_interrupted(tmp_path: Path) -> None:
+    """A read that waits on a pipe can be cancelled in spite of the restrictions."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with running("sandbox", path) as process, path.open("w"):
+        interrupt(process)
+
+
+@needs_uring
 def test_message() -> None:
     """Each number's square comes back from the other thread's ring."""
     assert output("message", 0, 7, 46340) == [
@@ -372,6 +381,9 @@ def test_message() -> None:
         "7 squared is 49",
         "46340 squared is 2147395600",
     ]
+    with running("message", *range(10_000)) as process:
+        assert line(process) == "0 squared is 0"
+        interrupt(process)
 
 
 @needs_uring

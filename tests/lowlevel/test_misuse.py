@@ -145,27 +145,27 @@ FAULTS: dict[str, tuple[Callable[[Ring], object], type[Exception], str]] = {
     ),
     # fields
     "flags of more than a byte": (
-        lambda ring: prep_nop(ring, flags=256), ValueError, "NOP is out of range",
+        lambda ring: prep_nop(ring, flags=256), ValueError, "NOP .*: flags is .* to 255, not 256",
     ),
     "a negative user_data": (
-        lambda ring: prep_nop(ring, user_data=-1), ValueError, "NOP is out of range",
+        lambda ring: prep_nop(ring, user_data=-1), ValueError, "user_data is .* from 0 .*not -1",
     ),
     "a user_data of 65 bits": (
-        lambda ring: prep_nop(ring, user_data=1 << 64), ValueError, "out of range",
+        lambda ring: prep_nop(ring, user_data=1 << 64), ValueError, "user_data is a number",
     ),
     "a descriptor of 33 bits": (
-        lambda ring: prep_poll_add(ring, 1 << 32, 1), ValueError, "POLL_ADD is out of range",
+        lambda ring: prep_poll_add(ring, 1 << 32, 1), ValueError, "POLL_ADD .*: fd is a number",
     ),
     "a descriptor that is no number": (
         lambda ring: prep_poll_add(ring, "1", 1),  # type: ignore[arg-type]
-        ValueError, "POLL_ADD is out of range",
+        ValueError, "POLL_ADD .*: fd is a number .* not '1'",
     ),
     "an ioprio of 17 bits": (
-        lambda ring: prep_send(ring, 0, b"", ioprio=1 << 16), ValueError, "SEND is out of range",
+        lambda ring: prep_send(ring, 0, b"", ioprio=1 << 16), ValueError, "SEND .*: ioprio is",
     ),
     "a group beyond 16 bits": (
         lambda ring: prep_recv(ring, 0, 0, len_bytes=0, buf_group=1 << 16),
-        ValueError, "RECV is out of range",
+        ValueError, "RECV .*: buf_index or buf_group is a number from 0 to 65535, not 65536",
     ),
     "a personality beyond 16 bits": (
         lambda ring: setattr(ring, "personality", 1 << 16), ValueError, "0 to 65535",
@@ -293,8 +293,9 @@ def test_fault(ring: Ring, name: str) -> None:
 
 
 def test_there_are_sixty_faults() -> None:
-    """Those here, and those below that need a ring of their own."""
-    assert len(FAULTS) + len(CLOSED) >= 60
+    """Those here alone, and more with those below that need a ring of their own."""
+    assert len(FAULTS) >= 70
+    assert len(FAULTS) + len(CLOSED) >= 80
 
 
 CLOSED: dict[str, Callable[[Ring], Any]] = {

@@ -274,7 +274,6 @@ def test_sandbox_of_registered_files(
         assert (result(ring), room) == (2, b"in")
 
 
-@effect(SetupFlags.SINGLE_ISSUER)
 def test_disabled_ring_becomes_the_enabling_threads(make_ring: MakeRing) -> None:
     """It works in the thread that enables it, and in that alone."""
     from concurrent.futures import ThreadPoolExecutor

@@ -66,13 +66,6 @@ def test_nothing_is_lost_when_completions_overflow(make_ring: MakeRing) -> None:
     assert ring.statistics()[:4] == (80, 80, 0, 0)
 
 
-@effect(
-    SetupFlags.DEFER_TASKRUN,
-    SetupFlags.TASKRUN_FLAG,
-    SqRingFlags.TASKRUN,
-    NopFlags.TW,
-    EnterFlags.GETEVENTS,
-)
 def test_more_than_twenty_deferred_completions_come_by_one_take(make_ring: MakeRing) -> None:
     """The kernel runs twenty pieces of deferred work in one call; `take` goes on until none."""
     ring = make_ring(64)
@@ -130,7 +123,6 @@ def test_signals_run_their_handlers_while_a_wait_goes_on(ring: Ring) -> None:
     assert {one.user_data for one in done(ring, 2)} == {1, 2}
 
 
-@effect(SetupFlags.SUBMIT_ALL)
 def test_a_refused_request_does_not_stop_the_batch(ring: Ring) -> None:
     """It gets its own completion, and those behind it run."""
     prep_nop(ring, user_data=1)
@@ -335,7 +327,6 @@ def test_features_and_flags_have_names(ring: Ring) -> None:
     assert Features.NODROP in ring.features
 
 
-@effect(SetupFlags.ATTACH_WQ)
 def test_rings_share_workers(make_ring: MakeRing) -> None:
     """A bound that is set through one holds for the other."""
     first = make_ring()
@@ -358,7 +349,6 @@ def test_the_ring_can_be_polled(ring: Ring) -> None:
     assert until_end(ring)[-1].res == -errno.ETIME
 
 
-@effect(SetupFlags.COOP_TASKRUN)
 def test_other_rings_take_completions_from_anywhere(make_ring: MakeRing) -> None:
     """A ring without deferred work works the same from its one thread."""
     ring = make_ring(flags=SetupFlags.COOP_TASKRUN | SetupFlags.TASKRUN_FLAG)

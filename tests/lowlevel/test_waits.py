@@ -7,12 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.kernel import uring_refusal
 from tests.lowlevel.rig import PATIENCE_NS, done, effect
 from uringio._sys import constants as k
-from uringio.errors import OpError, UnsupportedError, UsageError
+from uringio._sys.system import System
+from uringio.errors import OpError, RingError, UnsupportedError, UsageError
 from uringio.lowlevel import (
     EnterFlags,
     Features,
@@ -397,3 +400,88 @@ def test_a_region_has_a_size(make_ring: MakeRing, count: int) -> None:
     """None at all and more than it can have are refused."""
     with pytest.raises(ValueError, match="1 to 65536 waits"):
         make_ring(flags=SetupFlags.R_DISABLED).setup_reg_wait(count)
+
+
+# --- refusals that no kernel gives on demand -----------------------------------------------------
+
+
+class Refusing(System):
+    """A system whose enters fail as they are told to, each failure once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errnos: list[int] = []
+        self.enters = 0
+        self._real = self.bare_syscall
+        self._real_errno = self.get_errno
+        self._last = 0
+        self.bare_syscall = self._enter
+        self.get_errno = lambda: self._last or self._real_errno()
+
+    def _enter(self, *arguments: Any) -> int:
+        self._last = 0
+        self.enters += 1
+        if self.errnos:
+            self._last = self.errnos.pop(0)
+            return -1
+        return self._real(*arguments)
+
+
+@pytest.fixture
+def refusing() -> Iterator[tuple[Ring, Refusing]]:
+    """A ring on it."""
+    if reason := uring_refusal():
+        pytest.skip(reason)
+    system = Refusing()
+    with Ring(4, system=system) as ring:
+        yield ring, system
+
+
+@pytest.mark.parametrize("number", [errno.EINTR, errno.EAGAIN, errno.EBUSY, errno.EBADF])
+def test_a_wait_goes_on_behind_what_is_no_end(refusing: tuple[Ring, Refusing], number: int) -> None:
+    """Signals, want of memory and of room, and an errno that is not said again."""
+    ring, system = refusing
+    assert ring.wait(1, until_ns=1) == []  # the kernel knows moments
+    prep_nop(ring, user_data=1)
+    system.errnos = [number]
+    assert ring.wait(1, until_ns=time.monotonic_ns() + LONG_NS) == [(1, 0, 0)]
+    assert system.errnos == []
+
+
+def test_a_wait_sleeps_until_its_end(refusing: tuple[Ring, Refusing]) -> None:
+    """By one call, or few where the kernel has work pending; it is not looked again and again."""
+    ring, system = refusing
+    prep_timeout(ring, LONG_NS)
+    ring.submit()
+    for terms in ({"sigmask": ()}, {"min_wait_ns": SOON_NS}, {"min_wait_ns": 1}):
+        system.enters = 0
+        assert ring.wait(1, SOON_NS, **terms) == []  # type: ignore[arg-type]
+        assert 1 <= system.enters <= 3
+    assert ring.wait(1, until_ns=1) == []  # the kernel knows moments
+    system.enters = 0
+    assert ring.wait(1, until_ns=time.monotonic_ns() + SOON_NS) == []
+    assert 1 <= system.enters <= 3
+
+
+def test_a_wait_ends_with_what_is_said_twice(refusing: tuple[Ring, Refusing]) -> None:
+    """An errno that cannot be is a bug of the library's, and says so."""
+    ring, system = refusing
+    prep_nop(ring, user_data=1)
+    ring.wait(1, min_wait_ns=1)
+    system.errnos = [errno.EBADF, errno.EBADF]
+    with pytest.raises(RingError, match="please report"):
+        ring.wait(1, min_wait_ns=1)
+    system.errnos = [errno.ENXIO, errno.ENXIO]
+    with pytest.raises(RingError, match="make a new one") as caught:
+        ring.wait(1, sigmask=())
+    assert caught.value.errno == errno.ENXIO
+
+
+def test_moments_are_tried_before_they_are_relied_on(refusing: tuple[Ring, Refusing]) -> None:
+    """A kernel that says EINVAL to the flag lacks it, and is asked once."""
+    ring, system = refusing
+    system.errnos = [errno.EINVAL]
+    for _ in range(2):
+        with pytest.raises(UnsupportedError, match=r"until a moment.*Linux 6\.12"):
+            ring.wait(1, until_ns=1)
+    assert system.errnos == []

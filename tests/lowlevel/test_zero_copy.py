@@ -7,11 +7,13 @@ are pinned, and a stand-in for its answers, at the door where registrations pass
 
 import errno
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.fresh import FreshPython
 from tests.kernel import uring_refusal
 from tests.lowlevel.rig import refusal
 from uringio._sys import constants as k
@@ -33,6 +35,7 @@ from uringio.errors import (
 )
 from uringio.lowlevel import (
     BigCompletion,
+    DmaBuf,
     QueryOp,
     QueueQuery,
     RegisterOp,
@@ -58,6 +61,7 @@ class Card(System):
     def __init__(self) -> None:
         super().__init__()
         self.told: list[tuple[int, ...]] = []
+        self.area: tuple[int, ...] = ()
         self.refill = memoryview(b"")
 
     def io_uring_register(self, fd: int, opcode: int, arg_addr: int, nr_args: int) -> int:
@@ -76,6 +80,7 @@ class Card(System):
             addr, len_bytes, _, area_flags, _ = ZCRX_AREA_REG.unpack(area)
             region_addr, region_bytes, region_flags, *_ = REGION_DESC.unpack(region)
             self.told.append((*fields[:4], len_bytes, area_flags, region_bytes, region_flags))
+            self.area = ZCRX_AREA_REG.unpack(area)
             ZCRX_AREA_REG.pack_into(area, 0, addr, len_bytes, TOKEN, area_flags, 0)
             self.refill = self.memory_at(region_addr, region_bytes)
             fields[6:10] = [HEAD, TAIL, ENTRIES, 7]
@@ -131,6 +136,18 @@ def test_places_are_seen_and_given_back(queue: ZeroCopyQueue, card: Card) -> Non
     assert tail[0] == 2
     given = [ZCRX_RQE.unpack_from(card.refill, ENTRIES + 16 * slot) for slot in range(2)]
     assert given == [(TOKEN | 4096, 8), (TOKEN | 16, 100)]
+
+
+def test_data_may_arrive_in_a_device(ring: Ring, card: Card) -> None:
+    """Its memory is told of by a descriptor, and is nothing that a program could look at."""
+    queue = ring.register_ifq(2, 5, DmaBuf(9, 1 << 20))
+    assert card.area == (0, 1 << 20, 0, k.IORING_ZCRX_AREA_DMABUF, 9)
+    completion = BigCompletion(1, 8, 0, TOKEN | 4096, 0)
+    assert queue.place(completion) == 4096
+    with pytest.raises(UsageError, match=r"hand the device its place\(\)"):
+        queue.view(completion)
+    queue.give_back(completion)
+    assert ZCRX_RQE.unpack_from(card.refill, ENTRIES) == (TOKEN | 4096, 8)
 
 
 def test_the_refill_queue_is_never_overrun(queue: ZeroCopyQueue, card: Card) -> None:
@@ -209,6 +226,39 @@ def test_cards_that_cannot_are_refused_by_the_kernel(make_ring: MakeRing) -> Non
             [errno.EOPNOTSUPP] * 2,
             [errno.EPERM] * 2,
         )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make network cards")
+@pytest.mark.skipif(shutil.which("ip") is None, reason="iproute2 makes them")
+def test_virtual_cards_are_refused_by_the_kernel(fresh_python: FreshPython) -> None:
+    """A pair of them, in a network of their own: their driver restarts no queues."""
+    if reason := uring_refusal():
+        pytest.skip(reason)
+    found = fresh_python(
+        """
+        import ctypes, errno, os, socket, subprocess, sys
+        from uringio.errors import OpError
+        from uringio.lowlevel import Ring, SetupFlags, allocate
+        if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):  # CLONE_NEWNET
+            print(f"no network of its own: {os.strerror(ctypes.get_errno())}")
+            sys.exit()
+        make = "ip link add left type veth peer name right"
+        if subprocess.run(make.split(), capture_output=True).returncode:
+            print("this kernel makes no virtual cards")
+            sys.exit()
+        flags = SetupFlags.SINGLE_ISSUER | SetupFlags.DEFER_TASKRUN | SetupFlags.CQE32
+        with Ring(4, flags=flags) as ring:
+            for name in ("left", "right"):
+                try:
+                    ring.register_ifq(socket.if_nametoindex(name), 0, allocate(1 << 16))
+                except OpError as error:
+                    assert error.errno in {errno.EOPNOTSUPP, errno.EINVAL}, error
+                else:
+                    raise AssertionError(name)
+        """
+    ).check()
+    if found.stdout:
+        pytest.skip(found.stdout.strip())
 
 
 @refusal(ZcrxRegFlags.IMPORT)

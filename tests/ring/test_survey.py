@@ -9,7 +9,7 @@ from tests.kernel import uring_refusal
 from tests.ring.stand_ins import RefusesSetups
 from uringio._ring.probe import probe_ring
 from uringio._ring.setup import Ring, queue_init
-from uringio._ring.survey import Survey, ask, survey
+from uringio._ring.survey import Survey, ask_surface, survey
 from uringio._sys import constants as k
 from uringio._sys.layouts import PARAMS, QUERY_HDR
 from uringio._sys.system import System
@@ -100,7 +100,7 @@ def surveyed(system: System, ring: Ring | None = None) -> Survey:
 def asked() -> Survey:
     """What the kernel says itself."""
     try:
-        ask(System())
+        ask_surface(System())
     except OpError as error:
         pytest.skip(f"this kernel cannot be asked: {error}")
     return surveyed(System())
@@ -108,7 +108,7 @@ def asked() -> Survey:
 
 def test_the_kernel_is_asked_where_it_answers(asked: Survey) -> None:
     """QUERY's counts and flags, with the operations that are built in, and the ring's features."""
-    answer = ask(System())
+    answer = ask_surface(System())
     ring = queue_init(System(), 4)
     try:
         assert asked.source == "query"
@@ -182,6 +182,13 @@ def test_a_question_that_is_refused_by_its_header() -> None:
             QUERY_HDR.pack_into(head, 0, 0, 0, 0, 0, -errno.EOPNOTSUPP)
             return 0
 
-    with pytest.raises(OpError, match="register_query") as refused:
-        ask(Curt())
+    with pytest.raises(OpError, match="register QUERY") as refused:
+        ask_surface(Curt())
     assert refused.value.errno == errno.EOPNOTSUPP
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF])
+def test_a_kernel_too_old_for_the_question(number: int) -> None:
+    """The error tells which Linux brought it."""
+    with pytest.raises(OpError, match=r"older than Linux 6\.18"):
+        ask_surface(Mute(QUERY, number=number))

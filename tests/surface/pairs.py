@@ -8,6 +8,7 @@ import sys
 import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import uringio
 from uringio import Listener, SocketStream
@@ -63,6 +64,26 @@ def call(listener: Listener) -> socket.socket:
         client.close()
         raise
     return client
+
+
+@contextmanager
+def deserted() -> Iterator[tuple[str, int]]:
+    """Yield an address where nobody listens, and which nobody else is given during the block."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()
+
+
+def fill_queue(path: Path) -> list[bytes]:
+    """Send datagrams until their receiver's queue is full; return what they hold."""
+    sent: list[bytes] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as other:
+        try:
+            while True:
+                other.sendto(b"%d" % len(sent), str(path))
+                sent.append(b"%d" % len(sent))
+        except BlockingIOError:
+            return sent
 
 
 def reset(peer: socket.socket) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.surface.pairs import PEER_S
+from tests.surface.pairs import PEER_S, deserted
 from tests.surface.schedulers import Scheduler
 from uringio._driver import current
 from uringio._sys.system import System
@@ -81,11 +81,6 @@ def server() -> Iterator[socket.socket]:
         yield listener
 
 
-def refused_address() -> tuple[object, ...]:
-    with server() as listener:
-        return listener.getsockname()  # type: ignore[no-any-return]
-
-
 def socket_count() -> int:
     gc.collect()
     found = 0
@@ -122,8 +117,8 @@ def test_a_refusal_starts_the_next_attempt_at_once(scheduler: Scheduler, names: 
     """Nobody waits for the delay when an address has said no."""
 
     async def main() -> None:
-        with server() as listener:
-            names([refused_address(), refused_address(), listener.getsockname()])
+        with deserted() as one, deserted() as two, server() as listener:
+            names([one, two, listener.getsockname()])
             stream = await connect_tcp("three.invalid", 80, attempt_delay_seconds=NEVER_SECONDS)
             async with stream:
                 assert stream.remote_address == listener.getsockname()
@@ -137,8 +132,8 @@ def test_a_refusal_while_others_are_silent_starts_the_next_attempt(
     """One is silent, one refuses, and the last gets its turn although the first is still open."""
 
     async def main() -> None:
-        with holes("127.0.0.2") as [hole], server() as listener:
-            names([hole.address, refused_address(), listener.getsockname()])
+        with holes("127.0.0.2") as [hole], deserted() as refusing, server() as listener:
+            names([hole.address, refusing, listener.getsockname()])
             stream = await connect_tcp("three.invalid", 80, attempt_delay_seconds=0.01)
             async with stream:
                 assert stream.remote_address == listener.getsockname()
@@ -197,7 +192,6 @@ def test_one_connection_is_left(scheduler: Scheduler, names: Names) -> None:
 
 def test_nobody_answers(scheduler: Scheduler, names: Names) -> None:
     """All refuse: the error is the first one's and names its address; no socket is left."""
-    addresses = [refused_address() for _ in range(3)]
 
     async def main() -> None:
         names(addresses)
@@ -212,7 +206,9 @@ def test_nobody_answers(scheduler: Scheduler, names: Names) -> None:
         ]
         assert socket_count() == before
 
-    scheduler.run(main)
+    with deserted() as one, deserted() as two, deserted() as three:
+        addresses = [one, two, three]
+        scheduler.run(main)
 
 
 def test_attempts_that_cannot_even_begin_count_as_refused(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import uringio
+from tests.surface.pairs import fill_queue
 from tests.surface.schedulers import Scheduler
 from uringio.errors import BusyError, ClosedError, OpError
 from uringio.net import (
@@ -441,7 +442,7 @@ def test_what_waits_for_room_at_a_unix_socket_is_whole(
                 return await by.send_to(data, path)
 
             for _ in range(3):
-                expected = fill(path)
+                expected = fill_queue(path)
                 waiting = scheduler.spawn(send, near, b"waits")
                 cancelled = scheduler.spawn(send, near, b"cancelled")
                 early = scheduler.spawn(send, near, b"cancelled before it was submitted")
@@ -458,7 +459,7 @@ def test_what_waits_for_room_at_a_unix_socket_is_whole(
                 assert await waiting.result() == 5
                 assert [await far.recv() for _ in expected] == expected
                 assert await far.recv() == b"waits"
-            expected = fill(path)
+            expected = fill_queue(path)
             ending = scheduler.spawn(send, closed, b"closed")
             for _ in range(5):
                 await scheduler.checkpoint()
@@ -484,7 +485,7 @@ def test_waiting_for_room_at_a_unix_socket_that_goes_away(
             async def send() -> int:
                 return await near.send(b"late")
 
-            fill(path)
+            fill_queue(path)
             waiting = scheduler.spawn(send)
             for _ in range(5):
                 await scheduler.checkpoint()
@@ -494,18 +495,6 @@ def test_waiting_for_room_at_a_unix_socket_that_goes_away(
             assert isinstance(error, ConnectionRefusedError)
 
     scheduler.run(main)
-
-
-def fill(path: Path) -> list[bytes]:
-    """Send from elsewhere until the receiver's queue is full; return what was sent."""
-    sent: list[bytes] = []
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as other:
-        try:
-            while True:
-                other.sendto(b"%d" % len(sent), str(path))
-                sent.append(b"%d" % len(sent))
-        except BlockingIOError:
-            return sent
 
 
 # --- cancelling, closing, misuse -----------------------------------------------------------------

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import uringio
-from tests.surface.pairs import connected
+from tests.surface.pairs import connected, fill_queue
 from tests.surface.schedulers import Scheduler, with_tests
 from uringio.errors import BusyError, ClosedError, OpError
 from uringio.net import (
@@ -288,10 +288,6 @@ def test_originals_may_be_closed_while_the_message_waits(
             await open_unix_datagram(None, tmp_path / "far") as near,
         ):
 
-            async def fill() -> None:
-                while True:
-                    await near.send(b"filler")
-
             async def pass_on() -> None:
                 fd = os.open(tmp_path / "right", os.O_RDONLY)
                 op = near.sendmsg(b"here", fds=[fd])
@@ -302,16 +298,14 @@ def test_originals_may_be_closed_while_the_message_waits(
                 await op
 
             opened: list[int] = []
-            filling = scheduler.spawn(fill)
-            await scheduler.checkpoint()
-            await scheduler.checkpoint()
+            fillers = fill_queue(tmp_path / "far")
             passing = scheduler.spawn(pass_on)
-            await scheduler.checkpoint()
+            for _ in range(5):
+                await scheduler.checkpoint()
             assert not passing.ended
-            filling.cancel()
-            await filling.wait()
-            while (message := await far.recvmsg()).data == b"filler":
-                pass
+            assert [await far.recv() for _ in fillers] == fillers
+            message = await far.recvmsg()
+            assert message.data == b"here"
             await passing.result()
             [given] = message.fds
             assert os.read(given.fileno(), 100) == b"right"

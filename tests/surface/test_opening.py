@@ -11,10 +11,10 @@ import pytest
 
 import uringio
 from tests.fresh import FreshPython
-from tests.surface.pairs import call, connected
+from tests.surface.pairs import call, connected, deserted
 from tests.surface.schedulers import Scheduler, with_tests
 from uringio._sys.system import System
-from uringio.net import Address, OwnedFd, adopt_listener
+from uringio.net import OwnedFd, adopt_listener
 
 NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
@@ -269,10 +269,8 @@ def test_connection_refused(scheduler: Scheduler) -> None:
     """Nobody listens: ConnectionRefusedError with op, fd, errno, and a note naming the address."""
 
     async def main() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            address: Address = server.getsockname()
-        with pytest.raises(ConnectionRefusedError) as caught:
-            await uringio.connect_tcp("127.0.0.1", int(address[1]))
+        with deserted() as address, pytest.raises(ConnectionRefusedError) as caught:
+            await uringio.connect_tcp(*address)
         error = caught.value
         assert isinstance(error, uringio.OpError)
         assert (error.op, error.errno, error.done) == ("connect", 111, 0)
@@ -284,15 +282,15 @@ def test_connection_refused(scheduler: Scheduler) -> None:
 
 def test_unix_path_without_a_server(scheduler: Scheduler, tmp_path: Path) -> None:
     """A missing path, a deserted socket and a plain file are told apart, and named."""
-    missing, deserted, plain = tmp_path / "missing", tmp_path / "deserted", tmp_path / "plain"
+    missing, left, plain = tmp_path / "missing", tmp_path / "left", tmp_path / "plain"
     plain.write_text("")
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(deserted))
+        server.bind(str(left))
 
     async def main() -> None:
         for path, kind in (
             (missing, FileNotFoundError),
-            (deserted, ConnectionRefusedError),
+            (left, ConnectionRefusedError),
             (plain, ConnectionRefusedError),
         ):
             with pytest.raises(kind) as caught:
@@ -363,15 +361,10 @@ def test_addresses_of_a_name_are_tried_in_turn(
     scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first address that answers is taken; if none does, the first one's error is raised."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as two,
-    ):
-        deserted = [one.getsockname(), two.getsockname()]
 
     async def main() -> None:
         async with await uringio.listen_tcp("127.0.0.1", 0) as listener:
-            found = [*deserted, listener.local_address]
+            found = [one, two, listener.local_address]
 
             def resolve(_self: object, _host: str, _port: int, kind: int) -> list[object]:
                 return [(socket.AF_INET, kind, 6, address) for address in found]
@@ -383,11 +376,12 @@ def test_addresses_of_a_name_are_tried_in_turn(
             with pytest.raises(ConnectionRefusedError) as caught:
                 await uringio.connect_tcp("three.invalid", 80)
             assert caught.value.__notes__ == [
-                f"while connecting to {deserted[0]!r}",
-                f"and to {deserted[1]!r}: {os.strerror(errno.ECONNREFUSED)}",
+                f"while connecting to {one!r}",
+                f"and to {two!r}: {os.strerror(errno.ECONNREFUSED)}",
             ]
 
-    scheduler.run(main)
+    with deserted() as one, deserted() as two:
+        scheduler.run(main)
 
 
 def test_resolver_runs_beside_the_loop(

@@ -30,7 +30,7 @@ from uringio.errors import op_error
 from .queue import Completion, Reap, SubmitAndWait, enter_error
 from .setup import Ring
 
-__all__ = ["make_fenced_reap", "make_poke", "make_polled_submit"]
+__all__ = ["make_careful_reap", "make_poke", "make_polled_submit"]
 
 _U32: Final = 0xFFFFFFFF
 
@@ -90,30 +90,41 @@ def make_polled_submit(
     return polled_submit
 
 
-def make_fenced_reap(ring: Ring, storage: list[Completion], fence: Fence) -> Reap:
-    """Build what stands in for `queue.make_reap` where the processor reorders loads."""
+def make_careful_reap(
+    ring: Ring, storage: list[Completion], fence: Fence | None, unwanted: int = -1
+) -> Reap:
+    """
+    Build what stands in for `queue.make_reap` where completions cannot be taken by the span.
+
+    Args:
+        fence: What to pass where the processor reorders loads, None elsewhere.
+        unwanted: The user_data of completions to be dropped.
+    """
     cq_head, cq_tail, cqes = ring.cq_head, ring.cq_tail, ring.cqes
     mask = ring.cq_entries - 1
     size = ring.cqe_bytes
 
-    def fenced_reap() -> None:
+    def careful_reap() -> None:
         nonlocal storage
         head, tail = cq_head[0], cq_tail[0]
         if head == tail:
             return
-        _pass(fence, ring)  # the completions are read after the tail,
+        if fence is not None:
+            _pass(fence, ring)  # the completions are read after the tail,
         found = [
             CQE.unpack_from(cqes, ((head + index) & mask) * size)
             for index in range((tail - head) & _U32)
         ]
-        _pass(fence, ring)  # and before their slots are given back
+        if fence is not None:
+            _pass(fence, ring)  # and before their slots are given back
+        found = [one for one in found if one[0] != unwanted]
         if cq_head[0] != head:
-            fenced_reap()  # a signal handler has taken some: see what is left
+            careful_reap()  # a signal handler has taken some: see what is left
             return
         storage += found  # an operator: no handler runs between it and the head's store
         cq_head[0] = tail
 
-    return fenced_reap
+    return careful_reap
 
 
 def _pass(fence: Fence, ring: Ring) -> None:

@@ -123,6 +123,10 @@ class Ring:
         self.sq_flags, self.sq_dropped = word(sq_off[4]), word(sq_off[5])
         self.cq_head, self.cq_tail = word(cq_off[0]), word(cq_off[1])
         self.cq_overflow, self.cq_flags = word(cq_off[4]), word(cq_off[6])
+        if flags & k.IORING_SETUP_SQ_REWIND:
+            # The kernel reads neither and wants zeros there: whoever counts slots does it here.
+            own = memoryview(bytearray(8)).cast("I")
+            self.sq_head, self.sq_tail = own[0:1], own[1:2]
         if word(sq_off[2])[0] != sq_entries - 1 or word(cq_off[2])[0] != cq_entries - 1:
             raise _misfit(f"masks {word(sq_off[2])[0]:#x} and {word(cq_off[2])[0]:#x}", params)
         self.sqes = sqes.view

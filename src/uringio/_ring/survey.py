@@ -7,6 +7,7 @@ operations were built in, on a ring; the rest is tried (`_ring.trial`).
 Sources: io_uring_query(3), io_uring_register(2).
 """
 
+import errno
 from typing import NamedTuple
 
 from uringio._sys import constants as k
@@ -27,7 +28,7 @@ from .trial import (
     try_sqe_flags,
 )
 
-__all__ = ["Answer", "Survey", "ask", "survey"]
+__all__ = ["Answer", "Survey", "ask", "ask_surface", "survey"]
 
 
 class Answer(NamedTuple):
@@ -71,26 +72,38 @@ class Survey(NamedTuple):
     workers: tuple[int, int] | None
 
 
-def ask(system: System) -> Answer:
+def ask(system: System, question: int, size: int) -> bytearray:
     """
-    Ask the kernel, without a ring.
+    Ask the kernel a question, without a ring, and return its answer.
+
+    Args:
+        question: IO_URING_QUERY_*.
+        size: Of the answer. [bytes]
 
     Raises:
-        OpError: It is older than the question, or a filter forbids asking.
+        OpError: EINVAL or EBADF, it is older than QUERY; EOPNOTSUPP, older than the question; or
+            a filter forbids asking.
 
     Twin: io_uring_register_query.  Kernel: 6.18.
     """
-    answer = bytearray(QUERY_OPCODE.size)
+    answer = bytearray(size)
     answer_addr, _, _keep = pin(answer, writable=True)
-    head = bytearray(QUERY_HDR.pack(0, answer_addr, k.IO_URING_QUERY_OPCODES, QUERY_OPCODE.size, 0))
+    head = bytearray(QUERY_HDR.pack(0, answer_addr, question, size, 0))
     addr, _, _keep_too = pin(head, writable=True)
     result = system.io_uring_register(-1, k.IORING_REGISTER_QUERY, addr, 0)
     if result >= 0:
         # The call has succeeded; whether the question has, stands in its header.
         result = QUERY_HDR.unpack(head)[4]
     if result < 0:
-        raise op_error(-result, "register_query", -1)
-    return Answer(*QUERY_OPCODE.unpack(answer))
+        older = -result in {errno.EINVAL, errno.EBADF}
+        detail = "this kernel is older than Linux 6.18" if older else ""
+        raise op_error(-result, "register QUERY", detail=detail)
+    return answer
+
+
+def ask_surface(system: System) -> Answer:
+    """Ask the kernel what it has; raises `OpError` as `ask` does."""
+    return Answer(*QUERY_OPCODE.unpack(ask(system, k.IO_URING_QUERY_OPCODES, QUERY_OPCODE.size)))
 
 
 def survey(system: System, ring: Ring | None) -> Survey | None:
@@ -108,7 +121,7 @@ def survey(system: System, ring: Ring | None) -> Survey | None:
             pass
     try:
         try:
-            return _answered(ask(system), ring)
+            return _answered(ask_surface(system), ring)
         except OpError:
             return None if ring is None else _tried(system, ring)
     finally:

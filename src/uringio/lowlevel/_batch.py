@@ -17,7 +17,7 @@ from uringio._sys.layouts import CQE
 from uringio.errors import QueueFullError, UsageError
 
 from ._aliases import alias_all
-from ._filling import Request, join, lacking, set_address
+from ._filling import WIDE, Request, join, lacking, set_address
 from ._memory import Passing
 from ._waits import Waits
 
@@ -84,7 +84,9 @@ class Batch:
         command: bytes = b"",
         /,
     ) -> None:
-        """Add a request."""
+        """Add a request; raises UsageError for one of 128 bytes."""
+        if opcode in WIDE:
+            raise UsageError("a batch's requests have 64 bytes: fill this one into the ring itself")
         self._request.fill(
             opcode, fd, off, addr, len_, op_flags, user_data, flags, keep, ioprio, buf_index,
             file_index, addr3, attr_mask, command,
@@ -163,6 +165,8 @@ class Batches(Waits):
         core = self._core
         if core is None or get_ident() != self._owner:
             core = self._usable()  # which raises
+        if self._unwanted >= 0 and any(one == self._unwanted for one, _ in batch.entries):
+            raise ValueError(f"user_data {self._unwanted:#x} is the ring's own")
         if self.opcodes and not batch.opcodes <= self.opcodes:
             raise lacking(min(batch.opcodes - self.opcodes), False)
         flight, unique, secret = self._flight, batch.unique, self._secret
@@ -268,6 +272,8 @@ class Batches(Waits):
         """
         whole = self._whole
         if whole is None or self._whole_at != self._cells[0] or self._big:
+            return False
+        if self._fence is not None:  # its completions may need more than a look
             return False
         names, no_flags = whole.recorded or whole.columns()
         count = len(names)

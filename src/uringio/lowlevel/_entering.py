@@ -5,13 +5,13 @@ Theory of operation.  Most rings are entered: the kernel takes requests inside t
 the queue's head tells how many.  With SQPOLL a thread of the kernel's takes them at its own time:
 they are out of the owner's hands when the queue's tail says so, long before the head does.  With
 IOPOLL the call that waits looks at the device and knows no timeout, so that a wait with one has to
-look, return, and look again.
+look, return, and look again.  With SQ_REWIND each call starts at the first slot (`_rewinding`).
 """
 
 from abc import abstractmethod
 from typing import Final
 
-from uringio._ring.polled import make_fenced_reap, make_poke, make_polled_submit
+from uringio._ring.polled import make_careful_reap, make_poke, make_polled_submit
 from uringio._ring.queue import (
     Completion,
     Reap,
@@ -27,6 +27,7 @@ from uringio.errors import UsageError
 
 from ._limits import Limits
 from ._registrations import Registrations
+from ._rewinding import make_rewinding_submit
 from ._zero_copy import ZeroCopyReceives
 
 __all__ = ["Entering", "make_taking"]
@@ -74,10 +75,10 @@ class Entering(Registrations, Limits, ZeroCopyReceives):
 
         Twin: io_uring_submit.
         """
-        core = self._usable()
-        before = self._handed(core)
+        core, cells = self._usable(), self._cells
+        before = self._handed(core) - cells[4]
         self._enter(core, 0, None)
-        return (self._handed(core) - before) & _U32
+        return (self._handed(core) - cells[4] - before) & _U32
 
     def wait_for_room(self) -> int:
         """
@@ -113,6 +114,8 @@ class Entering(Registrations, Limits, ZeroCopyReceives):
         enter = make_submit_and_wait(core)
         if self._fence is not None and self._enabled:
             enter = make_polled_submit(core, enter, make_poke(core), self._fence)
+        elif core.flags & k.IORING_SETUP_SQ_REWIND:
+            enter = make_rewinding_submit(core, self._cells, enter)
         elif core.flags & _BUSY == k.IORING_SETUP_IOPOLL:
             enter = _make_looking_submit(enter)
         self._submit_and_wait = enter
@@ -129,10 +132,10 @@ class Entering(Registrations, Limits, ZeroCopyReceives):
         Returns:
             What to pass for the tail of a wait that may hand over as well.
         """
-        if self._fence is None:
+        if self._fence is None and not core.flags & k.IORING_SETUP_SQ_REWIND:
             return self._cells[0]
         self._enter(core, 0, None)
-        return core.sq_tail[0]
+        return self._handed(core)
 
     def _handed(self, core: Core) -> int:
         """Tell up to which slot, as 32 bits count, requests are out of our hands."""
@@ -142,16 +145,26 @@ class Entering(Registrations, Limits, ZeroCopyReceives):
         """Free what had to live until its request was taken."""
         tail, passing = self._cells[0], self._passing
         taken = tail - ((tail - core.sq_head[0]) & _U32)
+        if core.flags & k.IORING_SETUP_SQ_REWIND and taken != tail:
+            return  # what is left stands under other counts now
         count = 0
         while count < len(passing) and passing[count][0] < taken:
             count += 1
         del passing[:count]
 
 
-def make_taking(core: Core, storage: list[Completion], fence: Fence | None) -> Reap:
-    """Build what moves completions of 16 bytes from the queue into *storage*."""
-    if fence is not None and not core.system.total_store_order:
-        return make_fenced_reap(core, storage, fence)
+def make_taking(core: Core, storage: list[Completion], fence: Fence | None, unwanted: int) -> Reap:
+    """
+    Build what moves completions of 16 bytes from the queue into *storage*.
+
+    Args:
+        fence: The barrier of a ring with SQPOLL.
+        unwanted: The user_data of requests of our own, -1 where there are none.
+    """
+    if core.system.total_store_order:
+        fence = None
+    if fence is not None or unwanted >= 0:
+        return make_careful_reap(core, storage, fence, unwanted)
     return make_reap(core, storage)
 
 

@@ -24,26 +24,34 @@ from ._opcodes import Opcode
 from ._slots import addr_len
 
 __all__ = [
+    "COMMAND_BYTES",
+    "WIDE",
     "Fill",
     "Flight",
     "Request",
     "Requests",
     "Several",
+    "flags_at",
+    "full",
     "join",
     "lacking",
     "make_fill",
+    "pack_command",
+    "pack_head",
     "set_address",
+    "stranger",
 ]
 
 _U64: Final = (1 << 64) - 1
 _U32: Final = (1 << 32) - 1
 _SKIP: Final = k.IOSQE_CQE_SKIP_SUCCESS
-_WIDE: Final = frozenset((k.IORING_OP_NOP128, k.IORING_OP_URING_CMD128))
+WIDE: Final = frozenset((k.IORING_OP_NOP128, k.IORING_OP_URING_CMD128))
 # Where the first three fields stand in the word that they are packed as.
 _OPCODE_AT, _FLAGS_AT, _IOPRIO_AT = (0, 8, 16) if sys.byteorder == "little" else (24, 16, 0)
 _ADDR2: Final = struct.Struct("=Q")
 _FILE_INDEX: Final = struct.Struct("=I")
-_COMMAND_BYTES: Final = k.SIZEOF_SQE - SQE_COMMAND_OFFSET
+# What fits a request of 64 bytes.
+COMMAND_BYTES: Final = k.SIZEOF_SQE - SQE_COMMAND_OFFSET
 
 
 class Fill(Protocol):
@@ -160,18 +168,18 @@ class Request:
     ) -> None:
         """Replace what it was."""
         if flags >> 8 or ioprio >> 16:
-            raise _unfit(opcode, "flags take 8 bits, and ioprio 16")
+            raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index)
         try:
             SQE_FULL.pack_into(
                 self.raw, 0, opcode << _OPCODE_AT | flags << _FLAGS_AT | ioprio << _IOPRIO_AT, fd,
                 off & _U64, addr & _U64, len_ & _U32, op_flags & _U32, user_data, buf_index, 0,
                 file_index & _U32, addr3 & _U64, attr_mask,
             )  # fmt: skip
-        except struct.error as error:
-            raise _unfit(opcode, error) from None
+        except struct.error:
+            raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index) from None
         self._keep = [keep]
         if command:
-            self.raw[SQE_COMMAND_OFFSET:] = _command(command, _COMMAND_BYTES)
+            self.raw[SQE_COMMAND_OFFSET:] = pack_command(command, COMMAND_BYTES)
 
     def hold(self, memory: object, /) -> None:
         """Keep something alive for as long as this is."""
@@ -217,7 +225,8 @@ def make_fill(
         owner: The thread that may call it.
         flight: What requests keep, by user_data.
         cells: How many slots were filled, a count that never wraps; which registered credentials
-            requests get, 0 for the submitter's own; and up to which count there was room.
+            requests get, 0 for the submitter's own; up to which count there was room; and, for
+            others, which count is the second half of a request, and how many were jumped over.
         passing: What must live until a slot's request was taken.
 
     Raises (the function):
@@ -234,11 +243,12 @@ def make_fill(
     mask = entries - 1
     pack = SQE_FULL.pack_into
     wide = stride == k.SIZEOF_SQE128
-    command_bytes = SQE_COMMAND_BYTES if wide else _COMMAND_BYTES
+    roomy = wide or core.flags & k.IORING_SETUP_SQE_MIXED
+    command_bytes = SQE_COMMAND_BYTES if wide else COMMAND_BYTES
     zeros = bytes(k.SIZEOF_SQE128 - k.SIZEOF_SQE)
     # The request's first word by operation, or -1 for those that cannot be.
     heads = [
-        one << _OPCODE_AT if one in known and (wide or one not in _WIDE) else -1
+        one << _OPCODE_AT if one in known and (roomy or one not in WIDE) else -1
         for one in range(256)
     ]
 
@@ -261,10 +271,7 @@ def make_fill(
         /,
     ) -> None:
         if get_ident() != owner:
-            raise WrongThreadError(
-                "this ring belongs to the thread that made it: hand requests over by MSG_RING from "
-                "a ring of this thread's own, or make the ring disabled and enable it here"
-            )
+            raise stranger()
         try:
             head = heads[opcode]
         except IndexError:
@@ -275,14 +282,11 @@ def make_fill(
         if tail == cells[2]:  # as far as there was room when somebody last looked
             cells[2] = tail + entries - ((tail - sq_head[0]) & _U32)
             if tail == cells[2]:
-                raise QueueFullError(
-                    f"all {entries} slots for requests are filled: call submit() first, or "
-                    "wait_for_room() with SQPOLL, or make the ring larger"
-                )
+                raise full(entries, 1)
         at = (tail & mask) * stride
         if flags or ioprio:
             if flags >> 8 or ioprio >> 16:
-                raise _unfit(opcode, "flags take 8 bits, and ioprio 16")
+                raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index)
             head |= flags << _FLAGS_AT | ioprio << _IOPRIO_AT
         if off < 0:
             off &= _U64
@@ -297,13 +301,13 @@ def make_fill(
                     sqes, at, head, fd, off, addr & _U64, len_ & _U32, op_flags & _U32,
                     user_data, buf_index, cells[1], file_index & _U32, addr3 & _U64, attr_mask,
                 )  # fmt: skip
-            except (struct.error, TypeError) as error:
-                raise _unfit(opcode, error) from None
+            except (struct.error, TypeError):
+                raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index) from None
         if wide:
             sqes[at + k.SIZEOF_SQE : at + stride] = zeros
         if command:
             start = at + SQE_COMMAND_OFFSET
-            sqes[start : start + command_bytes] = _command(command, command_bytes)
+            sqes[start : start + command_bytes] = pack_command(command, command_bytes)
         if flags & _SKIP:
             if keep is not None and not isinstance(keep, Passing):
                 raise UsageError(
@@ -320,7 +324,37 @@ def make_fill(
     return fill
 
 
-def _command(command: bytes, size: int) -> bytes:
+def stranger() -> WrongThreadError:
+    """Build what a thread gets that the ring does not belong to."""
+    return WrongThreadError(
+        "this ring belongs to the thread that made it: hand requests over by MSG_RING from "
+        "a ring of this thread's own, or make the ring disabled and enable it here"
+    )
+
+
+def full(entries: int, needed: int) -> QueueFullError:
+    """Build what is raised where there is no room for a request of so many slots."""
+    if needed > 1:
+        what = f"fewer than {needed} of {entries} slots are free, which this request needs"
+    else:
+        what = f"all {entries} slots for requests are filled"
+    return QueueFullError(
+        f"{what}: call submit() first, or wait_for_room() with SQPOLL, or make the ring larger"
+    )
+
+
+def pack_head(opcode: int, flags: int) -> int:
+    """Return the first word of a request."""
+    return opcode << _OPCODE_AT | flags << _FLAGS_AT
+
+
+def flags_at(sqes: memoryview, at: int) -> int:
+    """Read the flags of the request at *at*."""
+    return sqes[at + 1]
+
+
+def pack_command(command: bytes, size: int) -> bytes:
+    """Fill a command up with zeros; raises ValueError where it is too long."""
     if len(command) > size:
         raise ValueError(
             f"a command of {len(command)} bytes does not fit the {size} of the request"
@@ -338,7 +372,7 @@ def _name(opcode: int) -> str:
 def lacking(opcode: int, needs_room: bool) -> UnsupportedError | UsageError:
     """Build what is raised for an operation that the slot has no room for, or the kernel lacks."""
     if needs_room:
-        return UsageError(f"{_name(opcode)} needs a ring made with SetupFlags.SQE128")
+        return UsageError(f"{_name(opcode)} needs a ring made with SetupFlags.SQE128 or SQE_MIXED")
     try:
         since = f"Linux {Opcode(opcode).since}"
     except ValueError:
@@ -346,5 +380,21 @@ def lacking(opcode: int, needs_room: bool) -> UnsupportedError | UsageError:
     return UnsupportedError(_name(opcode), since)
 
 
-def _unfit(opcode: int, error: object) -> ValueError:
-    return ValueError(f"a field of this {_name(opcode)} is out of range: {error}")
+# Of the numbers that a program gives as they are, what their fields hold.
+_ROOM: Final = (
+    ("flags", 0, (1 << 8) - 1),
+    ("ioprio", 0, (1 << 16) - 1),
+    ("fd", -(1 << 31), (1 << 31) - 1),
+    ("user_data", 0, _U64),
+    ("buf_index or buf_group", 0, (1 << 16) - 1),
+)
+
+
+def _unfit(opcode: int, *given: object) -> ValueError:
+    """Build what is raised for a number that does not fit its field, in the order of `_ROOM`."""
+    wrong = "an offset, a length or a flag is no number that its field can hold"
+    for (name, least, most), value in zip(_ROOM, given, strict=True):
+        if not isinstance(value, int) or not least <= value <= most:
+            wrong = f"{name} is a number from {least} to {most}, not {value!r}"
+            break
+    return ValueError(f"a field of this {_name(opcode)} is out of range: {wrong}")

@@ -13,6 +13,8 @@ class Limits(Registering):
     """The limits of a `Ring`."""
 
     _enabled: bool
+    # What `close` has to set as well, or its own request would be refused.
+    _flags_required = 0
 
     def register_personality(self) -> int:
         """
@@ -51,6 +53,7 @@ class Limits(Registering):
         if core.fd < 0:
             self._check_thread()
         call(core, RegisterOp.RESTRICTIONS, b"".join(rows), len(rows))
+        self._flags_required = flags_required
 
     def register_bpf_filter(
         self,

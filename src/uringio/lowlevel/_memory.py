@@ -119,7 +119,9 @@ def _within(size: int, len_bytes: int | None) -> int:
     if len_bytes is None:
         return size
     if not 0 <= len_bytes <= size:
-        raise ValueError(f"{len_bytes} bytes do not lie in memory of {size}")
+        raise ValueError(
+            f"{len_bytes} bytes do not lie in memory of {size}: give more, or ask for less"
+        )
     return len_bytes
 
 

@@ -322,7 +322,10 @@ class Registrations(Registering):
         """
         if entries < 1 or cq_entries < entries:
             raise ValueError(f"queues cannot have {entries} and {cq_entries} slots")
-        self._remap(resize_rings(self._usable(), self._cells[0], entries, cq_entries))
+        core = self._usable()
+        if core.flags & k.IORING_SETUP_SQ_REWIND:
+            raise UsageError("a queue that starts anew with each batch keeps its size (SQ_REWIND)")
+        self._remap(resize_rings(core, self._cells[0], entries, cq_entries))
 
     def register_ring_fd(self) -> None:
         """

@@ -17,7 +17,6 @@ from uringio._ring.probe import probe_ring
 from uringio._ring.setup import Ring as Core
 from uringio._ring.setup import queue_init
 from uringio._sys import constants as k
-from uringio._sys.layouts import SQE_FULL
 from uringio._sys.memory import Memory
 from uringio._sys.system import System, real_system
 from uringio.errors import (
@@ -34,6 +33,7 @@ from ._completions import Completion, Statistics
 from ._entering import make_taking
 from ._filling import Fill, Several, make_fill, set_address
 from ._forks import forked_error, refuse_closed, refuse_forked, watch
+from ._mixed import PADDING, cancel_slot, last_slot, make_mixed_fill
 from ._opcodes import Opcode
 from ._provided import ProvidedBuffers
 from ._ring_flags import Features, SetupFlags
@@ -154,7 +154,7 @@ class Ring(Batches):
         self._fence = choice.fence
         self._secret = make_secret() if messages else 0
         self._owner = get_ident()
-        self._cells = [core.sq_tail[0], 0, core.sq_tail[0]]
+        self._cells = [core.sq_tail[0], 0, core.sq_tail[0], -1, 0]
         self._first = self._cells[0]
         self._lifelong: list[object] = []
         self._enabled = not core.flags & k.IORING_SETUP_R_DISABLED
@@ -272,7 +272,7 @@ class Ring(Batches):
         """Count what the ring has done and holds."""
         core = self._open()
         return Statistics(
-            submitted=self._cells[0] - self._first - self.queued,
+            submitted=self._cells[0] - self._first - self.queued - self._cells[4],
             completed=self._completed,
             queued=self.queued,
             in_flight=self.in_flight,
@@ -362,21 +362,23 @@ class Ring(Batches):
             raise WrongThreadError("this ring belongs to the thread that made or enabled it")
 
     def _make_fill(self) -> Fill:
-        fill = make_fill(
-            self._open(),
-            self.opcodes or range(256),
-            self._owner,
-            self._flight,
-            self._cells,
-            self._passing,
-        )
+        core, owner, cells = self._open(), self._owner, self._cells
+        known = self.opcodes or range(256)
+        fill = make_fill(core, known, owner, self._flight, cells, self._passing)
+        if self._mixed:
+            fill = make_mixed_fill(core, owner, cells, fill)
         return make_alias_fill(fill, self._secret) if self._secret else fill
 
     def _remap(self, core: Core) -> None:
         """Work on these queues from now on."""
         self._core = core
         self._cells[2] = self._cells[0]
-        self._reap = self._reap_big if self._big else make_taking(core, self._storage, self._fence)
+        self._mixed = bool(core.flags & k.IORING_SETUP_SQE_MIXED)
+        self._unwanted = PADDING if self._mixed else -1
+        if self._big:
+            self._reap = self._reap_big
+        else:
+            self._reap = make_taking(core, self._storage, self._fence, self._unwanted)
         self._rewire()
         self.fill = self._make_fill()
 
@@ -407,7 +409,7 @@ class Ring(Batches):
         self._check_thread()
         if self._cells[0] & _U32 == self._handed(core):
             raise UsageError("no request was filled since the last submit")
-        at = (self._cells[0] - 1 & core.sq_entries - 1) * core.sqe_bytes
+        at = (last_slot(self._cells) & core.sq_entries - 1) * core.sqe_bytes
         set_address(core.sqes, at, addr, len_bytes)
         self._passing.append((self._cells[0] - 1, keep))
 
@@ -445,17 +447,16 @@ class Ring(Batches):
         core = self._open()
         # What the kernel has not seen becomes nothing, and completes as such.
         first = self._handed(core)
-        for index in range(first, first + (self._cells[0] - first & _U32)):
-            at = (index & (core.sq_entries - 1)) * core.sqe_bytes
-            user_data = SQE_FULL.unpack_from(core.sqes, at)[6]
-            SQE_FULL.pack_into(core.sqes, at, 0, -1, 0, 0, 0, 0, user_data, 0, 0, 0, 0, 0)
+        end = first + ((self._cells[0] - first) & _U32)
+        while first < end:
+            first = cancel_slot(core, first, self._mixed)
         deadline_ns = time.monotonic_ns() + timeout_ns
         self.wait(0)
         if self._fence is not None:
             self.wait_for_room()
         self.fill(
             Opcode.ASYNC_CANCEL, -1, 0, 0, 0,
-            k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY, _CLOSING, 0,
+            k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY, _CLOSING, self._flags_required,
         )  # fmt: skip
         while self._holds_memory():
             left_ns = deadline_ns - time.monotonic_ns()

@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from uringio._ring.survey import ask
 from uringio._sys import constants as k
-from uringio._sys.layouts import QUERY_HDR, QUERY_OPCODE, QUERY_SCQ, QUERY_ZCRX, TASK_RESTRICTION
-from uringio._sys.memory import pin
+from uringio._sys.layouts import QUERY_OPCODE, QUERY_SCQ, QUERY_ZCRX, TASK_RESTRICTION
 from uringio._sys.system import real_system
 
 from ._filling import Request
 from ._judges import filter_argument, restriction_rows
 from ._opcodes import RegisterOp
-from ._registering import call, refusal
+from ._registering import call
 
 __all__ = [
     "Query",
@@ -179,11 +179,4 @@ def query_queues() -> QueueQuery:
 
 
 def _ask(question: int, size: int) -> bytearray:
-    answer = bytearray(size)
-    answer_addr, _, _keep = pin(answer, writable=True)
-    head = bytearray(QUERY_HDR.pack(0, answer_addr, question, size, 0))
-    call(real_system(), RegisterOp.QUERY, head, 0)
-    result: int = QUERY_HDR.unpack(head)[4]
-    if result < 0:
-        raise refusal(-result, RegisterOp.QUERY, -1)
-    return answer
+    return ask(real_system(), question, size)

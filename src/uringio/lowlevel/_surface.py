@@ -178,13 +178,14 @@ from ._structures import (
     unpack_siginfo,
 )
 from ._wait_terms import WaitRegion
-from ._zero_copy import ZeroCopyQueue
+from ._zero_copy import DmaBuf, ZeroCopyQueue
 
 __all__ = [
     "Batch",
     "BigCompletion",
     "ChildEnd",
     "Completion",
+    "DmaBuf",
     "FixedFd",
     "Message",
     "Path",

@@ -48,7 +48,8 @@ class Waits(Entering):
     What is kept: *_flight*, what requests keep, by user_data; *_cells*, as in `make_fill`;
     *_storage*, completions not handed out yet, of which *_settled* have ended their requests;
     *_completed*, how many were handed out; *_whole*, the batch that was put while nothing was in
-    flight, until something is handed out.
+    flight, until something is handed out; *_unwanted*, the user_data of requests of our own, -1
+    where there are none.
     """
 
     _core: Core | None
@@ -64,6 +65,7 @@ class Waits(Entering):
         self._completed: int = 0
         self._extras: dict[int, tuple[int, int]] | None = None
         self._big = False
+        self._unwanted = -1
         self._clock: int = CLOCK_MONOTONIC
         self._knows_moments: bool | None = None
         self._region: WaitRegion | None = None
@@ -346,7 +348,7 @@ class Waits(Entering):
             at = (head & mask) * core.cqe_bytes
             user_data, res, flags = CQE.unpack_from(cqes, at)
             head = (head + 1) & _U32
-            if mixed and flags & k.IORING_CQE_F_SKIP:
+            if user_data == self._unwanted or (mixed and flags & k.IORING_CQE_F_SKIP):
                 continue
             if not mixed or flags & k.IORING_CQE_F_32:
                 if mixed:

@@ -14,7 +14,7 @@ import errno
 from abc import abstractmethod
 from collections.abc import Callable
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
@@ -32,7 +32,7 @@ from ._completions import BigCompletion
 from ._opcodes import RegisterOp
 from ._registering import Registering, call
 
-__all__ = ["ZeroCopyQueue", "ZeroCopyReceives"]
+__all__ = ["DmaBuf", "ZeroCopyQueue", "ZeroCopyReceives"]
 
 _PAGE_BYTES: Final = 4096
 _ENTRIES_MAX: Final = 32768
@@ -41,6 +41,19 @@ _U32: Final = (1 << 32) - 1
 _PLACE_MASK: Final = (1 << k.IORING_ZCRX_AREA_SHIFT) - 1
 _EXPORTED_FD: Final = Struct("=I")
 _EXPORTED_FD_AT: Final = 24
+
+
+class DmaBuf(NamedTuple):
+    """
+    Memory of a device, as an area that data is to arrive in.
+
+    Attributes:
+        fd: The dma-buf.
+        len_bytes: How much of it, from its beginning. [bytes]
+    """
+
+    fd: int
+    len_bytes: int
 
 
 class ZeroCopyQueue:
@@ -62,7 +75,7 @@ class ZeroCopyQueue:
         usable: Callable[[], Core],
         if_index: int,
         if_queue: int,
-        area: Memory,
+        area: Memory | DmaBuf,
         entries: int,
         flags: int,
         rx_buf_bytes: int,
@@ -81,7 +94,12 @@ class ZeroCopyQueue:
         # The kernel puts the queue's head and tail before the entries.
         size = -(-entries * ZCRX_RQE.size // _PAGE_BYTES) * _PAGE_BYTES + _PAGE_BYTES
         region = core.system.allocate(size)
-        area_raw = bytearray(ZCRX_AREA_REG.pack(area.addr, area.len_bytes, 0, 0, 0))
+        described = (
+            (0, area.len_bytes, 0, k.IORING_ZCRX_AREA_DMABUF, area.fd)
+            if isinstance(area, DmaBuf)
+            else (area.addr, area.len_bytes, 0, 0, 0)
+        )
+        area_raw = bytearray(ZCRX_AREA_REG.pack(*described))
         area_addr, _, _keep = pin(area_raw, writable=True)
         region_raw = bytearray(
             REGION_DESC.pack(region.addr, size, k.IORING_MEM_REGION_TYPE_USER, 0, 0)
@@ -106,11 +124,9 @@ class ZeroCopyQueue:
         self._tail: int = self._tail_word[0]
         self._entries = region.view[rqes : rqes + self.entries * ZCRX_RQE.size]
 
-    def view(self, completion: BigCompletion) -> memoryview:
+    def place(self, completion: BigCompletion) -> int:
         """
-        Look at what a RECV_ZC has brought.
-
-        Lifetime: the content is good until `give_back`; copy it to keep it.
+        Tell where in the area data stands that a RECV_ZC has brought, ``res`` bytes of it.
 
         Raises:
             ValueError: The completion tells of no data in this area.
@@ -118,6 +134,21 @@ class ZeroCopyQueue:
         place = completion.extra1 & _PLACE_MASK
         if not 0 <= completion.res <= self.area.len_bytes - place:
             raise ValueError(f"{completion} tells of no data in an area of {self.area.len_bytes}")
+        return place
+
+    def view(self, completion: BigCompletion) -> memoryview:
+        """
+        Look at what a RECV_ZC has brought.
+
+        Lifetime: the content is good until `give_back`; copy it to keep it.
+
+        Raises:
+            UsageError: It stands in a device's memory.
+            ValueError: The completion tells of no data in this area.
+        """
+        if isinstance(self.area, DmaBuf):
+            raise UsageError("this area is a device's memory: hand the device its place()")
+        place = self.place(completion)
         return self.area.view[place : place + completion.res]
 
     def give_back(self, *completions: BigCompletion) -> None:
@@ -178,7 +209,7 @@ class ZeroCopyReceives(Registering):
         self,
         if_index: int,
         if_queue: int,
-        area: Memory,
+        area: Memory | DmaBuf,
         *,
         entries: int = 4096,
         flags: int = 0,
@@ -194,7 +225,8 @@ class ZeroCopyReceives(Registering):
         Args:
             if_index: The network card, as `socket.if_nametoindex` has it.
             if_queue: Which of its receive queues.
-            area: Where data is to arrive; whole pages, of `allocate`.
+            area: Where data is to arrive; whole pages, of `allocate` or of a device
+                (Kernel: 6.16).
             entries: How many pieces may be on their way back at once. [count]
             flags: `ZcrxRegFlags`.
             rx_buf_bytes: The size of the card's buffers, 0 for its choice.  Kernel: 7.0. [bytes]
