@@ -31,7 +31,7 @@ _ROOMS: Final = ("uringio._driver", "uringio._ring")
 # C functions that are called as such by every interpreter.
 _CALLS: Final = frozenset({"pack_into", "append", "popleft"})
 _APART: Final = frozenset({"__del__", "turned"})
-_SHARE: Final = 0.02
+_SHARE: Final = 0.05
 
 
 class StruckError(BaseException):

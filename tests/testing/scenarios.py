@@ -449,6 +449,34 @@ async def pool_exhaustion(stream_count: int = 70) -> Stage:
             finally:
                 buffer.release()
 
+    async def hoard() -> None:
+        """Lease more than there is to lease; who waits for it is woken when it comes back."""
+        kept: list[memoryview] = []
+        async with (
+            await uringio.listen_tcp("127.0.0.1", PORT + 3) as listener,
+            uringio.TaskGroup() as group,
+        ):
+            group.start_soon(listener.serve, trickle)
+            async with await uringio.connect_tcp("127.0.0.1", PORT + 3) as stream:
+                group.start_soon(let_go, kept)
+                with uringio.timeout(3.0):
+                    while view := await stream.recv_lease():
+                        kept.append(view)
+                        del view
+            group.cancel_scope.cancel()
+
+    async def trickle(stream: SocketStream) -> None:
+        async with stream:
+            for _ in range(70):
+                await stream.send_all(b"drop")
+                await uringio.sleep(0.002)
+                if stage.kernel.net.latency_ns[1] > 1_000_000:
+                    break  # too far away for drops to arrive one by one
+
+    async def let_go(kept: list[memoryview]) -> None:
+        await uringio.sleep(1.0)
+        kept.clear()
+
     async def crowd() -> None:
         """Connections that all hear something at once."""
         await uringio.sleep(0.1)
@@ -468,6 +496,7 @@ async def pool_exhaustion(stream_count: int = 70) -> Stage:
 
     clients: list[Actor] = [partial(stage.act, converse, 10.0) for _ in range(6)]
     await served(await open_listener(), answer, [*clients, crowd])
+    await stage.act(hoard, 0.0)
     assert pool.stats().out_count == 0, pool.stats()
     return stage
 
@@ -554,6 +583,19 @@ async def zero_copy() -> Stage:
                 buffer.write(bytes(len(data)))  # it is ours again, whatever came of it
                 buffer.release()
 
+    async def send_into_silence() -> None:
+        """Nobody will ever acknowledge it; cancelling must get the memory back all the same."""
+        async with await uringio.connect_tcp("127.0.0.1", PORT) as stream:
+            buffer = await pool.acquire(len(data))
+            stage.kernel.net.hold()
+            try:
+                with uringio.move_on_after(0.05):
+                    _, buffer = await stream.send_buffer(buffer, 0, len(data), zero_copy=True)
+            finally:
+                stage.kernel.net.release()
+                buffer.write(bytes(len(data)))
+                buffer.release()
+
     async def through_a_file() -> None:
         buffer = await pool.acquire(len(data))
         try:
@@ -570,7 +612,7 @@ async def zero_copy() -> Stage:
     async with pool.registered():
         clients = [
             partial(stage.act, one, 9.0)
-            for one in (send_some, send_some, send_and_cancel, through_a_file)
+            for one in (send_some, send_and_cancel, send_into_silence, through_a_file)
         ]
         await served(await open_listener(), take, clients)
     assert pool.stats().out_count == 0, pool.stats()

@@ -21,12 +21,12 @@ from ctypes import string_at
 from typing import TYPE_CHECKING, Final
 
 from uringio._driver.lease_count import LeaseCount
-from uringio._driver.op import DONE, SUBMITTED, Op
+from uringio._driver.op import CLOSE, DONE, SUBMITTED, Op
 from uringio._driver.zero_copy import ZERO_COPY_BIT
 from uringio._run.task import Task
 from uringio._sys import constants as k
 from uringio._sys.layouts import IOVEC, MSGHDR
-from uringio.errors import UringioError
+from uringio.errors import OpError, UringioError
 
 from ._requests import Request
 from .errors import InvariantError
@@ -190,6 +190,8 @@ class Invariants:
         # (What a lease holds is only its handle's count of them.)
         if op.memory is not None or not isinstance(op.hold, LeaseCount | None):
             self.violated("memory", f"{op!r} has ended and keeps its memory")
+        if op.code == CLOSE and isinstance(op.error, OpError):
+            self.violated("fds", f"{op!r} failed, and closing never does: {op.error}")
         if op.use in self._cancelled:
             self._cancelled.discard(op.use)
             if op.error is None:
