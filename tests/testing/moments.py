@@ -50,7 +50,8 @@ class Signals:
     def __call__(self, frame: types.FrameType, event: str, argument: object) -> None:
         code = frame.f_code
         if event == "call":
-            if code.co_name.startswith("<") or not _is_ours(frame):
+            # (Who is struck as it begins to be made has a finalizer all the same, which tells.)
+            if code.co_name.startswith(("<", "__init__")) or not _is_ours(frame):
                 return
         elif event == "c_return":
             if getattr(argument, "__name__", "") not in _CALLS or not _is_ours(frame):

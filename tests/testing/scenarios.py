@@ -478,6 +478,28 @@ async def pool_exhaustion(stream_count: int = 70) -> Stage:
         await uringio.sleep(1.0)
         kept.clear()
 
+    async def busy() -> None:
+        """A task that computes and never waits does not keep another from hearing."""
+        heard: list[bytes] = []
+
+        async def hear() -> None:
+            async with await uringio.connect_tcp("127.0.0.1", PORT + 3) as stream:
+                heard.append(await stream.recv())
+
+        async with (
+            await uringio.listen_tcp("127.0.0.1", PORT + 3) as listener,
+            uringio.TaskGroup() as group,
+        ):
+            group.start_soon(listener.serve, trickle)
+            group.start_soon(hear)
+            for _ in range(6_000):
+                if heard:
+                    break
+                stage.kernel.advance_to(stage.kernel.clock.now_ns + 100_000)
+                await uringio.checkpoint()
+            assert heard, "it was never heard"
+            group.cancel_scope.cancel()
+
     async def crowd() -> None:
         """Connections that all hear something at once."""
         await uringio.sleep(0.1)
@@ -498,6 +520,7 @@ async def pool_exhaustion(stream_count: int = 70) -> Stage:
     clients: list[Actor] = [partial(stage.act, converse, 10.0) for _ in range(6)]
     await served(await open_listener(), answer, [*clients, crowd])
     await stage.act(hoard, 0.0)
+    await stage.act(busy, 0.0)
     assert pool.stats().out_count == 0, pool.stats()
     return stage
 

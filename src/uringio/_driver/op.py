@@ -45,9 +45,8 @@ EVENT                                                                (until `Dri
 RECV_LEASE is RECV whose value may be a view of the buffer, which goes back when that has gone; what
 its ``hold`` is true for waits when there are no spares.
 
-SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL, and SENDMSG_UNIX that of a Unix datagram, for which a
-kernel's request must not wait: see `uring_datagrams`.  DIRECT is the operation of its `Direct.row`
-on a direct descriptor, of which INSTALL makes another number.
+SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL; for SENDMSG_UNIX see `uring_datagrams`.  DIRECT is the
+operation of its `Direct.row` on a direct descriptor, of which INSTALL makes another number.
 
 READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing
 needs waiting; otherwise it becomes a READ.  Only for descriptors without O_DIRECT.  An OPENAT2
@@ -94,8 +93,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CANCELLING", "DONE", "MAKES_DESCRIPTOR", "MAX_RW_COUNT", "NEW", "OPERATION_NAMES", "SPENT",
     "STALE", "SUBMITTED", "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "Vectored", "names",
-    "renew",
-]  # fmt: skip
+    "renew"]  # fmt: skip
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -144,10 +142,10 @@ SENDMSG_UNIX: Final = 37
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
-    "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready",
-    "event", "sendmsg", "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2",
-    "statx", "rename", "unlink", "mkdir", "symlink", "link", "read", "recv",
-    "send_zc", "direct", "install", "sendmsg_zc", "sendmsg",
+    "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready", "event", "sendmsg",
+    "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2", "statx", "rename", "unlink",
+    "mkdir", "symlink", "link", "read", "recv", "send_zc", "direct", "install", "sendmsg_zc",
+    "sendmsg",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.
@@ -267,8 +265,7 @@ class Op(Generic[T_co]):
             yield self
         except BaseException:
             if self.done() and self.value is not None and self.owner is not None:
-                # A signal handler raised where it was to be taken.  In another state the value is
-                # the next user's: this task was cancelled before its use had begun.
+                # A signal handler's, where it was to be taken.  (Not `done`: the next user's.)
                 value, self.value = self.value, None
                 self.owner.orphan(self, value)
             raise
@@ -287,9 +284,8 @@ class Op(Generic[T_co]):
         return f"<Op {OPERATION_NAMES[self.code]}{fd} {states[self.state]}>"
 
     def __del__(self) -> None:
-        try:
-            state = self.state
-        except AttributeError:
+        state: int | None = getattr(self, "state", None)
+        if state is None:
             return  # a signal handler raised before it was one
         if state == NEW:
             if self.code != READY:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from uringio._run.loop import Loop
 
     from ._kernel import SimKernel
+    from ._rings import SimRing
 
 __all__ = ["Invariants", "WatchedQueue"]
 
@@ -70,6 +71,7 @@ class Invariants:
         self.violations: list[str] = []
         self.is_active = False
         self.driver: Driver | None = None
+        self._ring: SimRing | None = None  # of the driver; another may have the same numbers
         self._requests: dict[int, Request] = {}  # in the kernel, by number
         self._memory: dict[Request, tuple[int, int, bytes, bytes]] = {}
         self._writing: dict[Request, None] = {}
@@ -90,6 +92,9 @@ class Invariants:
     def submitted(self, request: Request) -> None:
         """See a request begin."""
         self.checked["ops"] += 1
+        self._ring = self._ring or request.ring
+        if request.ring is not self._ring:
+            return
         number = request.user_data
         if number and not number & _SHARED_BIT:
             other = self._requests.get(number)
