@@ -2,6 +2,7 @@
 # make test    every test, on $(PYTHON)
 # make check   format, lint, types, architecture, tests
 # make sim     run programs on simulated kernels with faults (SEEDS=2000)
+# make fuzz    parsers, tables and adapters on inputs that nobody wrote (SECONDS=60, TARGETS=)
 # make determinism   same seed, same trace: on Python $(VERSIONS), whatever the hash seed
 # make mutants   wrong versions of the library, and whether the tests notice (a few minutes)
 # make mutants-sim   how many of those simulation alone notices
@@ -16,6 +17,8 @@
 PYTHON ?= python3
 ARGS ?=
 SEEDS ?= 200
+SECONDS ?= 60
+TARGETS ?=
 VERSIONS ?= 3.11 3.12 3.13
 
 DIR ?= docs
@@ -32,7 +35,7 @@ PY := $(ENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CODE := src tests tools fuzz bench examples
 
-.PHONY: run test check style types arch sim determinism test-env crashlab mutants mutants-sim bench build clean
+.PHONY: run test check style types arch sim fuzz determinism test-env crashlab mutants mutants-sim bench build clean
 
 run: $(ENV)/.run
 	@echo "Serving $(DIR) at http://$(HOST):$(PORT)/ (open it in a browser; Ctrl-C stops it)"
@@ -57,6 +60,9 @@ arch: $(ENV)/.test
 
 sim: $(ENV)/.test
 	$(PY) -m tools.sim --seeds $(SEEDS)
+
+fuzz: $(ENV)/.test
+	$(PY) -m fuzz $(TARGETS) --seconds $(SECONDS)
 
 determinism: $(ENV)/.test
 	@for version in $(VERSIONS); do \

@@ -16,6 +16,7 @@ from uringio.errors import UsageError
 from uringio.lowlevel import (
     Batch,
     CancelFlags,
+    Opcode,
     PollFlags,
     Request,
     Ring,
@@ -235,6 +236,19 @@ def test_names_survive_other_queues_and_another_thread(
     pair[1].send(b"x")
     assert sorted(ring.wait(2)) == [(5, 1, 0), (6, 1, 0)]
     assert ring.in_flight == 0
+
+
+def test_a_sandbox_takes_messages(send: Send, pair: Pair) -> None:
+    """What it may not do does not keep it from telling whose completions are whose."""
+    allowed = [Opcode.POLL_ADD, Opcode.ASYNC_CANCEL]
+    with Ring.sandboxed(4, ops=allowed, messages=True) as ring:
+        prep_poll_add(ring, pair[0].fileno(), select.POLLIN, user_data=5)
+        ring.submit()
+        send(ring, 1, 5)
+        assert ring.wait() == [(5, 1, 0)]
+        assert ring.in_flight == 1
+        prep_nop(ring, user_data=6)
+        assert ring.wait() == [(6, -errno.EACCES, 0)]
 
 
 def test_large_completions_are_told_as_well(make_ring: MakeRing, send: Send, pair: Pair) -> None:

@@ -275,6 +275,67 @@ FAULTS: dict[str, tuple[Callable[[Ring], object], type[Exception], str]] = {
     "completions of 32 bytes, and mixed": (
         lambda ring: Ring(4, flags=S.CQE32 | S.CQE_MIXED), UsageError, "exclude each other",
     ),
+    "a submitting thread, and cooperation": (
+        lambda ring: Ring(4, flags=S.SQPOLL | S.COOP_TASKRUN),
+        UsageError, "SQPOLL and COOP_TASKRUN exclude each other: the kernel's thread completes",
+    ),
+    "a submitting thread, and work that is told of": (
+        lambda ring: Ring(4, flags=S.SQPOLL | S.TASKRUN_FLAG),
+        UsageError, "SQPOLL and TASKRUN_FLAG",
+    ),
+    "a submitting thread, and an owner that completes": (
+        lambda ring: Ring(4, flags=S.SQPOLL | S.SINGLE_ISSUER | S.DEFER_TASKRUN),
+        UsageError, "SQPOLL and DEFER_TASKRUN exclude",
+    ),
+    "a submitting thread, and a rewound queue": (
+        lambda ring: Ring(4, flags=S.SQPOLL | S.SQ_REWIND | S.NO_SQARRAY),
+        UsageError, "needs a queue that goes round",
+    ),
+    "requests of 128 bytes, and mixed": (
+        lambda ring: Ring(4, flags=S.SQE128 | S.SQE_MIXED), UsageError, "exclude each other",
+    ),
+    "a rewound queue with an index array": (
+        lambda ring: Ring(4, flags=S.SQ_REWIND), UsageError, "SQ_REWIND needs NO_SQARRAY",
+    ),
+    "a processor for no thread": (
+        lambda ring: Ring(4, flags=0, sq_thread_cpu=0), UsageError, "SQ_AFF needs SQPOLL",
+    ),
+    "a processor for the default ring": (
+        lambda ring: Ring(4, sq_thread_cpu=0), UsageError, "SQ_AFF needs SQPOLL",
+    ),
+    "a thread on an unnamed processor": (
+        lambda ring: Ring(4, flags=S.SQPOLL | S.SQ_AFF), UsageError, "name sq_thread_cpu",
+    ),
+    "a negative processor": (
+        lambda ring: Ring(4, flags=S.SQPOLL, sq_thread_cpu=-1), ValueError, "no processor -1",
+    ),
+    "an idle time for no thread": (
+        lambda ring: Ring(4, sq_thread_idle_ms=5), UsageError, "the thread of SetupFlags.SQPOLL",
+    ),
+    "a thread that is never idle": (
+        lambda ring: Ring(4, flags=S.SQPOLL, sq_thread_idle_ms=0),
+        ValueError, "1 ms or more, not 0; None is the kernel's own choice",
+    ),
+    "no descriptor, and queues to be mapped": (
+        lambda ring: Ring(4, flags=S.REGISTERED_FD_ONLY),
+        UsageError, "REGISTERED_FD_ONLY needs NO_MMAP",
+    ),
+    "workers of nobody": (
+        lambda ring: Ring(4, flags=S.ATTACH_WQ), UsageError, "name workers_of",
+    ),
+    "the thread of a ring without": (
+        lambda ring: Ring(4, flags=S.SQPOLL, workers_of=ring), UsageError, "no submitting thread",
+    ),
+    "too little memory for the queues": (
+        lambda ring: Ring(4, memory=allocate(4096)), ValueError, "queues take 8192 bytes.* 4096",
+    ),
+    "room on a ring that is submitted to": (
+        lambda ring: ring.wait_for_room(), UsageError, r"submit\(\) frees",
+    ),
+    "flags beyond all": (
+        lambda ring: Ring(4, flags=1 << 32), ValueError, "set-up flags are 32 bits",
+    ),
+    "negative flags": (lambda ring: Ring(4, flags=-1), ValueError, "32 bits"),
     "unknown flags": (lambda ring: Ring(4, flags=1 << 30), RingError, "flags"),
 }  # fmt: skip
 

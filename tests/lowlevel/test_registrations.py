@@ -1,16 +1,19 @@
 """Registrations, each seen to have its effect."""
 
 import errno
+import gc
 import os
 import select
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.lowlevel.rig import done, effect, result
+from uringio._sys.memory import pin
 from uringio.errors import OpError, QueueFullError, UsageError, WrongThreadError
 from uringio.lowlevel import (
     FILE_INDEX_ALLOC,
@@ -109,6 +112,22 @@ def test_slots_for_memory(ring: Ring, fds: list[int]) -> None:
         os.close(fd)
 
 
+@effect(RegisterOp.BUFFERS2)
+def test_memory_with_tags(ring: Ring, fds: list[int]) -> None:
+    """It is used as memory without, and each piece is told of when the kernel has let go of it."""
+    pieces = [allocate(4096), bytearray(4096)]
+    ring.register_buffers(pieces, [TAG, TAG + 1])
+    prep_read_fixed(ring, fds[1], pieces[1], 0, 1)
+    assert result(ring) == 3
+    assert pieces[1][:3] == b"one"  # type: ignore[index]
+    with pytest.raises(ValueError, match="1 tags for 2 slots"):
+        ring.register_buffers(pieces, [TAG])
+    ring.unregister_buffers()
+    assert sorted(one.user_data for one in done(ring, 2)) == [TAG, TAG + 1]
+    for fd in fds:
+        os.close(fd)
+
+
 @effect(RegisterOp.CLONE_BUFFERS)
 def test_memory_is_shared_between_rings(ring: Ring, make_ring: MakeRing, fds: list[int]) -> None:
     """The other ring uses what this one has pinned."""
@@ -120,6 +139,35 @@ def test_memory_is_shared_between_rings(ring: Ring, make_ring: MakeRing, fds: li
     assert (result(ring), bytes(memory.view[:3])) == (3, b"one")
     for fd in fds:
         os.close(fd)
+
+
+def test_memory_that_is_unpinned_outlives_requests_that_use_it(ring: Ring) -> None:
+    """The kernel does not wait for them, so the memory stays, though they know but its address."""
+
+    class Tracked(bytearray):
+        """A bytearray whose end can be watched."""
+
+    reading, writing = os.pipe()
+    memory = Tracked(64)
+    gone = weakref.ref(memory)
+    addr = pin(memory, writable=True)[0]
+    ring.register_buffers([memory])
+    del memory
+    prep_read_fixed(ring, reading, addr, 0, 0, len_bytes=5)
+    ring.submit()
+    ring.unregister_buffers()
+    gc.collect()
+    assert gone() is not None
+    ring.register_buffers([bytearray(64)])
+    gc.collect()
+    assert gone() is not None
+    os.write(writing, b"hello")
+    assert result(ring) == 5
+    ring.unregister_buffers()
+    gc.collect()
+    assert gone() is None
+    os.close(reading)
+    os.close(writing)
 
 
 @effect(CloneBuffersFlags.SRC_REGISTERED, CloneBuffersFlags.DST_REPLACE)
@@ -198,6 +246,7 @@ def test_eventfd_of_what_came_later(
 def test_probe(ring: Ring) -> None:
     """The ring knows the kernel's operations."""
     assert {Opcode.NOP, Opcode.RECV, Opcode.SEND_ZC} <= ring.opcodes
+    assert ring.register_probe() == ring.opcodes
 
 
 @effect(RegisterOp.QUERY)

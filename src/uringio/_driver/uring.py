@@ -91,12 +91,7 @@ _SETTLED: Final[Op[object]] = Op(o.READY)
 
 
 class UringDriver(BoundDriver):
-    """
-    The driver over one io_uring.
-
-    Attributes:
-        ring: Its ring.
-    """
+    """The driver over one io_uring, which is its `ring`."""
 
     ring: Ring
 

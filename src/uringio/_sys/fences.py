@@ -6,12 +6,12 @@ somebody else does the same the other way round: without it both may miss what t
 stored.  No processor keeps that order unasked, and Python has no atomic operations.
 
 Two ways lead to one.  `libatomic`, which compilers ship, exports C11's ``atomic_thread_fence`` as a
-function: some 100 ns.  ``membarrier(2)`` is a system call: it passes a full barrier in the calling
-thread, and by interrupt in every other thread of the process that runs at that moment, a
-microsecond or two.  The caller's own barrier is what is needed here; the manual page lists the call
-as ordered against a full barrier of the other side, which the kernel's submitting thread has
-between telling that it sleeps and its last look at the queue.  (The kernel leaves all of it out
-where nobody else shares the memory, but that thread does: it is one of the process.)
+function: 60 ns.  ``membarrier(2)`` is a system call: in 1.5 us it passes a full barrier in the
+calling thread and, by interrupt, in every other thread of the process that runs at that moment.
+The caller's own barrier is what is needed here: the manual page lists the call as ordered against a
+full barrier of the other side, and the kernel's submitting thread has one between telling that it
+sleeps and its last look at the queue.  (The kernel leaves all of it out where nobody else shares
+the memory, but that thread does: it is one of the process.)
 
 Sources: membarrier(2), kernel/sched/membarrier.c; C11, 7.17.4.1.
 """

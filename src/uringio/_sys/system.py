@@ -103,6 +103,7 @@ class System:
         self.read_bytes: Callable[[int, int], bytes] = os.read
         # Clock and wake-ups: the standard library's own C functions.
         self.monotonic_ns: Callable[[], int] = time.monotonic_ns
+        self.clock_ns: Callable[[int], int] = time.clock_gettime_ns
         # What makes blocking calls where there are no threads to make them; None: there are.
         self.start_call: Callable[[Callable[[], None]], None] | None = None
         # Attempts on sockets and files by address.

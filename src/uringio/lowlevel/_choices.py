@@ -77,6 +77,8 @@ def choose(
         UsageError: They exclude or need each other, or the arguments.
         ValueError: A number is out of range.
     """
+    if flags is not None and not 0 <= flags <= _U32:
+        raise ValueError(f"set-up flags are 32 bits, not {flags:#x}")
     implied = 0 if workers_flags is None else k.IORING_SETUP_ATTACH_WQ
     if sq_thread_cpu is not None:
         implied |= k.IORING_SETUP_SQ_AFF
@@ -161,7 +163,7 @@ def explain(error: RingError, flags: int, sq_thread_cpu: int | None) -> Exceptio
 
     Returns:
         What to raise from *error*: an `UnsupportedError` naming flags that are too new, where the
-        kernel tells which it knows, else a `RingError` with the remedy.
+        kernel tells which it knows, else a `RingError` with the remedy, or *error* itself.
     """
     asked, number = SetupFlags(flags), error.errno or 0
     if number in {errno.EPERM, errno.EACCES} and SetupFlags.SQPOLL in asked:

@@ -12,7 +12,7 @@ from uringio._sys.layouts import EPOLL_EVENT
 
 from ._filling import Requests
 from ._memory import Source, Target, sockaddr_of, source, target, writable
-from ._slots import level_and_option
+from ._slots import command_number, level_and_option
 
 __all__ = [
     "prep_cmd_discard",
@@ -103,8 +103,8 @@ def prep_uring_cmd(
     Twin and source: io_uring_prep_uring_cmd(3).
     """
     ring.fill(
-        k.IORING_OP_URING_CMD, fd, command_op, 0, 0, cmd_flags, user_data, flags, None, 0, 0,
-        0, 0, 0, command,
+        k.IORING_OP_URING_CMD, fd, command_number(command_op), 0, 0, cmd_flags, user_data, flags,
+        None, 0, 0, 0, 0, 0, command,
     )  # fmt: skip
 
 
@@ -128,8 +128,8 @@ def prep_uring_cmd128(
     Twin and source: io_uring_prep_uring_cmd128(3).
     """
     ring.fill(
-        k.IORING_OP_URING_CMD128, fd, command_op, 0, 0, cmd_flags, user_data, flags, None, 0,
-        0, 0, 0, 0, command,
+        k.IORING_OP_URING_CMD128, fd, command_number(command_op), 0, 0, cmd_flags, user_data,
+        flags, None, 0, 0, 0, 0, 0, command,
     )  # fmt: skip
 
 
@@ -163,8 +163,8 @@ def prep_cmd_sock(
     if not size:
         addr, keep = 0, None
     ring.fill(
-        k.IORING_OP_URING_CMD, fd, command_op, level_and_option(level, option), 0, 0, user_data,
-        flags, keep, 0, 0, size, addr,
+        k.IORING_OP_URING_CMD, fd, command_number(command_op), level_and_option(level, option),
+        0, 0, user_data, flags, keep, 0, 0, size, addr,
     )  # fmt: skip
 
 
@@ -194,8 +194,8 @@ def prep_cmd_getsockname(
     addr, _, keep = target(room, len_bytes)
     size_addr, _, keep_too = target(room_size, 4)
     ring.fill(
-        k.IORING_OP_URING_CMD, fd, k.SOCKET_URING_OP_GETSOCKNAME, addr, 0, 0, user_data, flags,
-        (keep, keep_too), 0, 0, int(peer), size_addr,
+        k.IORING_OP_URING_CMD, fd, command_number(k.SOCKET_URING_OP_GETSOCKNAME), addr, 0, 0,
+        user_data, flags, (keep, keep_too), 0, 0, int(peer), size_addr,
     )  # fmt: skip
 
 
@@ -218,8 +218,8 @@ def prep_cmd_discard(
     Twin and source: io_uring_prep_cmd_discard(3).
     """
     ring.fill(
-        k.IORING_OP_URING_CMD, fd, k.BLOCK_URING_CMD_DISCARD, offset, 0, 0, user_data, flags, None,
-        0, 0, 0, len_bytes,
+        k.IORING_OP_URING_CMD, fd, command_number(k.BLOCK_URING_CMD_DISCARD), offset, 0, 0,
+        user_data, flags, None, 0, 0, 0, len_bytes,
     )  # fmt: skip
 
 
@@ -240,5 +240,12 @@ def prep_cmd_zone_reset_all(
     Twin and source: io_uring_prep_cmd_zone_reset_all(3).
     """
     ring.fill(
-        k.IORING_OP_URING_CMD, fd, k.BLOCK_URING_CMD_ZONE_RESET_ALL, 0, 0, 0, user_data, flags
+        k.IORING_OP_URING_CMD,
+        fd,
+        command_number(k.BLOCK_URING_CMD_ZONE_RESET_ALL),
+        0,
+        0,
+        0,
+        user_data,
+        flags,
     )

@@ -13,6 +13,7 @@ from struct import pack
 from typing import TYPE_CHECKING, Final
 
 from uringio._ring import register as r
+from uringio._ring.probe import probe_ring
 from uringio._ring.resize import resize_rings
 from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
@@ -35,6 +36,7 @@ from ._memory import Target, target
 from ._opcodes import RegisterOp
 from ._provided import ProvidedBuffers
 from ._registering import Registering
+from ._slots import processor_mask
 
 if TYPE_CHECKING:
     from ._ring import Ring
@@ -61,6 +63,17 @@ class Registrations(Registering):
     _flight: Flight
     # What a ring that takes messages has its requests' user_data combined with; 0: nothing.
     _secret: int
+
+    def register_probe(self) -> frozenset[int]:
+        """
+        Ask the kernel which operations it has, as `Ring.opcodes` did when the ring was made.
+
+        Raises:
+            OpError: A restriction or a filter forbids asking.
+
+        Kernel: 5.6.  Twin: io_uring_get_probe_ring.
+        """
+        return probe_ring(self._usable()).opcodes
 
     # --- files -----------------------------------------------------------------------------------
 
@@ -117,16 +130,23 @@ class Registrations(Registering):
 
     # --- memory ----------------------------------------------------------------------------------
 
-    def register_buffers(self, pieces: Sequence[Target]) -> None:
+    def register_buffers(self, pieces: Sequence[Target], tags: Sequence[int] | None = None) -> None:
         """
         Pin memory for fixed-buffer requests, which then name it by its place in *pieces*.
 
+        Args:
+            tags: For each piece, the user_data of a completion that tells when the kernel has let
+                go of it; 0 for none.  Kernel: 5.13.
+
         Lifetime: kept until `unregister_buffers`.  Counts against the locked-memory limit.
-        Kernel: 5.1.  Twin: io_uring_register_buffers.
+        Kernel: 5.1.  Twin: io_uring_register_buffers, io_uring_register_buffers_tags.
         """
         raw, kept = _vectors(pieces)
-        self.register(RegisterOp.BUFFERS, raw, len(pieces))
-        self._buffers = dict(enumerate(kept))
+        if tags is None:
+            self.register(RegisterOp.BUFFERS, raw, len(pieces))
+        else:
+            self._tagged(RegisterOp.BUFFERS2, raw, _tags(tags, len(pieces)), len(pieces))
+        self._buffers = {**self._retired(), **dict(enumerate(kept))}
 
     def register_buffers_sparse(self, count: int) -> None:
         """Make empty slots for memory.  Kernel: 5.19.  Twin: io_uring_register_buffers_sparse."""
@@ -153,9 +173,18 @@ class Registrations(Registering):
         return count
 
     def unregister_buffers(self) -> None:
-        """Unpin the memory; waits for requests that use it.  Kernel: 5.1."""
+        """
+        Unpin the memory, as far as no request in flight uses it.
+
+        Lifetime: with requests in flight it is kept on, until memory is registered or unregistered
+        with none; tags tell of each piece when it is free.  Kernel: 5.1.
+        """
         self.register(RegisterOp.UNREGISTER_BUFFERS)
-        self._buffers = {}
+        self._buffers = self._retired()
+
+    def _retired(self) -> dict[int, object]:
+        """Return what requests in flight may still use of the memory registered so far."""
+        return {-1: self._buffers} if self._flight and self._buffers else {}
 
     def locate(self) -> tuple[int, bool]:
         """
@@ -291,10 +320,7 @@ class Registrations(Registering):
 
         Kernel: 5.14.  Twin: io_uring_register_iowq_aff.
         """
-        mask = 0
-        for one in processors:
-            mask |= 1 << one
-        raw = mask.to_bytes(-(-mask.bit_length() // 64) * 8 or 8, "little")
+        raw = processor_mask(processors)
         self.register(RegisterOp.IOWQ_AFF, raw, len(raw))
 
     def unregister_iowq_aff(self) -> None:

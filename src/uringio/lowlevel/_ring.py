@@ -7,7 +7,6 @@ until its request has ended, that completions are not lost for want of room, and
 use is refused by an exception that names the remedy, before the kernel hears of it.
 """
 
-import time
 import warnings
 from _thread import get_ident
 from collections.abc import Iterable, Iterator, Sequence
@@ -147,9 +146,10 @@ class Ring(Batches):
                 memory=memory,
             )
         except RingError as error:
-            if flags is None:
+            why = error if flags is None else explain(error, choice.ladder[0], sq_thread_cpu)
+            if why is error:
                 raise
-            raise explain(error, choice.ladder[0], sq_thread_cpu) from error
+            raise why from error
         super().__init__()
         self._fence = choice.fence
         self._secret = make_secret() if messages else 0
@@ -185,6 +185,7 @@ class Ring(Batches):
         ops: Iterable[int],
         files: Sequence[int] = (),
         fixed_files_only: bool = False,
+        messages: bool = False,
     ) -> Self:
         """
         Make a ring that can do nothing but what is listed, for good.
@@ -193,6 +194,7 @@ class Ring(Batches):
             ops: `Opcode`s; without ASYNC_CANCEL, `close` can only wait for requests in flight.
             files: Descriptors for its table of registered files.
             fixed_files_only: Refuse requests on anything but these.
+            messages: Other rings will send to this one; see `Ring`.
 
         Anything else completes with EACCES, and no further registration is taken.  A limit for
         requests, not for the process: its other code may still make other rings.
@@ -202,7 +204,7 @@ class Ring(Batches):
 
         Kernel: 6.1.
         """
-        ring = cls(entries, flags=_DEFAULT_DISABLED)
+        ring = cls(entries, flags=_DEFAULT_DISABLED, messages=messages)
         try:
             if files:
                 ring.register_files(files)
@@ -450,7 +452,7 @@ class Ring(Batches):
         end = first + ((self._cells[0] - first) & _U32)
         while first < end:
             first = cancel_slot(core, first, self._mixed)
-        deadline_ns = time.monotonic_ns() + timeout_ns
+        deadline_ns = core.system.monotonic_ns() + timeout_ns
         self.wait(0)
         if self._fence is not None:
             self.wait_for_room()
@@ -459,7 +461,7 @@ class Ring(Batches):
             k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY, _CLOSING, self._flags_required,
         )  # fmt: skip
         while self._holds_memory():
-            left_ns = deadline_ns - time.monotonic_ns()
+            left_ns = deadline_ns - core.system.monotonic_ns()
             if left_ns <= 0:
                 break
             self.wait(1, left_ns)

@@ -1,11 +1,20 @@
 """Fields of requests that are not simply what the caller said."""
 
 import sys
+from collections.abc import Iterable
 from struct import pack, unpack
 
 from uringio._sys import constants as k
 
-__all__ = ["addr_len", "level_and_option", "poll_mask", "selecting", "slot_of"]
+__all__ = [
+    "addr_len",
+    "command_number",
+    "level_and_option",
+    "poll_mask",
+    "processor_mask",
+    "selecting",
+    "slot_of",
+]
 
 _U32 = (1 << 32) - 1
 
@@ -34,6 +43,27 @@ def addr_len(len_bytes: int) -> int:
     if not 0 <= len_bytes < 1 << 16:
         raise ValueError(f"an address cannot have {len_bytes} bytes")
     return len_bytes if sys.byteorder == "little" else len_bytes << 16
+
+
+def command_number(command_op: int) -> int:
+    """Place a command's number, 32 bits where other requests' offset begins."""
+    return command_op if sys.byteorder == "little" else command_op << 32
+
+
+def processor_mask(processors: Iterable[int]) -> bytes:
+    """
+    Write a set of processors as the kernel has it: an array of longs, the lowest first.
+
+    Raises:
+        ValueError: There is no such processor.
+    """
+    mask = 0
+    for one in processors:
+        if one < 0:
+            raise ValueError(f"there is no processor {one}")
+        mask |= 1 << one
+    longs = -(-mask.bit_length() // 64) or 1
+    return pack(f"={longs}Q", *(mask >> 64 * at & (1 << 64) - 1 for at in range(longs)))
 
 
 def level_and_option(level: int, option: int) -> int:

@@ -11,7 +11,6 @@ from _thread import get_ident
 from abc import abstractmethod
 from collections.abc import Collection
 from time import CLOCK_MONOTONIC
-from time import clock_gettime_ns as clock_ns
 from typing import TYPE_CHECKING, Final
 
 from uringio._ring.queue import Reap
@@ -128,11 +127,11 @@ class Waits(Entering):
         self._reap()
         if len(storage) >= count:
             return self._already(core)
-        deadline_ns = None if timeout_ns is None else clock_ns(self._clock) + timeout_ns
+        deadline_ns = None if timeout_ns is None else core.system.clock_ns(self._clock) + timeout_ns
         left_ns = None
         while len(storage) < count:
             if deadline_ns is not None:
-                left_ns = max(0, deadline_ns - clock_ns(self._clock))
+                left_ns = max(0, deadline_ns - core.system.clock_ns(self._clock))
             self._enter(core, count - len(storage), left_ns)
             self._gather(core)
             if left_ns == 0:
@@ -280,7 +279,7 @@ class Waits(Entering):
         self._reap()
         if len(storage) >= count:
             return self._already(core)
-        now_ns = clock_ns(self._clock)
+        now_ns = core.system.clock_ns(self._clock)
         end_ns = terms.time_ns
         if end_ns is not None and not terms.absolute:
             end_ns += now_ns
@@ -312,7 +311,7 @@ class Waits(Entering):
             index = None
             self._let_go(core)
             self._gather(core)
-            now_ns = clock_ns(self._clock)
+            now_ns = core.system.clock_ns(self._clock)
             if (
                 len(storage) >= count
                 or (end_ns is not None and now_ns >= end_ns)

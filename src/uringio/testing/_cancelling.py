@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from uringio._sys import constants as k
 
-from ._objects import POLLERR, POLLHUP
-from ._requests import Request, handles
+from ._objects import POLLERR, POLLHUP, POLLRDHUP
+from ._requests import Request, handles, refuses
 from .errors import NotSimulatedError
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _FIXED: Final = k.IORING_ASYNC_CANCEL_FD_FIXED
 _USERDATA: Final = k.IORING_ASYNC_CANCEL_USERDATA
 _OP: Final = k.IORING_ASYNC_CANCEL_OP
 _KNOWN: Final = _ALL | _ANY | _FD | _FIXED | _USERDATA | _OP
+# Told whether or not they were asked for: IO_POLL_UNMASK.
+_ALWAYS: Final = POLLERR | POLLHUP | POLLRDHUP
 _POLL_UPDATES: Final = k.IORING_POLL_UPDATE_EVENTS | k.IORING_POLL_UPDATE_USER_DATA
 
 
@@ -92,8 +94,9 @@ def _poll_remove(kernel: "SimKernel", request: Request) -> int | None:
         not updates and (request.off or request.op_flags or request.len)
     ):
         return -errno.EINVAL
+    wanted = k.IORING_OP_POLL_ADD, request.addr
     for one in ring.requests.values():
-        if one.opcode == k.IORING_OP_POLL_ADD and one.user_data == request.addr:
+        if one.result is None and (one.opcode, one.user_data) == wanted:
             break
     else:
         return -errno.ENOENT
@@ -114,12 +117,21 @@ def _poll_remove(kernel: "SimKernel", request: Request) -> int | None:
     return 0
 
 
+@refuses(k.IORING_OP_POLL_ADD)
+def _refuse_poll(request: Request) -> int:
+    # What completes again and again must be told of.
+    many = request.len & k.IORING_POLL_ADD_MULTI
+    return errno.EINVAL if many and request.flags & k.IOSQE_CQE_SKIP_SUCCESS else 0
+
+
 @handles(k.IORING_OP_POLL_ADD)
 def _poll(_kernel: "SimKernel", request: Request) -> int | None:
     assert request.file is not None
     if request.len & ~k.IORING_POLL_ADD_MULTI:
         raise NotSimulatedError("level-triggered multishot polls are not simulated")
-    request.wanted = request.op_flags & 0xFFFF | POLLERR | POLLHUP
+    request.wanted = request.op_flags & 0xFFFF | _ALWAYS
     if request.len and not request.shots:
         request.shots = 1
-    return request.file.poll() & request.wanted or None
+        return None  # also what is there already is told as task work
+    mask, request.seen = request.seen, 0
+    return mask & request.wanted or request.file.poll() & request.wanted or None

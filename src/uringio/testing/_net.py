@@ -114,6 +114,9 @@ class Wire:
         if net.rules:
             when_ns += net.clog_ns(self)
         when_ns = max(when_ns, self._last_ns)
+        if when_ns == net.clock.now_ns and not self._queue and not net.rules:
+            arrive()
+            return
         self._last_ns = when_ns
         self._queue.append(arrive)
         net.clock.call_at(when_ns, self._arrived)

@@ -51,7 +51,7 @@ class SimFile:
         """Tell whoever watches what it is ready for, as far as it is one of *events*."""
         if self._watchers:
             mask = self.poll() & events
-            for watcher in list(self._watchers):
+            for watcher in reversed(list(self._watchers)):  # as in a queue of the kernel's
                 watcher.on_ready(self, mask)
 
     def hold(self) -> None:
@@ -91,6 +91,7 @@ class _Stuffing:
 
     def __init__(self) -> None:
         self.data = bytearray()
+        self.lacks_room = False  # somebody was told to wait
         self.reader: Pipe | None = None
         self.writer: Pipe | None = None
 
@@ -120,6 +121,7 @@ class Pipe(SimFile):
             mask = POLLIN if stuffing.data else 0
             return mask if stuffing.writer else mask | POLLHUP
         mask = POLLOUT if len(stuffing.data) < _PIPE_BYTES else 0
+        stuffing.lacks_room = stuffing.lacks_room or not mask
         return mask if stuffing.reader else mask | POLLERR
 
     def room(self) -> int:
@@ -148,7 +150,8 @@ class Pipe(SimFile):
             return None if stuffing.writer else b""
         data = bytes(stuffing.data[:count])
         del stuffing.data[:count]
-        if stuffing.writer is not None:
+        if stuffing.writer is not None and stuffing.lacks_room:
+            stuffing.lacks_room = False
             stuffing.writer.changed(POLLOUT)
         return data
 
@@ -160,8 +163,10 @@ class Pipe(SimFile):
         if stuffing.reader is None:
             return -errno.EPIPE
         count = min(len(data), _PIPE_BYTES - len(stuffing.data))
-        if not count and data:
-            return None
+        if count < len(data):
+            stuffing.lacks_room = True
+            if not count:
+                return None
         stuffing.data += data[:count]
         stuffing.reader.changed(POLLIN)
         return count

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ._rings import SimRing
 
 __all__ = [
-    "BYTE_ORDER", "FOR_READING", "FOR_WRITING", "HANDLERS", "OPCODE_NAMES", "Handler", "Request",
-    "handles",
+    "BYTE_ORDER", "FOR_READING", "FOR_WRITING", "HANDLERS", "OPCODE_NAMES", "REFUSALS", "Handler",
+    "Refusal", "Request", "handles", "refuses",
 ]  # fmt: skip
 
 # What makes a parked request worth trying again.
@@ -50,6 +50,7 @@ class Request:
         buffer: The provided buffer that it has taken, -1 for none.
         timer: The pending call that will wake it, 0 for none.
         lent: The bytes of a zero-copy send whose notification is due, None before that.
+        seen: What its file was ready for when it was woken.
         failed: What it is refused with when its turn comes; 0: nothing. [errno]
         next: What is linked to it.
         guards: The request whose time a LINK_TIMEOUT limits.
@@ -58,8 +59,8 @@ class Request:
     __slots__ = (
         "addr", "addr3", "buffer", "buffer_group", "done_bytes", "failed", "fd", "file",
         "file_index", "flags", "guards", "ioprio", "len", "lent", "next", "off", "op_flags",
-        "opcode", "result", "ring", "serial", "shots", "state", "timer", "user_data", "waits_on",
-        "wanted",
+        "opcode", "result", "ring", "seen", "serial", "shots", "state", "timer", "user_data",
+        "waits_on", "wanted",
     )  # fmt: skip
 
     def __init__(self, ring: "SimRing", serial: int, fields: tuple[int, ...]) -> None:
@@ -81,6 +82,7 @@ class Request:
         self.wanted = 0
         self.lent: bytes | None = None
         self.failed = 0
+        self.seen = 0
         self.next: Request | None = None
         self.guards: Request | None = None
 
@@ -91,8 +93,11 @@ class Request:
 
     def on_ready(self, file: SimFile, mask: int, /) -> None:
         """See `Watcher`."""
-        if mask & self.wanted:
-            file.unwatch(self)
+        if mask & self.wanted and self.state == "parked":
+            if not self.shots:
+                file.unwatch(self)
+            # What it was woken for is what a poll tells, whoever has taken it by then.
+            self.seen = mask & self.wanted
             self.ring.wake(self)
 
     def unwatch(self) -> None:
@@ -109,6 +114,22 @@ class Request:
 # request's file is ready.  Memory is the program's own, at the addresses of the SQE.
 Handler = Callable[["SimKernel", Request], int | None]
 HANDLERS: Final[dict[int, Handler]] = {}
+
+
+# What a request is refused for before it, or any of its chain, is begun: an errno, or 0.
+Refusal = Callable[[Request], int]
+REFUSALS: Final[dict[int, Refusal]] = {}
+
+
+def refuses(*opcodes: int) -> Callable[[Refusal], Refusal]:
+    """Enter a refusal into its table."""
+
+    def note(refusal: Refusal) -> Refusal:
+        for opcode in opcodes:
+            REFUSALS[opcode] = refusal
+        return refusal
+
+    return note
 
 
 def handles(*opcodes: int) -> Callable[[Handler], Handler]:

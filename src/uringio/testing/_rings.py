@@ -18,10 +18,10 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import CQE, SQE, SQE_FULL
 
 from ._disk import OpenFile
-from ._links import LINKS, Order
+from ._links import LINKS, Order, has_failed
 from ._messages import gathered
 from ._objects import SimFile
-from ._operations import HANDLERS
+from ._operations import HANDLERS, REFUSALS
 from ._provided import BufferGroup
 from ._requests import Request
 from ._ring_memory import U32_MASK, RingMemory
@@ -103,6 +103,9 @@ class SimRing(RingMemory):
         self._messages: deque[tuple[int, int, int]] = deque()
         self._order = Order(self)
         self._countdowns: dict[Request, int] = {}
+        self._last_wake_ns = 0
+        self._gathers = False
+        self._gathered: deque[Request] = deque()
         self._last = 0
         self._finished: tuple[int, int] | None = None
 
@@ -121,6 +124,7 @@ class SimRing(RingMemory):
         mask = self.sq_entries - 1
         order = self._order
         taken = 0
+        self._gathers = True
         while taken < count:
             slot = head & mask
             if not self.flags & k.IORING_SETUP_NO_SQARRAY:
@@ -133,7 +137,12 @@ class SimRing(RingMemory):
             request = Request(self, self._last, fields)
             self.requests[self._last] = request
             request.failed = self._refusal(request)
-            if request.flags & _ORDERED or request.failed or order.busy:
+            if (
+                request.flags & _ORDERED
+                or request.failed
+                or order.busy
+                or request.opcode == k.IORING_OP_LINK_TIMEOUT
+            ):
                 failed = request.failed
                 order.add(request)
                 if (failed or request.failed) and not self.flags & k.IORING_SETUP_SUBMIT_ALL:
@@ -141,6 +150,7 @@ class SimRing(RingMemory):
             else:
                 self.start(request)
         order.end_chain()
+        self._flush()
         return taken
 
     def _refusal(self, request: Request) -> int:
@@ -155,7 +165,10 @@ class SimRing(RingMemory):
             return errno.EINVAL
         if request.opcode not in HANDLERS:
             raise NotSimulatedError(f"{request!r} is not simulated")
-        return 0
+        if request.flags & k.IOSQE_CQE_SKIP_SUCCESS:
+            self._order.counts_no_more = True
+        refusal = REFUSALS.get(request.opcode)
+        return 0 if refusal is None else refusal(request)
 
     def start(self, request: Request) -> None:
         """Try a request for the first time."""
@@ -173,11 +186,12 @@ class SimRing(RingMemory):
                 request.state = "working" if isinstance(request.file, OpenFile) else "woken"
                 request.timer = kernel.clock.call_later(delay_ns, lambda: self._begin_late(request))
         if number:
+            request.failed = number
             self.finish(request, -number)
         elif request.state == "new":
             request.state = "tried"
             self._attempt(request)
-        if request.state == "done":
+        if request.state == "done" or (request.result is not None and request in self._gathered):
             return
         kernel.invariants.stays(request)
         behind = request.next
@@ -255,7 +269,8 @@ class SimRing(RingMemory):
             return  # it waits for time
         file.watch(request)
         if file.poll() & request.wanted:  # cut short, and there is more to do
-            file.unwatch(request)
+            if not request.shots:
+                file.unwatch(request)
             self.wake(request)
 
     def _finish_late(self, request: Request, result: int) -> None:
@@ -276,6 +291,9 @@ class SimRing(RingMemory):
             goes_on = result > 0
         if not goes_on:
             return False
+        if self._gathered:
+            self._flush()
+            self._gathers = True
         if (
             self._overflow
             or not self._has_room()
@@ -306,8 +324,10 @@ class SimRing(RingMemory):
     def wake(self, request: Request) -> None:
         """Have a parked request tried again soon."""
         request.state = "woken"
-        delay_ns = self.kernel.wake_delay_ns()
-        request.timer = self.kernel.clock.call_later(delay_ns, lambda: self._woken(request))
+        # Who was woken first is tried first.
+        clock = self.kernel.clock
+        self._last_wake_ns = max(self._last_wake_ns, clock.now_ns + self.kernel.wake_delay_ns())
+        request.timer = clock.call_at(self._last_wake_ns, lambda: self._woken(request))
 
     def expire(self, request: Request, result: int) -> None:
         """Have a request completed as task work."""
@@ -341,6 +361,7 @@ class SimRing(RingMemory):
         while self._messages:
             self.post(*self._messages.popleft())
             self._count_down()
+        self._gathers = True
         for request in batch:
             if request.result is not None:
                 self.finish(request, request.result)
@@ -348,6 +369,7 @@ class SimRing(RingMemory):
                 self.start(request)
             elif request.state != "done":
                 self._attempt(request)
+        self._flush()
 
     def has_work(self) -> bool:
         """Whether anything is pending."""
@@ -428,6 +450,8 @@ class SimRing(RingMemory):
 
     def _end(self, request: Request) -> None:
         request.state = "done"
+        if request.shots:
+            request.unwatch()
         self.kernel.invariants.ended(request)
         del self.requests[request.serial]
         file, request.file = request.file, None
@@ -435,7 +459,22 @@ class SimRing(RingMemory):
             file.drop()
 
     def finish(self, request: Request, result: int) -> None:
-        """Complete a request."""
+        """Complete a request, with the others that are submitted or worked on together."""
+        if self._gathers:
+            request.result = result
+            self._gathered.append(request)
+        else:
+            self._finish(request, result)
+
+    def _flush(self) -> None:
+        """Tell what has been completed together."""
+        while self._gathered:
+            request = self._gathered.popleft()
+            assert request.result is not None
+            self._finish(request, request.result)
+        self._gathers = False
+
+    def _finish(self, request: Request, result: int) -> None:
         if request.lent is not None:
             self._notify(request)
             return
@@ -447,11 +486,13 @@ class SimRing(RingMemory):
         self._end(request)
         flags = _buffer_flags(request)
         if (
-            result < 0
-            or not request.flags & k.IOSQE_CQE_SKIP_SUCCESS
+            not request.flags & k.IOSQE_CQE_SKIP_SUCCESS
+            or has_failed(request, result)
             or request.opcode == k.IORING_OP_LINK_TIMEOUT
         ):
             self.post(request.user_data, result, flags)
+            if request.opcode != k.IORING_OP_TIMEOUT and self._countdowns:
+                self._count_down()
             faults = self.kernel.faults
             if not flags and self._finished and faults.strikes("duplicate"):
                 self.kernel.note("stray completion")
@@ -461,8 +502,6 @@ class SimRing(RingMemory):
             # Such as nobody can tell from its first: only ops' numbers are never given again.
             if not flags and not request.shots and request.user_data in _OP_NUMBERS:
                 self._finished = request.user_data, result
-        if request.opcode != k.IORING_OP_TIMEOUT and self._countdowns:
-            self._count_down()
         if request.next is not None or self._order.busy:
             self._order.ended(request, result)
 

@@ -133,6 +133,7 @@ class StreamSocket(SimSocket):
         self._acknowledged_total = 0
         self._when_acknowledged: deque[tuple[int, Callable[[], None]]] = deque()
         self._is_open = True
+        self._lacks_room = False  # somebody was told to wait: SOCK_NOSPACE
         # To the peer, and for what the network says to us before there is one.
         self._wire = Wire(net, lambda: self.local, lambda: self.remote, False, self._give_up)
         self._wire_back = Wire(net, lambda: self.remote, lambda: self.local, False, self._give_up)
@@ -279,7 +280,7 @@ class StreamSocket(SimSocket):
                 self._read_total += len(data)
                 del self._received[:count]
                 if self._peer is not None:
-                    self._peer.changed(POLLOUT)
+                    self._peer._has_room()
             return data
         if self.error and not self._has_fin:
             return -self.take_error()
@@ -326,8 +327,10 @@ class StreamSocket(SimSocket):
                 return None
             return -errno.EPIPE if self.is_tcp else -errno.ENOTCONN
         count = min(len(data), self._room())
-        if not count and data:
-            return None
+        if count < len(data):
+            self._lacks_room = True
+            if not count:
+                return None
         piece = data[:count]
         if files and count:
             for file in files:
@@ -378,6 +381,13 @@ class StreamSocket(SimSocket):
         while waiting and waiting[0][0] <= self._acknowledged_total:
             waiting.popleft()[1]()
         if self._net.rules:
+            self._has_room()
+
+    def _has_room(self) -> None:
+        """Tell who waits for room that there may be some; TCP tells nobody else."""
+        if self._lacks_room or not self.is_tcp:
+            if self.poll() & POLLOUT:
+                self._lacks_room = False
             self.changed(POLLOUT)
 
     def when_acknowledged(self, function: Callable[[], None]) -> None:
@@ -419,7 +429,7 @@ class StreamSocket(SimSocket):
             if peer is not None and peer._is_open and peer.state != "dead":
                 peer._received_end = True
                 peer._has_fin = self.is_tcp
-                peer.changed(POLLIN | POLLRDHUP | POLLHUP)
+                peer.changed()
 
         self._after_travel(arrive)
 
@@ -469,6 +479,8 @@ class StreamSocket(SimSocket):
         # As sk_stream_is_writeable has it: not before a third of the room is there.
         if self._ended or self._room() * 3 >= self._net.buffer_bytes:
             mask |= POLLOUT
+        else:
+            self._lacks_room = True
         return mask
 
     def released(self) -> None:

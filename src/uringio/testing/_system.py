@@ -40,6 +40,7 @@ __all__ = ["SimSystem"]
 
 _MSG_PEEK: Final = 0x02
 _MSG_TRUNC: Final = 0x20
+_CLOCK_REALTIME: Final = 0
 _SOL_SOCKET: Final = 1
 _SO_TYPE: Final = 3
 _SO_ERROR: Final = 4
@@ -52,6 +53,10 @@ _IPPROTO_UDP: Final = 17
 _UNSIMULATED_OPTIONS: Final = frozenset({16, 17, 76})
 _EAI_NONAME: Final = -2
 _NS_PER_S: Final = 1_000_000_000
+_ENTER_FLAGS: Final = (
+    k.IORING_ENTER_GETEVENTS | k.IORING_ENTER_EXT_ARG | k.IORING_ENTER_REGISTERED_RING
+    | k.IORING_ENTER_ABS_TIMER | k.IORING_ENTER_NO_IOWAIT
+)  # fmt: skip
 
 # What of `System` is about memory and encoding alone, or made of its other methods.
 _KEPT: Final = frozenset({
@@ -98,6 +103,7 @@ class SimSystem(FileSystem):
         self.get_errno = self._get_errno
         self.total_store_order = True  # nothing else runs
         self.monotonic_ns = self._monotonic_ns
+        self.clock_ns = self._clock_ns
         self.bare_send = self._bare_send
         self.read_bytes = self._read_bytes
         self._data = b""
@@ -116,6 +122,9 @@ class SimSystem(FileSystem):
     def _monotonic_ns(self) -> int:
         self._kernel.look_at_clock()
         return self._kernel.clock.now_ns
+
+    def _clock_ns(self, clock: int) -> int:
+        return self._kernel.clock.real_ns if clock == _CLOCK_REALTIME else self._monotonic_ns()
 
     # --- io_uring --------------------------------------------------------------------------------
 
@@ -158,12 +167,20 @@ class SimSystem(FileSystem):
     ) -> int:
         if nr != k.NR_IO_URING_ENTER:
             raise NotSimulatedError(f"system call {nr} went past the simulation")
+        if flags & ~_ENTER_FLAGS:
+            raise NotSimulatedError(f"enters with flags {flags:#x} are not simulated")
         timeout_ns: int | None = None
         if flags & k.IORING_ENTER_EXT_ARG and argp.value:
-            timespec = GETEVENTS_ARG.unpack(string_at(argp.value, GETEVENTS_ARG.size))[3]
-            if timespec:
-                seconds, rest_ns = TIMESPEC.unpack(string_at(timespec, TIMESPEC.size))
-                timeout_ns = seconds * _NS_PER_S + rest_ns
+            argument: tuple[int, ...] = GETEVENTS_ARG.unpack(
+                string_at(argp.value, GETEVENTS_ARG.size)
+            )
+            if argument[0] or argument[2]:
+                raise NotSimulatedError("waits with masks or a least duration are not simulated")
+            if argument[3]:
+                timespec: tuple[int, int] = TIMESPEC.unpack(string_at(argument[3], TIMESPEC.size))
+                timeout_ns = timespec[0] * _NS_PER_S + timespec[1]
+                if flags & k.IORING_ENTER_ABS_TIMER:
+                    timeout_ns = max(0, timeout_ns - self._monotonic_ns())
         result = self._kernel.enter(fd, to_submit, min_complete, flags, timeout_ns)
         self._kernel.trace.add(f"enter {to_submit} {min_complete} {timeout_ns} = {result}")
         if result < 0:
