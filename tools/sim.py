@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tests.testing import moments, ownership, scenarios
+from tests.testing import lending, moments, ownership, scenarios
 from tests.testing.stage import Stage
 from uringio import testing
 
@@ -42,9 +42,9 @@ SCENARIOS: Final[dict[str, tuple[Scenario, testing.FaultPlan]]] = {
     "HTTP serve": (scenarios.http, BREAKING),
     "file copy": (scenarios.file_copy, BREAKING),
     "cancel storm": (scenarios.cancel_storm, STORM),
-    "pool exhaustion": (scenarios.pool_exhaustion, BREAKING),
+    "pool exhaustion": (lending.pool_exhaustion, BREAKING),
     "accept storm": (scenarios.accept_storm, BREAKING),
-    "zero copy": (scenarios.zero_copy, BREAKING),
+    "zero copy": (lending.zero_copy, BREAKING),
     "ownership": (ownership.ownership, BREAKING),
     "signals": (moments.signals, STORM),
 }
