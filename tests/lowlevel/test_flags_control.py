@@ -57,13 +57,13 @@ EPOLLEXCLUSIVE = 1 << 28
 # --- how rings are made --------------------------------------------------------------------------
 
 
-def parameters_of(entries: int, flags: int) -> tuple[int, ...]:
+def parameters_of(entries: int, flags: int, cq_entries: int = 0) -> tuple[int, ...]:
     """Have the kernel make a ring, and return what it says of it, or the negative errno."""
     if reason := uring_refusal():
         pytest.skip(reason)
     system = System()
     params = bytearray(PARAMS.size)
-    PARAMS.pack_into(params, 0, 0, 0, flags, *(0,) * 22)
+    PARAMS.pack_into(params, 0, 0, cq_entries, flags, *(0,) * 22)
     addr, _, _keep = pin(params, writable=True)
     fd = system.io_uring_setup(entries, addr)
     if fd < 0:
@@ -78,6 +78,13 @@ def test_sizes_that_are_too_large_are_reduced() -> None:
     """With the flag a ring of the most that there is; without it none at all."""
     assert parameters_of(1 << 20, 0) == (-errno.EINVAL,)
     assert parameters_of(1 << 20, SetupFlags.CLAMP)[0] == 32768
+
+
+@effect(SetupFlags.CQSIZE)
+def test_the_completion_queue_has_the_size_that_was_given() -> None:
+    """Without the flag it has twice the requests' size, whatever stands in the field."""
+    assert parameters_of(4, 0, 32)[:2] == (4, 8)
+    assert parameters_of(4, SetupFlags.CQSIZE, 32)[:2] == (4, 32)
 
 
 @effect(SetupFlags.NO_SQARRAY)

@@ -50,7 +50,7 @@ def test_batches_keep_their_order(ring: Ring) -> None:
         assert [one.user_data for one in done(ring, 16)] == list(range(base, base + 16))
 
 
-@effect(Features.NODROP, SqRingFlags.CQ_OVERFLOW, SetupFlags.CQSIZE)
+@effect(Features.NODROP, SqRingFlags.CQ_OVERFLOW)
 def test_nothing_is_lost_when_completions_overflow(make_ring: MakeRing) -> None:
     """Ten times as many as the queue holds all arrive, each once."""
     ring = make_ring(8, cq_entries=8)

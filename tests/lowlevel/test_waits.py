@@ -485,3 +485,28 @@ def test_moments_are_tried_before_they_are_relied_on(refusing: tuple[Ring, Refus
         with pytest.raises(UnsupportedError, match=r"until a moment.*Linux 6\.12"):
             ring.wait(1, until_ns=1)
     assert system.errnos == []
+
+
+@pytest.mark.parametrize("kind", [SetupFlags.SQPOLL, SetupFlags.COOP_TASKRUN], ids=str)
+def test_rings_of_other_kinds_wait_by_terms_too(make_ring: MakeRing, kind: SetupFlags) -> None:
+    """Requests that their threads take, or whose completions come by themselves, count as any."""
+    try:
+        ring = make_ring(flags=SetupFlags.R_DISABLED | kind)
+        terms = ring.setup_reg_wait(2)
+    except (OpError, RingError) as error:
+        pytest.skip(str(error))
+    ring.enable()
+    terms.set(1, min_wait_ns=1)
+    prep_timeout(ring, LONG_NS, user_data=1)
+    for number in (2, 3, 4):
+        prep_nop(ring, user_data=number)
+        found = {
+            2: lambda: ring.wait(2, min_wait_ns=1),
+            3: lambda: ring.wait(1, until_ns=time.monotonic_ns() + LONG_NS, sigmask=()),
+            4: lambda: ring.wait_registered(2, 1),
+        }[number]()
+        assert found == [(number, 0, 0)]
+    until_ns = time.monotonic_ns() + SOON_NS
+    assert ring.wait(1, until_ns=until_ns) == []
+    assert time.monotonic_ns() >= until_ns
+    assert ring.in_flight == 1

@@ -297,6 +297,8 @@ class Waits(Entering):
                     until_ns = enough_ns if end_ns is None else min(end_ns, enough_ns)
                 elif now_ns < enough_ns:
                     min_wait_us = -(-(enough_ns - now_ns) // _NS_PER_US)
+                elif terms.min_wait_us:
+                    missing = 1
                 if until_ns is not None and not terms.absolute:
                     until_ns = max(0, until_ns - now_ns)
                 wait(
