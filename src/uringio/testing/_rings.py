@@ -11,7 +11,6 @@ Sources: io_uring_enter(2), io_uring_setup(2), and io_uring/io_uring.c of Linux 
 
 import errno
 from collections import deque
-from ctypes import string_at
 from typing import TYPE_CHECKING, Final
 
 from uringio._sys import constants as k
@@ -19,7 +18,16 @@ from uringio._sys.layouts import CQE, SQE, SQE_FULL
 
 from ._disk import OpenFile
 from ._links import LINKS, Order, has_failed
-from ._messages import gathered
+from ._manners import (
+    ONE_EACH_TIME,
+    PARTIAL,
+    PROMPT,
+    WITHOUT_FILE,
+    ZERO_COPY,
+    buffer_flags,
+    in_worker,
+    sent_from,
+)
 from ._objects import SimFile
 from ._operations import HANDLERS, REFUSALS
 from ._provided import BufferGroup
@@ -42,29 +50,6 @@ _SQE_FLAGS: Final = (1 << 7) - 1  # to CQE_SKIP_SUCCESS
 _OP_NUMBERS: Final = range(16, 1 << 61)
 # What must be looked at before a request may begin at once.
 _ORDERED: Final = LINKS | k.IOSQE_IO_DRAIN
-_BY_NAME: Final = frozenset({
-    k.IORING_OP_OPENAT, k.IORING_OP_OPENAT2, k.IORING_OP_STATX, k.IORING_OP_UNLINKAT,
-    k.IORING_OP_RENAMEAT, k.IORING_OP_MKDIRAT, k.IORING_OP_SYMLINKAT, k.IORING_OP_LINKAT,
-})  # fmt: skip
-_WITHOUT_FILE: Final = frozenset({
-    *_BY_NAME, k.IORING_OP_NOP, k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_SOCKET,
-    k.IORING_OP_TIMEOUT, k.IORING_OP_TIMEOUT_REMOVE, k.IORING_OP_POLL_REMOVE,
-    k.IORING_OP_FILES_UPDATE, k.IORING_OP_LINK_TIMEOUT, k.IORING_OP_PIPE,
-})  # fmt: skip
-# What a program must not find interrupted, or late: it is over when it returns.
-_PROMPT: Final = frozenset({
-    k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_TIMEOUT, k.IORING_OP_TIMEOUT_REMOVE,
-    k.IORING_OP_POLL_REMOVE, k.IORING_OP_MSG_RING, k.IORING_OP_FILES_UPDATE,
-    k.IORING_OP_LINK_TIMEOUT, k.IORING_OP_FIXED_FD_INSTALL,
-})  # fmt: skip
-# What is told one thing for each time that it is woken.
-_ONE_EACH_TIME: Final = frozenset({k.IORING_OP_POLL_ADD})
-# What tells, when it is cancelled, how much it had moved before.
-_PARTIAL: Final = frozenset({
-    k.IORING_OP_SEND, k.IORING_OP_SENDMSG, k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC,
-    k.IORING_OP_RECV, k.IORING_OP_RECVMSG,
-})  # fmt: skip
-_ZERO_COPY: Final = frozenset({k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC})
 
 
 class SimRing(RingMemory):
@@ -178,7 +163,7 @@ class SimRing(RingMemory):
             kernel.invariants.used(request.fd, request.name)
         kernel.sightings.begins(request)
         number = number or kernel.faults.exact(request.name)
-        if not number and request.opcode not in _PROMPT:
+        if not number and request.opcode not in PROMPT:
             if kernel.faults.strikes("interrupt", request.name):
                 number = errno.EINTR
             elif kernel.faults.strikes("delay", request.name):
@@ -211,7 +196,7 @@ class SimRing(RingMemory):
 
     def _prepare(self, request: Request) -> int:
         """Find the request's file; a positive errno on refusal."""
-        if request.opcode in _WITHOUT_FILE:
+        if request.opcode in WITHOUT_FILE:
             return 0
         file = self.file_of(request.fd, bool(request.flags & k.IOSQE_FIXED_FILE))
         if file is None:
@@ -248,7 +233,7 @@ class SimRing(RingMemory):
                 self._park(request)
                 return
             if not request.shots:
-                if _in_worker(request) and self.kernel.faults.strikes("late", request.name):
+                if in_worker(request) and self.kernel.faults.strikes("late", request.name):
                     self._finish_late(request, result)
                 else:
                     self.finish(request, result)
@@ -256,7 +241,7 @@ class SimRing(RingMemory):
             if not self._goes_on(request, result):
                 self.finish(request, result)
                 return
-            if request.opcode in _ONE_EACH_TIME:
+            if request.opcode in ONE_EACH_TIME:
                 assert request.file is not None
                 request.file.watch(request)
                 return
@@ -301,7 +286,7 @@ class SimRing(RingMemory):
         ):
             self.kernel.note("multishot ended early")
             return False
-        self._tell(request.user_data, result, _buffer_flags(request) | k.IORING_CQE_F_MORE)
+        self._tell(request.user_data, result, buffer_flags(request) | k.IORING_CQE_F_MORE)
         request.shots += 1
         request.buffer = -1
         request.state = "parked"
@@ -396,7 +381,7 @@ class SimRing(RingMemory):
             self.kernel.clock.cancel(request.timer)
             request.timer = 0
         self._countdowns.pop(request, None)
-        moved = request.done_bytes if request.opcode in _PARTIAL else 0
+        moved = request.done_bytes if request.opcode in PARTIAL else 0
         request.result = moved or -errno.ECANCELED
         request.state = "woken"
         if not queued:
@@ -480,11 +465,11 @@ class SimRing(RingMemory):
             return
         self.kernel.sightings.completes(request, result)
         self.kernel.invariants.goes_on(request)
-        if request.opcode in _ZERO_COPY and result >= 0:
+        if request.opcode in ZERO_COPY and result >= 0:
             self._lend(request, result)
             return
         self._end(request)
-        flags = _buffer_flags(request)
+        flags = buffer_flags(request)
         if (
             not request.flags & k.IOSQE_CQE_SKIP_SUCCESS
             or has_failed(request, result)
@@ -507,7 +492,7 @@ class SimRing(RingMemory):
 
     def _lend(self, request: Request, result: int) -> None:
         """Tell what a zero-copy send has sent; that its memory is free comes later."""
-        request.lent = _sent_from(request)[:result]
+        request.lent = sent_from(request)[:result]
         self.post(request.user_data, result, k.IORING_CQE_F_MORE)
         request.state = "working"
         request.result = 0
@@ -532,7 +517,7 @@ class SimRing(RingMemory):
     def _notify(self, request: Request) -> None:
         """Tell that the memory of a zero-copy send is the program's again."""
         assert request.lent is not None
-        if _sent_from(request)[: len(request.lent)] != request.lent:
+        if sent_from(request)[: len(request.lent)] != request.lent:
             raise SimulationError(f"memory was written while {request!r} still sent from it")
         self._end(request)
         self.post(request.user_data, 0, k.IORING_CQE_F_NOTIF)
@@ -605,23 +590,3 @@ class SimRing(RingMemory):
                 file.drop()
         self.files.clear()
         self.kernel.ring_is_gone(self)
-
-
-def _in_worker(request: Request) -> bool:
-    """Whether a thread of the kernel's does it, which tells of it in a second step."""
-    if request.opcode in _BY_NAME:
-        return True
-    return isinstance(request.file, OpenFile) and request.buffer < 0
-
-
-def _sent_from(request: Request) -> bytes:
-    """Return the memory that a send reads."""
-    if request.opcode == k.IORING_OP_SENDMSG_ZC:
-        return gathered(request.addr)
-    return string_at(request.addr, request.len)
-
-
-def _buffer_flags(request: Request) -> int:
-    if request.buffer < 0:
-        return 0
-    return k.IORING_CQE_F_BUFFER | request.buffer << k.IORING_CQE_BUFFER_SHIFT
