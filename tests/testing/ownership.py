@@ -141,7 +141,7 @@ async def ownership() -> Stage:
             warnings.simplefilter("ignore", ResourceWarning)
             del stream, buffer
             await uringio.sleep(0.001)  # the loop still had the operation that made it
-            gc.collect()
+            gc.collect(0)
         assert stage.kernel.file_of(fd) is not file, "a forgotten socket stays open"
 
     def end_a_driver() -> None:
