@@ -63,6 +63,7 @@ async def pool_exhaustion(stream_count: int = 70) -> Stage:
             group.start_soon(listener.serve, trickle)
             async with await uringio.connect_tcp("127.0.0.1", PORT + 3) as stream:
                 group.start_soon(let_go, kept)
+                group.start_soon(lease_one)
                 with uringio.timeout(3.0):
                     while view := await stream.recv_lease():
                         kept.append(view)
@@ -76,6 +77,13 @@ async def pool_exhaustion(stream_count: int = 70) -> Stage:
                 await uringio.sleep(0.002)
                 if stage.kernel.net.latency_ns[1] > 1_000_000:
                     break  # too far away for drops to arrive one by one
+
+    async def lease_one() -> None:
+        """Who holds no lease does not wait for those of others."""
+        await uringio.sleep(0.5)
+        async with await uringio.connect_tcp("127.0.0.1", PORT + 3) as stream:
+            with uringio.timeout(0.4):
+                assert await stream.recv_lease()
 
     async def let_go(kept: list[memoryview]) -> None:
         await uringio.sleep(1.0)
