@@ -112,7 +112,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Tell, of a test that failed on a simulated kernel, how to have that again."""
     report = yield
-    if report.failed and "uringio_seed" in getattr(item, "fixturenames", ()):
+    callspec = getattr(item, "callspec", None)
+    if report.failed and callspec is not None and "uringio_seed" in callspec.params:
         from uringio.testing import _pytest_runs
 
         report.sections.append(("uringio", _pytest_runs.told(item)))

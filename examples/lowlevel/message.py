@@ -13,6 +13,7 @@ import os
 import queue
 import sys
 import threading
+from collections.abc import Iterator
 
 from uringio.errors import UringioError
 from uringio.lowlevel import Ring, prep_msg_ring
@@ -39,9 +40,10 @@ def main() -> int:
         if isinstance(its_ring, Exception):
             raise its_ring
         try:
+            answers = messages(ring)
             for number in numbers:
                 send(ring, its_ring, number)
-                print(f"{number} squared is {receive(ring)}", flush=True)
+                print(f"{number} squared is {next(answers)}", flush=True)
         finally:
             send(ring, its_ring, STOP)
             worker.join()
@@ -57,7 +59,9 @@ def square(its_ring: int, address: "queue.SimpleQueue[int | Exception]") -> None
         return
     with ring:
         address.put(ring.fd)
-        while (number := receive(ring)) != STOP:
+        for number in messages(ring):
+            if number == STOP:
+                break
             send(ring, its_ring, number * number)
 
 
@@ -67,13 +71,13 @@ def send(ring: Ring, its_ring: int, number: int) -> None:
     ring.submit()
 
 
-def receive(ring: Ring) -> int:
-    """Wait for the next message."""
+def messages(ring: Ring) -> Iterator[int]:
+    """Yield what comes from other rings; several may have come at once."""
     while True:
         for user_data, result, _ in ring.wait():
             if user_data == MESSAGE:
-                return result
-            if result < 0:
+                yield result
+            elif result < 0:
                 raise OSError(-result, os.strerror(-result), "sending")
 
 

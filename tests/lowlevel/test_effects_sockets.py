@@ -333,7 +333,7 @@ def test_send_zc(ring: Ring, tcp: Pair) -> None:
 
 @effect(RecvSendFlags.FIXED_BUF)
 def test_send_zc_fixed(ring: Ring, tcp: Pair) -> None:
-    """Registered memory goes out the same way."""
+    """Registered memory goes out the same way, and no other does."""
     memory = allocate(4096)
     memory.view[:5] = b"fixed"
     ring.register_buffers([memory])
@@ -341,6 +341,8 @@ def test_send_zc_fixed(ring: Ring, tcp: Pair) -> None:
     sent, free = until_end(ring)
     assert (sent.res, free.flags) == (5, CqeFlags.NOTIF)
     assert tcp[1].recv(100) == b"fixed"
+    prep_send_zc_fixed(ring, tcp[0].fileno(), allocate(8), 0, 0, 0, len_bytes=5)
+    assert until_end(ring)[0].res == -errno.EFAULT
 
 
 @effect(Opcode.SENDMSG_ZC)

@@ -4,18 +4,21 @@ import errno
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.lowlevel.rig import done, effect
 from tests.lowlevel.test_flags_control import parameters_of
+from uringio._ring.queue import make_submit_and_wait
 from uringio._ring.setup import Ring as Core
 from uringio._ring.setup import queue_init
 from uringio._sys.libc import pointer_argument, size_argument
 from uringio._sys.system import System
 from uringio.lowlevel import (
     EnterFlags,
+    Features,
     NopFlags,
     Ring,
     SetupFlags,
@@ -131,3 +134,13 @@ def test_a_batch_goes_on_behind_a_refused_request(make_ring: MakeRing, everythin
     assert ring.queued == (0 if everything else 1)
     found = {one.user_data: one.res for one in done(ring, 3)}
     assert found == {1: 0, 2: -errno.EINVAL, 3: 0}
+
+
+@effect(EnterFlags.EXT_ARG, Features.EXT_ARG)
+def test_a_wait_for_nothing_ends_with_its_time_and_not_before(ring: Ring) -> None:
+    """One call of the kernel's takes as long as it was told."""
+    core = core_of(ring)
+    duration_ns = 5_000_000
+    start_ns = time.monotonic_ns()
+    make_submit_and_wait(core)(0, 1, duration_ns)
+    assert time.monotonic_ns() - start_ns >= duration_ns

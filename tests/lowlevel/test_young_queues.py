@@ -214,6 +214,15 @@ def test_batches_have_small_requests(make: Make, kernel: YoungKernel) -> None:
     ring.close()
 
 
+def test_sizes_change_when_nothing_is_queued(make: Make, kernel: YoungKernel) -> None:
+    """A request of two slots could come to lie across the end of another queue."""
+    ring = make(S.SQE_MIXED)
+    prep_nop128(ring)
+    with pytest.raises(UsageError, match=r"submit\(\) what was filled first"):
+        ring.resize_rings(16, 32)
+    done(ring)
+
+
 def test_no_address_for_half_a_request(make: Make, kernel: YoungKernel) -> None:
     """What looks like a send in a command's bytes is none."""
     ring = make(S.SQE_MIXED)

@@ -10,6 +10,8 @@ from tests.fresh import FreshPython
 from tests.package.programs import ROOT, readme_blocks
 
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
+# Its samples are files of one project: tests/package/test_fuzzing_guide.py follows it.
+FOLLOWED = {"fuzzing.md"}
 BLOCK = re.compile(
     r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$(?:\n\n```text\n(?P<printed>.*?)^```$)?",
     re.DOTALL | re.MULTILINE,
@@ -27,6 +29,7 @@ def blocks(page: Path, kind: str) -> list[re.Match[str]]:
 SAMPLES = [
     pytest.param(one["text"], one["printed"], id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
+    if page.name not in FOLLOWED
     for number, one in enumerate(blocks(page, "python"), 1)
 ]
 

@@ -90,6 +90,10 @@ class Older(Mute):
         return super().io_uring_setup(entries, params_addr)
 
 
+def named(prefix: str) -> set[int]:
+    return {value for name, value in vars(k).items() if name.startswith(prefix)}
+
+
 def surveyed(system: System, ring: Ring | None = None) -> Survey:
     found = survey(system, ring)
     assert found is not None
@@ -124,7 +128,14 @@ def test_the_kernel_is_asked_where_it_answers(asked: Survey) -> None:
 def test_trial_finds_what_the_kernel_says(asked: Survey) -> None:
     """Without QUERY all is tried but the operations: not one flag or registration differs."""
     found = surveyed(Mute(QUERY))
-    assert found == asked._replace(source="register_probe")
+    assert found == asked._replace(
+        source="register_probe",
+        # A kernel may know what has no name here, and so is not tried.
+        register_ops=asked.register_ops & set(range(k.IORING_REGISTER_BPF_FILTER + 1)),
+        setup_flags=asked.setup_flags & sum(named("IORING_SETUP_")),
+        enter_flags=asked.enter_flags & sum(named("IORING_ENTER_")),
+        sqe_flags=asked.sqe_flags & sum(named("IOSQE_")),
+    )
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.EPERM, errno.ENOSYS])
@@ -134,7 +145,7 @@ def test_operations_are_tried_too(number: int) -> None:
     found = surveyed(Mute(QUERY, PROBE, number=number))
     assert found == known._replace(source="trial", opcodes=found.opcodes)
     assert found.opcodes >= known.opcodes
-    assert found.opcodes == set(range(max(known.opcodes) + 1))
+    assert found.opcodes == set(range(len(found.opcodes)))
 
 
 def test_trial_sees_what_is_lacking() -> None:
@@ -142,12 +153,7 @@ def test_trial_sees_what_is_lacking() -> None:
     found = surveyed(Older())
     assert found.register_ops == set(range(Older.REGISTERS + 1))
     assert found.enter_flags == Older.ENTERS
-    below = {
-        value
-        for name, value in vars(k).items()
-        if name.startswith("IORING_SETUP_") and value <= Older.SETUPS
-    }
-    assert found.setup_flags == sum(below)
+    assert found.setup_flags == sum(flag for flag in named("IORING_SETUP_") if flag <= Older.SETUPS)
 
 
 def test_what_a_filter_refuses_is_not_taken_for_there() -> None:

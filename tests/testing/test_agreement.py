@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+import uringio
 from tests.kernel import uring_refusal
-from tests.testing import agreement, ring_agreement
+from tests.testing import agreement, file_agreement, message_agreement, ring_agreement
 from tests.testing.agreement import SETTLE_SECONDS, Step, differences
 from uringio import testing
 from uringio._sys.system import real_system
 
 PROGRAM_COUNT = 10
 RING_PROGRAM_COUNT = 12
+MESSAGE_PROGRAM_COUNT = 5
+FILE_PROGRAM_COUNT = 12
 
 
 @pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix"])
@@ -59,3 +62,48 @@ def test_simulated_rings_do_what_real_ones_do() -> None:
             if real == simulated:
                 break
         assert real == simulated, f"seed {seed}: {steps}"
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["udp", "unix"])
+def test_simulated_messages_are_what_real_ones_are(
+    backend: str, unix: bool, tmp_path: Path
+) -> None:
+    """Datagrams and passed descriptors: sizes, senders, truncation, refusals, ends agree."""
+    profile = "6.18" if backend == "uring" else "blocked"
+    carry_out = message_agreement.outcomes
+    for seed in range(MESSAGE_PROGRAM_COUNT):
+        steps = message_agreement.program(seed)
+        for settle in SETTLE_SECONDS:
+            folder = tmp_path / f"{seed}-{settle}"
+            folder.mkdir()
+            real = uringio.run(carry_out, steps, unix, str(folder), settle, backend=backend)
+            simulated = testing.run(
+                carry_out,
+                steps,
+                unix,
+                "/tmp",
+                settle,
+                seed=seed,
+                profile=profile,
+            )
+            if real == simulated:
+                break
+        assert real == simulated, f"seed {seed}: {list(zip(steps, real, simulated, strict=True))}"
+
+
+def test_simulated_files_do_what_real_ones_do(backend: str, tmp_path: Path) -> None:
+    """Opening, writing, names, links, folders, copies: outcomes and the resulting tree agree."""
+    profile = "6.18" if backend == "uring" else "blocked"
+    for seed in range(FILE_PROGRAM_COUNT):
+        steps = file_agreement.program(seed)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        real = uringio.run(file_agreement.outcomes, steps, str(folder), backend=backend)
+        simulated = testing.run(
+            file_agreement.outcomes,
+            steps,
+            "/tmp",
+            seed=seed,
+            profile=profile,
+        )
+        assert real == simulated, f"seed {seed}: {list(zip(steps, real, simulated, strict=False))}"

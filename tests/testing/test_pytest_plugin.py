@@ -11,6 +11,8 @@ import pytest
 from tests.fresh import FreshPython, FreshRun
 from tests.package.programs import ROOT
 
+# Each test starts several interpreters, which takes a while on a busy machine.
+pytestmark = pytest.mark.timeout(180)
 PYTEST = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
 # The project's own plugins stay out: they are not what is tested, and slow to load.
 ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
@@ -20,7 +22,7 @@ LINES = """
     import uringio
 
     @pytest.mark.uringio(seeds=60, faults="short=0.3,delay=0.2")
-    async def test_greeting(sim_kernel):
+    async def test_greeting():
         async with await uringio.listen_tcp("127.0.0.1", 0) as listener:
             near = await uringio.connect_tcp("127.0.0.1", listener.local_address[1])
             far = await listener.accept()
@@ -35,7 +37,9 @@ def run(
 ) -> FreshRun:
     (folder / "test_users.py").write_text(textwrap.dedent(text))
     chosen = ("-p", "uringio_pytest") if plugin else ()
-    return fresh_python(PYTEST, *chosen, "-q", *options, cwd=folder, env=ALONE, options=())
+    return fresh_python(
+        PYTEST, *chosen, "-q", *options, cwd=folder, env=ALONE, options=(), timeout_s=90.0
+    )
 
 
 def test_a_failing_seed_is_told_replayed_and_minimised(

@@ -14,11 +14,14 @@ from uringio._sys import constants as k
 from uringio._sys.memory import PAGE_BYTES, Memory
 from uringio._sys.system import Mapping
 
-__all__ = ["entry_sizes", "lend", "queue_bytes"]
+__all__ = ["entry_sizes", "is_lent", "lend", "queue_bytes"]
 
 # What stands before the completions: 48 bytes of words, and then the end of the processor's cache
 # line, of which the longest that Linux knows has 256 bytes.
 _WORDS_BYTES: Final = 256
+
+# Where the queues of rings that are open are.
+_lent: set[int] = set()
 
 
 class _Part(Mapping):
@@ -33,7 +36,10 @@ class _Part(Mapping):
         self.view = memory.view[start : start + len_bytes]
 
     def unmap(self) -> None:
-        self._memory = None
+        """Let go of it."""
+        if self._memory is not None:
+            _lent.discard(self.addr)
+            self._memory = None
 
 
 def entry_sizes(flags: int) -> tuple[int, int]:
@@ -60,8 +66,14 @@ def queue_bytes(entries: int, cq_entries: int, flags: int) -> tuple[int, int]:
     return _pages(rings), _pages(entries * sqe_bytes)
 
 
+def is_lent(memory: Memory) -> bool:
+    """Tell whether a ring that is open lives there."""
+    return memory.addr in _lent
+
+
 def lend(memory: Memory, rings_bytes: int, sqes_bytes: int) -> tuple[Mapping, Mapping]:
-    """Part memory into what `queue_bytes` told."""
+    """Part memory into what `queue_bytes` told; it is the ring's until both parts are unmapped."""
+    _lent.add(memory.addr)
     return _Part(memory, 0, rings_bytes), _Part(memory, rings_bytes, sqes_bytes)
 
 

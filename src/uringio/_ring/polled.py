@@ -76,9 +76,9 @@ def make_polled_submit(
     ordered = ring.system.total_store_order
 
     def polled_submit(tail: int, wait_count: int, timeout_ns: int | None, /) -> Fate:
+        if not ordered:
+            _pass(fence, ring)  # behind it a signal handler may publish more
         if 0 < (tail - sq_tail[0]) & _U32 <= entries:
-            if not ordered:
-                _pass(fence, ring)
             sq_tail[0] = tail & _U32
         # Where the barrier fails nobody knows whether the thread saw the tail: wake it anyway.
         if sq_tail[0] != sq_head[0] and (fence() or sq_flags[0] & k.IORING_SQ_NEED_WAKEUP):

@@ -234,7 +234,7 @@ def queue_init(
 
     Raises:
         RingError: Refused; ``errno`` and ``remedy`` say why and what to do.
-        ValueError: No kernel could make such a ring.
+        ValueError: No kernel could make such a ring, or *memory* is too small for it.
 
     Twin: io_uring_queue_init_params.  Kernel: 5.19.
     """
@@ -250,12 +250,17 @@ def queue_init(
     params = bytearray(k.SIZEOF_PARAMS)
     addr, _, keep = pin(params, writable=True)
     fd = -errno.EINVAL
+    given = memory
     rings_addr = sqes_addr = 0
     for flags in ladder:
         if flags & k.IORING_SETUP_NO_MMAP:
             rings_bytes, sqes_bytes = queue_bytes(entries, cq_entries, flags)
-            if memory is None:
-                memory = system.allocate(rings_bytes + sqes_bytes)
+            memory = given or system.allocate(rings_bytes + sqes_bytes)
+            if memory.len_bytes < rings_bytes + sqes_bytes:
+                raise ValueError(
+                    f"the queues take {rings_bytes + sqes_bytes} bytes, and the memory has "
+                    f"{memory.len_bytes}"
+                )
             rings_addr, sqes_addr = memory.addr, memory.addr + rings_bytes
         PARAMS.pack_into(
             params, 0, 0, cq_entries, flags, sq_thread_cpu, sq_thread_idle_ms, 0, share_workers_fd,

@@ -8,7 +8,7 @@ do is asked of the kernel, and its refusal explained.
 import errno
 from typing import Final, NamedTuple
 
-from uringio._ring.lent import queue_bytes
+from uringio._ring.lent import is_lent, queue_bytes
 from uringio._ring.setup import FLAG_LADDER, queue_sizes
 from uringio._sys import constants as k
 from uringio._sys.fences import Fence
@@ -86,6 +86,8 @@ def choose(
             raise ValueError(f"there is no processor {sq_thread_cpu}")
     if memory is not None:
         implied |= k.IORING_SETUP_NO_MMAP
+        if is_lent(memory):
+            raise UsageError("the queues of another ring live in this memory: give each its own")
     ladder: tuple[int, ...] = FLAG_LADDER if flags is None else (flags | _BASE,)
     asked = SetupFlags(ladder[0] | implied)
     _refuse_quarrels(asked)

@@ -55,7 +55,7 @@ class Statistics(NamedTuple):
     What a ring has done and holds.
 
     Attributes:
-        submitted: Requests that the kernel has taken.
+        submitted: Requests that the kernel has taken; with `SetupFlags.SQE_MIXED`, slots.
         completed: Completions that were handed out.
         queued: Requests that are filled and not yet submitted.
         in_flight: Requests, queued ones included, whose last completion was not handed out yet;

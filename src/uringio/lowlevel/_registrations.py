@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Registrations"]
 
 _NS_PER_S: Final = 1_000_000_000
+_U32: Final = (1 << 32) - 1
 
 
 class Registrations(Registering):
@@ -340,6 +341,8 @@ class Registrations(Registering):
         """
         Change the queues' sizes; what stands in them stays.
 
+        Queues in memory of the program's move to other memory, which is made here.
+
         Raises:
             OpError: EINVAL: the ring was made without `SetupFlags.DEFER_TASKRUN`, or the kernel is
                 too old; EOVERFLOW: what stands in the queues would not fit.
@@ -351,6 +354,11 @@ class Registrations(Registering):
         core = self._usable()
         if core.flags & k.IORING_SETUP_SQ_REWIND:
             raise UsageError("a queue that starts anew with each batch keeps its size (SQ_REWIND)")
+        if core.flags & k.IORING_SETUP_SQE_MIXED and self._cells[0] & _U32 != core.sq_head[0]:
+            raise UsageError(
+                "a large request could come to lie across the end of the new queue: submit() what "
+                "was filled first (SQE_MIXED)"
+            )
         self._remap(resize_rings(core, self._cells[0], entries, cq_entries))
 
     def register_ring_fd(self) -> None:

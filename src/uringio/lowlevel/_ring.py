@@ -128,12 +128,6 @@ class Ring(Batches):
             sq_thread_idle_ms=sq_thread_idle_ms,
             memory=memory,
         )
-        if memory is not None:
-            least_bytes = memory_bytes(entries, cq_entries, choice.ladder[0])
-            if memory.len_bytes < least_bytes:
-                raise ValueError(
-                    f"the queues take {least_bytes} bytes, and the memory has {memory.len_bytes}"
-                )
         try:
             core = queue_init(
                 system,

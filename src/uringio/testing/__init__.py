@@ -13,9 +13,10 @@ Example::
     print(kernel.trace_hash(), kernel.faults.counts)
 """
 
+from ._aio import SimEventLoop, run_asyncio
 from ._clock import SimClock
 from ._disk import Disk
-from ._faults import CALM, STORM, ExactFault, FaultPlan, Faults, Strike
+from ._faults import CALM, STORM, ExactFault, FaultPlan, Faults, OpFault, Strike
 from ._idle import wait_all_idle
 from ._invariants import Invariants
 from ._kernel import SimKernel
@@ -65,9 +66,11 @@ __all__ = [
     "MemoryStream",
     "Minimised",
     "NotSimulatedError",
+    "OpFault",
     "Profile",
     "Sequencer",
     "SimClock",
+    "SimEventLoop",
     "SimKernel",
     "SimNet",
     "SimulationError",
@@ -82,6 +85,7 @@ __all__ = [
     "minimise",
     "replay_command",
     "run",
+    "run_asyncio",
     "running_kernel",
     "wait_all_idle",
 ]

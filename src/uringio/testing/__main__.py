@@ -6,6 +6,7 @@ import pkgutil
 import sys
 from collections.abc import Awaitable, Callable
 
+from ._aio import run_asyncio
 from ._faults import FaultPlan, plan_of
 from ._kernel import SimKernel
 from ._minimising import minimise
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         default="",
         help="such as short=0.1,delay=0.2,recv#3=104 or short@17; storm",
     )
+    parser.add_argument("--asyncio", action="store_true", help="run it on asyncio's loop")
     parser.add_argument("--trace", action="store_true", help="print the last events as well")
     parser.add_argument(
         "--minimise", action="store_true", help="of the first that fails, find the faults it takes"
@@ -43,7 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         kernel = SimKernel(seed, options.profile, plan)
         try:
-            run(program, kernel=kernel)
+            if options.asyncio:
+                run_asyncio(_awaited, program, kernel=kernel)
+            else:
+                run(program, kernel=kernel)
         finally:
             if options.trace:
                 sys.stdout.writelines(f"{line}\n" for line in kernel.trace.tail)
@@ -76,6 +81,10 @@ def _minimised(
     sys.stdout.writelines(f"  {one}\n" for one in found.story)
     write(f"see it again: {found.command}\n")
     return True
+
+
+async def _awaited(program: Callable[[], Awaitable[object]]) -> object:
+    return await program()
 
 
 def _found(name: str) -> Callable[[], Awaitable[object]]:

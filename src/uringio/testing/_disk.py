@@ -273,6 +273,10 @@ class Disk:
             return -errno.ENOTDIR
         return found
 
+    def _last(self, base: Inode, path: bytes) -> Found | int:
+        """Find where a name is, or would be, without looking at what it is."""
+        return self.find(base, path.rstrip(b"/") or path, follow=False)
+
     def make_inode(self, mode: int) -> Inode:
         """Make something that has no name yet."""
         inode = Inode(self._next_inode, mode, self._clock)
@@ -287,6 +291,9 @@ class Disk:
         """Open or make a file; ``-errno`` on refusal."""
         exclusive = flags & os.O_CREAT and flags & os.O_EXCL
         follow = not flags & os.O_NOFOLLOW and not exclusive
+        if flags & os.O_CREAT and path[-1:] == b"/":  # whatever it is, no file is made by that
+            found = self.find(base, path.rstrip(b"/") or path, follow=False, resolve=resolve)
+            return found if isinstance(found, int) else -errno.EISDIR
         found = self.find(base, path, follow=follow, resolve=resolve)
         if isinstance(found, int):
             return found
@@ -329,27 +336,33 @@ class Disk:
 
     def make(self, base: Inode, path: bytes, inode: Inode) -> int:
         """Give something new, or one more name of something, a name; 0 or ``-errno``."""
-        found = self.find(base, path, follow=False)
+        found = self._last(base, path)
         if isinstance(found, int):
             return found
         if found.inode is not None:
             return -errno.EEXIST
-        if found.must_be_folder and not inode.is_folder:
+        if path[-1:] == b"/" and not inode.is_folder:
             return -errno.ENOENT
+        if inode.is_folder and inode.parent is not inode:
+            return -errno.EPERM  # a second name for a folder
         self._change([(found.folder, found.name, inode)])
         return 0
 
     def remove(self, base: Inode, path: bytes, folder: bool) -> int:
         """Remove a name; 0 or ``-errno``."""
-        found = self.find(base, path, follow=False)
+        found = self._last(base, path)
         if isinstance(found, int):
             return found
         if found.name in {b".", b".."}:
             if not folder:
                 return -errno.EISDIR
-            return -errno.EBUSY if found.inode is self.root else -errno.EINVAL
+            if found.inode is self.root:
+                return -errno.EBUSY
+            return -errno.EINVAL if path.rstrip(b"/")[-2:] != b".." else -errno.ENOTEMPTY
         if found.inode is None:
             return -errno.ENOENT
+        if not folder and path[-1:] == b"/":
+            return -errno.EISDIR if found.inode.is_folder else -errno.ENOTDIR
         if found.inode.is_folder != folder:
             return -errno.ENOTDIR if folder else -errno.EISDIR
         if found.inode.entries:
@@ -362,20 +375,22 @@ class Disk:
         no_replace, exchange = flags & 1, flags & 2
         if flags & ~3 or flags == 3:
             return -errno.EINVAL
-        source = self.find(base, path, follow=False)
-        target = self.find(new_base, new_path, follow=False)
+        source, target = self._last(base, path), self._last(new_base, new_path)
         for found in (source, target):
             if isinstance(found, int):
                 return found
         assert isinstance(source, Found) and isinstance(target, Found)
-        if source.name in {b".", b".."} or target.name in {b".", b".."}:
+        if source.name in {b".", b".."}:
+            return -errno.EBUSY
+        if target.name in {b".", b".."}:
             return -errno.EEXIST if no_replace else -errno.EBUSY
         inode, there = source.inode, target.inode
         if inode is None or (exchange and there is None):
             return -errno.ENOENT
         if no_replace and there is not None:
             return -errno.EEXIST
-        if target.must_be_folder and not inode.is_folder:
+        slash = path[-1:] == b"/" or (not exchange and new_path[-1:] == b"/")
+        if slash and not inode.is_folder:
             return -errno.ENOTDIR
         if inode.is_folder and self._is_beneath(target.folder, inode):
             return -errno.EINVAL

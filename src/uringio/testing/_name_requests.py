@@ -222,8 +222,6 @@ def link(
     new_base = folder_at(kernel, new_fd, new_path)
     if isinstance(new_base, int):
         return new_base
-    if inode.is_folder:
-        return -errno.EPERM
     return kernel.disk.make(new_base, new_path, inode)
 
 

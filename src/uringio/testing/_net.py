@@ -277,6 +277,7 @@ class SimNet:
             if where in self.paths:
                 return -errno.EADDRINUSE
             if where[:1] != b"\0":
+                self._bound.pop(place, None)  # whose name is gone, if anybody still has it open
                 self.paths[where] = self._next_inode
                 self._next_inode += 1
             elif self._bound.get(place):
@@ -315,8 +316,10 @@ class SimNet:
             return -errno.EINVAL
         found = self._bound.get(place, [])
         if isinstance(place[2], bytes):
-            if not found and place[2] not in self.paths:
-                return -errno.ECONNREFUSED if place[2][:1] == b"\0" else -errno.ENOENT
+            if not place[2]:
+                return -errno.EINVAL
+            if place[2][:1] != b"\0" and place[2] not in self.paths:
+                return -errno.ENOENT
             return found or -errno.ECONNREFUSED
         host = _host_bytes(raw)
         if not any(host):

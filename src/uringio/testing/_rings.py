@@ -11,23 +11,16 @@ Sources: io_uring_enter(2), io_uring_setup(2), and io_uring/io_uring.c of Linux 
 
 import errno
 from collections import deque
+from ctypes import string_at
 from typing import TYPE_CHECKING, Final
 
 from uringio._sys import constants as k
 from uringio._sys.layouts import CQE, SQE, SQE_FULL
 
 from ._disk import OpenFile
+from ._kinds import ONE_EACH_TIME, PARTIAL, PROMPT, WITHOUT_FILE, ZERO_COPY, in_worker
 from ._links import LINKS, Order, has_failed
-from ._manners import (
-    ONE_EACH_TIME,
-    PARTIAL,
-    PROMPT,
-    WITHOUT_FILE,
-    ZERO_COPY,
-    buffer_flags,
-    in_worker,
-    sent_from,
-)
+from ._messages import gathered
 from ._objects import SimFile
 from ._operations import HANDLERS, REFUSALS
 from ._provided import BufferGroup
@@ -286,7 +279,7 @@ class SimRing(RingMemory):
         ):
             self.kernel.note("multishot ended early")
             return False
-        self._tell(request.user_data, result, buffer_flags(request) | k.IORING_CQE_F_MORE)
+        self._tell(request.user_data, result, _buffer_flags(request) | k.IORING_CQE_F_MORE)
         request.shots += 1
         request.buffer = -1
         request.state = "parked"
@@ -469,7 +462,7 @@ class SimRing(RingMemory):
             self._lend(request, result)
             return
         self._end(request)
-        flags = buffer_flags(request)
+        flags = _buffer_flags(request)
         if (
             not request.flags & k.IOSQE_CQE_SKIP_SUCCESS
             or has_failed(request, result)
@@ -492,7 +485,7 @@ class SimRing(RingMemory):
 
     def _lend(self, request: Request, result: int) -> None:
         """Tell what a zero-copy send has sent; that its memory is free comes later."""
-        request.lent = sent_from(request)[:result]
+        request.lent = _sent_from(request)[:result]
         self.post(request.user_data, result, k.IORING_CQE_F_MORE)
         request.state = "working"
         request.result = 0
@@ -517,7 +510,7 @@ class SimRing(RingMemory):
     def _notify(self, request: Request) -> None:
         """Tell that the memory of a zero-copy send is the program's again."""
         assert request.lent is not None
-        if sent_from(request)[: len(request.lent)] != request.lent:
+        if _sent_from(request)[: len(request.lent)] != request.lent:
             raise SimulationError(f"memory was written while {request!r} still sent from it")
         self._end(request)
         self.post(request.user_data, 0, k.IORING_CQE_F_NOTIF)
@@ -590,3 +583,16 @@ class SimRing(RingMemory):
                 file.drop()
         self.files.clear()
         self.kernel.ring_is_gone(self)
+
+
+def _sent_from(request: Request) -> bytes:
+    """Return the memory that a send reads."""
+    if request.opcode == k.IORING_OP_SENDMSG_ZC:
+        return gathered(request.addr)
+    return string_at(request.addr, request.len)
+
+
+def _buffer_flags(request: Request) -> int:
+    if request.buffer < 0:
+        return 0
+    return k.IORING_CQE_F_BUFFER | request.buffer << k.IORING_CQE_BUFFER_SHIFT

@@ -57,6 +57,7 @@ _ERRNOS: Final = (
 )  # fmt: skip
 _OPS: Final = ("recv", "send", "accept", "connect", "read", "write", "openat", "close", "enter")
 _PAUSE_MS_MAX: Final = 50
+_EARLY: Final = 8
 
 
 def byte_splits(
@@ -107,7 +108,8 @@ def fault_plans(
     Shrinks to no faults at all, and each to an early one.
     """
     every = (*kinds, *_BREAKING) if breaking else tuple(kinds)
-    nth = st.integers(1, nth_max)
+    # Programs are short, and what is early matters most.
+    nth = st.one_of(st.integers(1, min(_EARLY, nth_max)), st.integers(1, nth_max))
     fault: st.SearchStrategy[Strike | ExactFault] = st.builds(Strike, st.sampled_from(every), nth)
     if breaking:
         numbers = st.sampled_from(_ERRNOS)

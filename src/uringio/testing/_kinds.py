@@ -1,31 +1,28 @@
-"""What kinds of request differ in, beside what they do."""
+"""Kinds of operations: which need no file, which are over at once, which a thread does."""
 
-from ctypes import string_at
 from typing import Final
 
 from uringio._sys import constants as k
 
 from ._disk import OpenFile
-from ._messages import gathered
 from ._requests import Request
 
 __all__ = [
+    "BY_NAME",
     "ONE_EACH_TIME",
     "PARTIAL",
     "PROMPT",
     "WITHOUT_FILE",
     "ZERO_COPY",
-    "buffer_flags",
     "in_worker",
-    "sent_from",
 ]
 
-_BY_NAME: Final = frozenset({
+BY_NAME: Final = frozenset({
     k.IORING_OP_OPENAT, k.IORING_OP_OPENAT2, k.IORING_OP_STATX, k.IORING_OP_UNLINKAT,
     k.IORING_OP_RENAMEAT, k.IORING_OP_MKDIRAT, k.IORING_OP_SYMLINKAT, k.IORING_OP_LINKAT,
 })  # fmt: skip
 WITHOUT_FILE: Final = frozenset({
-    *_BY_NAME, k.IORING_OP_NOP, k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_SOCKET,
+    *BY_NAME, k.IORING_OP_NOP, k.IORING_OP_ASYNC_CANCEL, k.IORING_OP_CLOSE, k.IORING_OP_SOCKET,
     k.IORING_OP_TIMEOUT, k.IORING_OP_TIMEOUT_REMOVE, k.IORING_OP_POLL_REMOVE,
     k.IORING_OP_FILES_UPDATE, k.IORING_OP_LINK_TIMEOUT, k.IORING_OP_PIPE,
 })  # fmt: skip
@@ -47,20 +44,6 @@ ZERO_COPY: Final = frozenset({k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC})
 
 def in_worker(request: Request) -> bool:
     """Whether a thread of the kernel's does it, which tells of it in a second step."""
-    if request.opcode in _BY_NAME:
+    if request.opcode in BY_NAME:
         return True
     return isinstance(request.file, OpenFile) and request.buffer < 0
-
-
-def sent_from(request: Request) -> bytes:
-    """Return the memory that a send reads."""
-    if request.opcode == k.IORING_OP_SENDMSG_ZC:
-        return gathered(request.addr)
-    return string_at(request.addr, request.len)
-
-
-def buffer_flags(request: Request) -> int:
-    """Return the flags that name the provided buffer of a request, 0 if it has none."""
-    if request.buffer < 0:
-        return 0
-    return k.IORING_CQE_F_BUFFER | request.buffer << k.IORING_CQE_BUFFER_SHIFT
