@@ -123,6 +123,8 @@ def make_uring_driver(
     Raises:
         RingError: io_uring is blocked, missing, or out of memory or descriptors.
     """
+    if system.buggify("small queues"):
+        entries, buffer_count = 8, 4
     ring = queue_init(system, entries, ladder=ladder)
     try:
         try:

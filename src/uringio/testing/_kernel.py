@@ -69,6 +69,7 @@ class SimKernel:
         faults: What has gone wrong.
         trace: What has happened.
         notes: How often each of the states was met that a test wants to have seen.
+        wake_ns: The least and the most time that a waiter takes to wake. [ns]
         op_count: Requests submitted.
         stray_count: Completions told that belong to no request.
         invariants: What must hold, and was looked at.
@@ -98,6 +99,7 @@ class SimKernel:
         self.net = SimNet(self.clock, seed, self.faults)
         self.disk = Disk(seed, self.clock) if disk is None else disk
         self.notes: dict[str, int] = {}
+        self.wake_ns = (200, 5_000)
         self.op_count = self.stray_count = 0
         self.survives: tuple[type[BaseException], ...] = ()
         self.survived: Callable[[], object] | None = None
@@ -198,7 +200,7 @@ class SimKernel:
 
     def wake_delay_ns(self) -> int:
         """Return how long a waiter takes to wake."""
-        return self._dice.between(200, 5_000)
+        return self._dice.between(*self.wake_ns)
 
     def scheduling_ns(self) -> int:
         """Return how long a program that may go on waits for a processor: mostly a moment."""
