@@ -39,6 +39,8 @@ _FD_FIRST: Final = 1 << 24
 _FD_COUNT_MAX: Final = 1024
 _ENTER_NS: Final = 1_000
 _SIMULATED_NS_MAX: Final = 3_600 * 10**9
+_LOOKS_MAX: Final = 200_000
+_SETTLING_NS: Final = 60 * 10**9
 _CALLS_MAX: Final = 20_000_000
 _RING_INDEXES_MAX: Final = 16
 # Of IORING_SETUP_*; what is left out is not simulated.
@@ -109,7 +111,7 @@ class SimKernel:
         self._ring_indexes: dict[int, SimRing] = {}
         self._rings: list[SimRing] = []
         self._ring_count = 0
-        self._call_count = 0
+        self._call_count = self._look_count = 0
         self.system: System = SimSystem(self)
 
     def __repr__(self) -> str:
@@ -146,6 +148,7 @@ class SimKernel:
     def enter_call(self) -> None:
         """Begin a system call: a little time passes, and what completed meanwhile is told."""
         self._call_count += 1
+        self._look_count = 0
         if self._call_count > _CALLS_MAX:
             raise SimulationError(f"{_CALLS_MAX} system calls and no end: the program spins")
         faults = self.faults
@@ -157,6 +160,18 @@ class SimKernel:
             if not ring.deferred:
                 ring.run_work(None)
         self.invariants.turned()
+
+    def look_at_clock(self) -> None:
+        """Count a look, after which the program should do something some time."""
+        self._look_count += 1
+        if self._look_count > _LOOKS_MAX:
+            raise SimulationError(f"{_LOOKS_MAX} looks at the clock and no call: the program spins")
+
+    def settle(self) -> None:
+        """Let everything happen that is still going to happen within a minute."""
+        end_ns = self.clock.now_ns + _SETTLING_NS
+        while (next_ns := self.clock.next_ns()) is not None and next_ns <= end_ns:
+            self.clock.advance_to(next_ns)
 
     def advance_to(self, when_ns: int) -> None:
         """Let time pass; raises `SimulationError` if it is too much."""

@@ -121,6 +121,7 @@ class SimSystem(FileSystem):
         return self._errno
 
     def _monotonic_ns(self) -> int:
+        self._kernel.look_at_clock()
         return self._kernel.clock.now_ns
 
     def _buggify(self, place: str) -> bool:
