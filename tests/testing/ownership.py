@@ -15,7 +15,7 @@ import uringio
 from tests.testing.programs import PORT, pattern
 from tests.testing.scenarios import ANSWER_SECONDS, open_listener, served
 from tests.testing.stage import Stage
-from uringio._driver.contract import make_driver
+from uringio._driver.choice import make_driver
 from uringio._driver.op import READ, Op
 from uringio.net import SocketStream
 from uringio.testing._rings import SimRing

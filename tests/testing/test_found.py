@@ -6,7 +6,7 @@ import uringio
 from uringio import testing
 from uringio._driver import op as o
 from uringio._driver import uring_leases
-from uringio._driver.contract import make_driver
+from uringio._driver.choice import make_driver
 from uringio._driver.op import Op
 from uringio._driver.uring_leases import grown
 from uringio._ring.buffers import BufferRing

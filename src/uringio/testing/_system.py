@@ -459,14 +459,14 @@ class SimSystem(FileSystem):
 
     def kqueue(self) -> EmulatedKqueue:
         """See `System`."""
-        return EmulatedKqueue(self.epoll(), self._named, self.monotonic_ns)
+        return EmulatedKqueue(self.epoll(), self._file_at, self.monotonic_ns)
 
     def always_ready(self, fd: int) -> bool:
         """See `System`."""
         file = self._kernel.file_of(fd)
         return file is not None and file.kind in {"regular file", "folder"}
 
-    def _named(self, fd: int) -> object:
+    def _file_at(self, fd: int) -> object:
         file = self._kernel.file_of(fd)
         if file is None:
             raise op_error(errno.EBADF, "fstat", fd)
