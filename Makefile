@@ -85,6 +85,7 @@ bench: $(ENV)/.bench
 	$(PY) -m bench.import_time
 	$(PY) -m pytest -q bench/micro
 	$(PY) -m bench.nop
+	$(PY) -m bench.ring --count 4000 --rounds 10 --depths 32,256
 	$(PY) -m bench.echo $(ARGS)
 
 build: $(ENV)/.dev

@@ -10,8 +10,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 from tests.testing.agreement import differences, program
+from tests.testing.comparing import COMPARISONS
 
 TOGETHER = 20
 
@@ -20,9 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare real and simulated kernels.")
     parser.add_argument("--programs", type=int, default=200)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--kind", choices=("streams", *COMPARISONS), default="streams")
     parser.add_argument("--backend", choices=("uring", "epoll", "both"), default="both")
     options = parser.parse_args(arguments)
     backends = ("uring", "epoll") if options.backend == "both" else (options.backend,)
+    if options.kind != "streams":
+        return compare(options.kind, options.first, options.programs, backends)
     began = time.monotonic()
     steps: Counter[str] = Counter()
     differing = 0
@@ -47,6 +52,22 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{options.programs} programs ({kinds}), {steps.total()} steps, {took:.0f} s")
     print("steps: " + ", ".join(f"{what} {count}" for what, count in steps.most_common()))
     print(f"{differing} programs differ")
+    return 1 if differing else 0
+
+
+def compare(kind: str, first: int, count: int, backends: tuple[str, ...]) -> int:
+    """Compare programs of another kind than streams; 0 unless one differs."""
+    began = time.monotonic()
+    differing = 0
+    with tempfile.TemporaryDirectory(prefix="uringio-agreement-") as folder:
+        for seed in range(first, first + count):
+            backend = backends[seed % len(backends)]
+            place = Path(folder) / str(seed)
+            place.mkdir()
+            if told := COMPARISONS[kind](seed, backend, place):
+                differing += 1
+                print(f"program {seed} on {backend} {told}")
+    print(f"{count} programs of {kind}, {time.monotonic() - began:.0f} s; {differing} differ")
     return 1 if differing else 0
 
 

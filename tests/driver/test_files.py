@@ -14,7 +14,7 @@ from tests.driver.conftest import RigMaker
 from tests.driver.rig import PATIENCE_S, Orphans, Rig, StandInCancelled, is_open
 from uringio._driver import op as o
 from uringio._driver import workers as workers_module
-from uringio._driver.op import CANCELLING, DONE, SUBMITTED, Op
+from uringio._driver.op import CANCELLING, DONE, SUBMITTED, Offload, Op
 from uringio._driver.workers import Workers
 from uringio._sys.system import System
 from uringio.errors import OpError
@@ -445,6 +445,44 @@ def test_a_worker_that_is_idle_for_long_ends(monkeypatch: pytest.MonkeyPatch) ->
         workers.start(called.set)
         assert called.wait(50)
         assert ended.acquire(timeout=50)
+
+
+@pytest.mark.parametrize("kind", ["uring", "epoll"])
+@pytest.mark.parametrize("how", ["close", "leave"])
+def test_workers_end_with_their_driver(
+    make_rig: RigMaker, kind: str, how: str, file_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Idle ones at once, and one that is at work when its call has ended."""
+    monkeypatch.setattr(workers_module, "_IDLE_SECONDS_MAX", 3600.0)
+    started_count = 0
+    ended, begun, released = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    class Watching(System):
+        def start_thread(self, function: Callable[[], None]) -> None:
+            nonlocal started_count
+            started_count += 1
+
+            def watched() -> None:
+                function()
+                ended.release()
+
+            super().start_thread(watched)
+
+    def call() -> bool:
+        begun.set()
+        return released.wait(PATIENCE_S)
+
+    rig = make_rig(kind, system=Watching())
+    rig.do(Op(o.FSYNC, file_fd))
+    rig.submit(Offload(call))
+    rig.do(Offload(int))
+    assert begun.wait(PATIENCE_S)
+    assert started_count == (2 if rig.is_uring else 3)
+    getattr(rig.driver, how)()
+    for _ in range(started_count - 1):
+        assert ended.acquire(timeout=PATIENCE_S)
+    released.set()
+    assert ended.acquire(timeout=PATIENCE_S)
 
 
 def test_the_wake_of_a_worker_ends_the_wait(epoll: Rig, file_fd: int) -> None:

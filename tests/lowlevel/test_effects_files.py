@@ -203,6 +203,51 @@ def test_sync_file_range(ring: Ring, fd: int) -> None:
     os.close(writing)
 
 
+def resident(fd: int, offset: int) -> bool:
+    """Whether a byte of a file is in memory; skips where the filesystem does not tell."""
+    try:
+        return os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        pytest.skip(f"this filesystem does not tell what is in memory: {error}")
+
+
+@effect(Opcode.FSYNC, Opcode.SYNC_FILE_RANGE, Opcode.FADVISE)
+def test_content_that_reached_the_disk_may_leave_memory(ring: Ring, fd: int) -> None:
+    """
+    What was written back can be dropped at once, and what was not cannot.
+
+    So each is seen by what is in memory then: synced whole, advised away, a range written back.
+    """
+    drop = os.POSIX_FADV_DONTNEED
+    os.pwrite(fd, bytes(8192), 0)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, drop)
+    if resident(fd, 0):
+        pytest.skip("this filesystem keeps its content in memory")
+
+    os.pwrite(fd, bytes(8192), 0)
+    assert resident(fd, 0)
+    prep_fsync(ring, fd)
+    assert result(ring) == 0
+    os.posix_fadvise(fd, 0, 0, drop)
+    assert not resident(fd, 0)
+
+    os.pwrite(fd, bytes(8192), 0)
+    os.fsync(fd)
+    assert resident(fd, 0)
+    prep_fadvise(ring, fd, 0, 0, drop)
+    assert result(ring) == 0
+    assert not resident(fd, 0)
+
+    os.pwrite(fd, bytes(8192), 0)
+    prep_sync_file_range(ring, fd, 4096, 0, 1 | 2 | 4)  # wait, write, and wait for that
+    assert result(ring) == 0
+    os.posix_fadvise(fd, 0, 4096, drop)
+    assert (resident(fd, 0), resident(fd, 4096)) == (False, True)
+
+
 @effect(Opcode.FALLOCATE)
 def test_fallocate(ring: Ring, fd: int, file: Path) -> None:
     """The file grows by the range."""

@@ -15,7 +15,6 @@ from uringio.lowlevel import (
     Opcode,
     RegisterOp,
     Ring,
-    RsrcFlags,
     SqeFlags,
     prep_close_direct,
     prep_fgetxattr,
@@ -100,7 +99,7 @@ def test_openat2(ring: Ring, folder: int, file: Path) -> None:
     ids=["open", "openat", "openat2"],
 )
 @effect(Opcode.FIXED_FD_INSTALL, RegisterOp.FILES2)
-@effect(SqeFlags.FIXED_FILE, RsrcFlags.REGISTER_SPARSE)
+@effect(SqeFlags.FIXED_FILE)
 def test_direct_descriptors(
     ring: Ring, file: Path, fill: Callable[[Ring, Path, int], None]
 ) -> None:

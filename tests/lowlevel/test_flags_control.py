@@ -16,7 +16,7 @@ from tests.fresh import FreshPython
 from tests.kernel import uring_refusal
 from tests.lowlevel.rig import effect, result, results, silent
 from uringio._sys import constants as k
-from uringio._sys.layouts import CLONE_BUFFERS, PARAMS
+from uringio._sys.layouts import CLONE_BUFFERS, PARAMS, RSRC_REGISTER
 from uringio._sys.memory import pin
 from uringio._sys.system import System
 from uringio.lowlevel import (
@@ -29,6 +29,7 @@ from uringio.lowlevel import (
     RegisterOp,
     RestrictionOp,
     Ring,
+    RsrcFlags,
     SetupFlags,
     SqeFlags,
     TimeoutFlags,
@@ -301,6 +302,25 @@ def test_registrations_take_a_registered_index(ring: Ring) -> None:
     by_index = RegisterOp.UNREGISTER_FILES | RegisterOp.USE_REGISTERED_RING
     assert register(index, by_index, 0, 0) == 0
     assert register(index, by_index, 0, 0) == -errno.ENXIO
+
+
+@effect(RsrcFlags.REGISTER_SPARSE)
+def test_a_table_of_empty_slots_takes_no_files(ring: Ring, pair: Pair) -> None:
+    """With the flag, files beside it are refused; without, they stand in the slots."""
+    fds = struct.pack("=i", pair[0].fileno())
+    addr, _, _keep = pin(fds)
+    flag = RsrcFlags.REGISTER_SPARSE
+    with pytest.raises(OSError, match="FILES2") as caught:
+        ring.register(RegisterOp.FILES2, RSRC_REGISTER.pack(1, flag, addr, 0), RSRC_REGISTER.size)
+    assert caught.value.errno == errno.EINVAL
+    ring.register(RegisterOp.FILES2, RSRC_REGISTER.pack(1, flag, 0, 0), RSRC_REGISTER.size)
+    prep_recv(ring, 0, bytearray(1), flags=SqeFlags.FIXED_FILE)
+    assert result(ring) == -errno.EBADF
+    ring.unregister_files()
+    ring.register(RegisterOp.FILES2, RSRC_REGISTER.pack(1, 0, addr, 0), RSRC_REGISTER.size)
+    pair[1].send(b"x")
+    prep_recv(ring, 0, bytearray(1), flags=SqeFlags.FIXED_FILE)
+    assert result(ring) == 1
 
 
 @effect(CloneBuffersFlags.SRC_REGISTERED, CloneBuffersFlags.DST_REPLACE)

@@ -96,7 +96,8 @@ class Offloads:
             del self.finished[0]
 
     def take_all(self) -> list[Offload[object]]:
-        """Abandon every running call and return their ops."""
+        """Abandon every running call, for the driver's end, and return their ops."""
+        self._workers.dismiss()
         with self._lock:
             ops = list(self._running.values())
             self._running.clear()

@@ -2,8 +2,8 @@
 A few threads for calls that block and have no operation: name resolution, directory scans.
 
 The threads are daemons that interpreter exit does not wait for, since a resolver may take a minute
-to give up.  A worker that has been idle for a while ends.  Nothing of the ring is ever handed to
-one.
+to give up.  A worker that has been idle for a while ends, and so do all when they are dismissed.
+Nothing of the ring is ever handed to one.
 """
 
 import threading
@@ -32,6 +32,7 @@ class Workers:
         self._condition = threading.Condition()
         self._count = 0
         self._idle_count = 0
+        self._dismissed = False
 
     def start(self, call: Callable[[], None]) -> None:
         """Run *call*, which must not raise, in a worker."""
@@ -48,14 +49,22 @@ class Workers:
             self._count += 1
         self._system.start_thread(self._work)
 
+    def dismiss(self) -> None:
+        """Have each worker end once there is no call for it; programs may make loop after loop."""
+        with self._condition:
+            self._dismissed = True
+            self._condition.notify_all()
+
     def _work(self) -> None:
         condition = self._condition
         while True:
             with condition:
                 while not self._calls:
-                    self._idle_count += 1
-                    signalled = condition.wait(_IDLE_SECONDS_MAX)
-                    self._idle_count -= 1
+                    signalled = False
+                    if not self._dismissed:
+                        self._idle_count += 1
+                        signalled = condition.wait(_IDLE_SECONDS_MAX)
+                        self._idle_count -= 1
                     if not signalled and not self._calls:
                         self._count -= 1
                         return
