@@ -22,6 +22,8 @@ __all__ = [
     "Target",
     "Vectors",
     "allocate",
+    "header",
+    "iovecs",
     "open_how_of",
     "path_of",
     "sockaddr_of",
@@ -217,6 +219,7 @@ class Vectors:
         addr: Of the array. [address]
         count: How many there are.
         len_bytes: What they hold together.
+        writable: Whether they may be read into.
 
     Lifetime: it keeps the pieces where they are; a request that was given it keeps it.
 
@@ -225,11 +228,12 @@ class Vectors:
         ValueError: There are more than 1024, which no kernel takes.
     """
 
-    __slots__ = ("_keep", "_raw", "addr", "count", "len_bytes")
+    __slots__ = ("_keep", "_raw", "addr", "count", "len_bytes", "writable")
 
     def __init__(self, pieces: Sequence[ReadableBuffer | Memory], *, writable: bool) -> None:
         if len(pieces) > 1024:
             raise ValueError(f"the kernel takes 1024 pieces of memory at most, not {len(pieces)}")
+        self.writable = writable
         keep: list[object] = []
         raw = bytearray()
         self.len_bytes = 0
@@ -243,6 +247,23 @@ class Vectors:
         self._raw = bytes(raw)
         self.addr, _, array = pin(self._raw)
         keep.append(array)
+
+
+def iovecs(vectors: Vectors, *, writable: bool = False) -> tuple[int, int]:
+    """
+    Return where an array of iovecs lies, and how many they are.
+
+    Raises:
+        TypeError: It is no `Vectors`, or is to be *writable* and was not made so.
+    """
+    if not isinstance(vectors, Vectors):
+        raise TypeError(
+            f"pieces of memory are given as Vectors(pieces, writable={writable}), not as "
+            f"{type(vectors).__name__!r}"
+        )
+    if writable and not vectors.writable:
+        raise TypeError("to be read into, pieces are given as Vectors(pieces, writable=True)")
+    return vectors.addr, vectors.count
 
 
 def _piece(piece: ReadableBuffer | Memory, writable: bool) -> tuple[int, int, object]:
@@ -262,11 +283,14 @@ class Message:
         name_bytes, control_bytes: For multishot receives, how much room each buffer gives to the
             sender's address and to ancillary data, instead of *name* and *control*.
 
+    Attributes:
+        writable: Whether it may be received into, so far as its memory is concerned.
+
     Lifetime: the kernel reads and, in a receive, writes it until the completion; a request that was
     given it keeps it.
     """
 
-    __slots__ = ("_header", "_keep", "addr", "control", "name", "vectors")
+    __slots__ = ("_header", "_keep", "addr", "control", "name", "vectors", "writable")
 
     def __init__(
         self,
@@ -297,6 +321,9 @@ class Message:
         )
         self.addr, _, header_keep = pin(self._header, writable=True)
         self._keep = (name_keep, control_keep, header_keep)
+        self.writable = not (
+            (vectors and not vectors.writable) or _is_constant(name) or _is_constant(control)
+        )
 
     @property
     def name_bytes(self) -> int:
@@ -315,3 +342,26 @@ class Message:
         """MSG_* flags of what was received, such as MSG_TRUNC."""
         found: int = MSGHDR.unpack(self._header)[6]
         return found
+
+
+def header(message: Message, *, writable: bool = False) -> int:
+    """
+    Return where a message's header lies.
+
+    Raises:
+        TypeError: It is no `Message`, or is to be *writable* and has memory that is not.
+    """
+    if not isinstance(message, Message):
+        raise TypeError(
+            f"a message is given as Message(Vectors(...)), not as {type(message).__name__!r}"
+        )
+    if writable and not message.writable:
+        raise TypeError(
+            "to be received into, a message has Vectors(pieces, writable=True), and a bytearray "
+            "for its name and for its control"
+        )
+    return message.addr
+
+
+def _is_constant(memory: ReadableBuffer) -> bool:
+    return len(memory) > 0 and memoryview(memory).readonly
