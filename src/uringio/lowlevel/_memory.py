@@ -6,6 +6,7 @@ function here turns what Python programs have into an address, and names the obj
 as long.  A plain `int` is an address of the caller's own, who keeps the memory alive himself.
 """
 
+import operator
 import os
 import struct
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Final, TypeAlias
 
 from uringio._sys.layouts import FUTEX_WAITV, IOVEC, MSGHDR, OPEN_HOW, TIMESPEC
 from uringio._sys.memory import Memory, ReadableBuffer, memory_at, pin
+from uringio._sys.packing import packed
 
 __all__ = [
     "Message",
@@ -117,6 +119,8 @@ def writable(data: Source) -> Target:
 def _bare(addr: int, len_bytes: int | None) -> tuple[int, int, None]:
     if len_bytes is None:
         raise TypeError("memory given by its address needs len_bytes beside it")
+    if addr < 0 or len_bytes < 0:
+        raise ValueError(f"there is no memory of {len_bytes} bytes at {addr}")
     return addr, len_bytes, None
 
 
@@ -185,7 +189,7 @@ def timespec_of(duration_ns: int) -> tuple[int, Passing]:
     Raises:
         ValueError: It is negative, or more than the kernel can count.
     """
-    if not 0 <= duration_ns < 1 << 63:
+    if not 0 <= operator.index(duration_ns) < 1 << 63:
         raise ValueError(f"a time is from 0 to 2**63 - 1 nanoseconds, not {duration_ns}")
     raw = TIMESPEC.pack(duration_ns // _NS_PER_S, duration_ns % _NS_PER_S)
     addr, _, keep = pin(raw)
@@ -194,14 +198,16 @@ def timespec_of(duration_ns: int) -> tuple[int, Passing]:
 
 def open_how_of(open_flags: int, mode: int, resolve: int) -> tuple[int, Passing]:
     """Write the argument of openat2(2)."""
-    raw = OPEN_HOW.pack(open_flags, mode, resolve)
+    raw = packed(OPEN_HOW, open_flags=open_flags, mode=mode, resolve=resolve)
     addr, _, keep = pin(raw)
     return addr, Passing(raw, keep)
 
 
 def waiters_of(words: Sequence[tuple[int, int, int]]) -> tuple[int, Passing]:
     """Write the list of futex words (address, expected value, FUTEX2 flags) to be waited on."""
-    raw = b"".join(FUTEX_WAITV.pack(value, addr, flags) for addr, value, flags in words)
+    raw = b"".join(
+        packed(FUTEX_WAITV, value=value, addr=addr, flags=flags) for addr, value, flags in words
+    )
     addr, _, keep = pin(raw)
     return addr, Passing(raw, keep)
 
@@ -309,14 +315,15 @@ class Message:
             pin(control) if len(control) else (0, control_bytes, None)
         )
         self._header = bytearray(
-            MSGHDR.pack(
-                name_addr,
-                name_size,
-                vectors.addr if vectors else 0,
-                vectors.count if vectors else 0,
-                control_addr,
-                control_size,
-                0,
+            packed(
+                MSGHDR,
+                name=name_addr,
+                name_bytes=name_size,
+                vectors=vectors.addr if vectors else 0,
+                count=vectors.count if vectors else 0,
+                control=control_addr,
+                control_bytes=control_size,
+                flags=0,
             )
         )
         self.addr, _, header_keep = pin(self._header, writable=True)
