@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tests.testing import moments, ownership, scenarios
+from tests.testing import lending, moments, ownership, scenarios
 from tests.testing.stage import Stage
 from uringio import testing
 
@@ -42,9 +42,9 @@ SCENARIOS: Final[dict[str, tuple[Scenario, testing.FaultPlan]]] = {
     "HTTP serve": (scenarios.http, BREAKING),
     "file copy": (scenarios.file_copy, BREAKING),
     "cancel storm": (scenarios.cancel_storm, STORM),
-    "pool exhaustion": (scenarios.pool_exhaustion, BREAKING),
+    "pool exhaustion": (lending.pool_exhaustion, BREAKING),
     "accept storm": (scenarios.accept_storm, BREAKING),
-    "zero copy": (scenarios.zero_copy, BREAKING),
+    "zero copy": (lending.zero_copy, BREAKING),
     "ownership": (ownership.ownership, BREAKING),
     "signals": (moments.signals, STORM),
 }
@@ -119,7 +119,10 @@ def run_one(name: str, seed: int) -> Tally:
     kernel = testing.SimKernel(seed, PROFILES[seed % len(PROFILES)], plan)
     tally = Tally(runs=1)
     try:
-        stage = testing.run(scenario, kernel=kernel)
+        with warnings.catch_warnings():
+            # Of what is left behind on purpose, or by a run that fails.
+            warnings.simplefilter("ignore", ResourceWarning)
+            stage = testing.run(scenario, kernel=kernel)
         tally.recovery_ns = stage.recovery_ns
         tally.troubles = stage.troubles
     except Exception as error:
@@ -142,13 +145,11 @@ def run_some(names: list[str], seeds: range, fail_fast: bool = False) -> dict[st
     """Run scenarios on some seeds, in this process; *fail_fast*: until the first failure."""
     logging.disable(logging.CRITICAL)
     tallies = {name: Tally() for name in names}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # of what a failed run leaves behind
-        for seed in seeds:
-            for name, tally in tallies.items():
-                tally.add(run_one(name, seed))
-                if fail_fast and tally.failures:
-                    return tallies
+    for seed in seeds:
+        for name, tally in tallies.items():
+            tally.add(run_one(name, seed))
+            if fail_fast and tally.failures:
+                return tallies
     logging.disable(logging.NOTSET)
     return tallies
 

@@ -7,6 +7,7 @@ buffers and sockets: each must be refused, or be taken care of, whatever the ker
 
 import gc
 import warnings
+import weakref
 from collections.abc import Callable
 from functools import partial
 
@@ -14,11 +15,18 @@ import uringio
 from tests.testing.programs import PORT, pattern
 from tests.testing.scenarios import ANSWER_SECONDS, open_listener, served
 from tests.testing.stage import Stage
+from uringio._driver.contract import make_driver
+from uringio._driver.op import READ, Op
 from uringio.net import SocketStream
+from uringio.testing._rings import SimRing
 
 __all__ = ["ownership"]
 
 _SIZE = 3_000
+
+
+class Room(bytearray):
+    """Memory whose end can be heard of."""
 
 
 def refused(kind: type[BaseException], call: Callable[[], object]) -> None:
@@ -133,13 +141,47 @@ async def ownership() -> Stage:
             warnings.simplefilter("ignore", ResourceWarning)
             del stream, buffer
             await uringio.sleep(0.001)  # the loop still had the operation that made it
-            gc.collect()
+            gc.collect(0)
         assert stage.kernel.file_of(fd) is not file, "a forgotten socket stays open"
+
+    def end_a_driver() -> None:
+        """Closing ends what waits, and keeps the memory of what the kernel will not let go of."""
+        system = stage.kernel.system
+        delivered: list[Op[object]] = []
+        driver = make_driver(delivered.append, lambda _op: uringio.Cancelled(), system=system)
+        waiting, stuck = system.pipe(), system.pipe()
+        room = Room(10)
+        kept = weakref.ref(room)
+        for (fd, _), memory in zip((waiting, stuck), (bytearray(10), room), strict=True):
+            system.set_blocking(fd, True)
+            op: Op[object] = Op(READ, fd, memory=memory, len_=10)
+            driver.submit(op)
+        driver.flush()
+        del op, memory, room
+        if driver.name == "uring":
+            ring = stage.kernel.ring_of(driver.ring.fd, 0)  # type: ignore[attr-defined]
+            assert isinstance(ring, SimRing)
+            for request in ring.requests.values():
+                if request.fd == stuck[0]:  # as a thread of the kernel's would be
+                    request.unwatch()
+                    request.state = "working"
+            won = stage.kernel.notes.get("cancel won", 0)
+            driver.close()
+            del driver
+            gc.collect()
+            assert kept() is not None, "memory that the kernel has was freed"
+            # What waits in the pipe, and the read of the wake pipe.
+            assert stage.kernel.notes.get("cancel won", 0) >= won + 2, "closing cancels nothing"
+        else:
+            driver.close()
+        for fd in (*waiting, *stuck):
+            system.close(fd)
 
     rounds = [moves, views, accounts, forget]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         actors = [partial(stage.act, one, 9.0) for one in rounds]
         await served(await open_listener(), answer, actors)
+        end_a_driver()
     assert pool.stats().out_count == 0, pool.stats()
     return stage

@@ -24,6 +24,7 @@ _LATENCIES: Final = (
     (20_000, 1_000_000), (20_000, 1_000_000), (1_000_000, 8_000_000), (10_000_000, 40_000_000),
 )  # fmt: skip
 _BACKOFF_SECONDS_MAX: Final = 1.0
+_PATIENCE_NS: Final = 60 * 10**9
 _TROUBLE: Final = (OSError, uringio.EndOfStreamError)
 
 
@@ -76,6 +77,8 @@ class Stage:
                 failed = True
             if failed:
                 self.troubles += 1
+                calm_ns = self.kernel.clock.elapsed_ns - self.storm_ns
+                assert calm_ns < _PATIENCE_NS, "not well again a minute after the storm"
                 await uringio.sleep(backoff_seconds)
                 backoff_seconds = min(2 * backoff_seconds, _BACKOFF_SECONDS_MAX)
                 continue

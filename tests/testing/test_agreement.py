@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import uringio
 from tests.kernel import uring_refusal
-from tests.testing import agreement, file_agreement, message_agreement, ring_agreement
-from tests.testing.agreement import SETTLE_SECONDS, Step, differences
-from uringio import testing
-from uringio._sys.system import real_system
+from tests.testing import agreement
+from tests.testing.agreement import Step, differences
+from tests.testing.comparing import compare_files, compare_messages, compare_rings
 
 PROGRAM_COUNT = 10
 RING_PROGRAM_COUNT = 12
@@ -52,16 +50,7 @@ def test_simulated_rings_do_what_real_ones_do() -> None:
     if refusal := uring_refusal():
         pytest.skip(refusal)
     for seed in range(RING_PROGRAM_COUNT):
-        steps = ring_agreement.program(seed)
-        for settle_seconds in SETTLE_SECONDS:
-            settle_ns = int(settle_seconds * 2e9)
-            real = ring_agreement.outcomes(real_system(), steps, settle_ns)
-            kernel = testing.SimKernel(seed)
-            kernel.net.latency_ns = (0, 0)  # as within one machine
-            simulated = ring_agreement.outcomes(kernel.system, steps, settle_ns)
-            if real == simulated:
-                break
-        assert real == simulated, f"seed {seed}: {steps}"
+        assert not (differing := compare_rings(seed)), f"seed {seed} {differing}"
 
 
 @pytest.mark.parametrize("unix", [False, True], ids=["udp", "unix"])
@@ -69,41 +58,13 @@ def test_simulated_messages_are_what_real_ones_are(
     backend: str, unix: bool, tmp_path: Path
 ) -> None:
     """Datagrams and passed descriptors: sizes, senders, truncation, refusals, ends agree."""
-    profile = "6.18" if backend == "uring" else "blocked"
-    carry_out = message_agreement.outcomes
     for seed in range(MESSAGE_PROGRAM_COUNT):
-        steps = message_agreement.program(seed)
-        for settle in SETTLE_SECONDS:
-            folder = tmp_path / f"{seed}-{settle}"
-            folder.mkdir()
-            real = uringio.run(carry_out, steps, unix, str(folder), settle, backend=backend)
-            simulated = testing.run(
-                carry_out,
-                steps,
-                unix,
-                "/tmp",
-                settle,
-                seed=seed,
-                profile=profile,
-            )
-            if real == simulated:
-                break
-        assert real == simulated, f"seed {seed}: {list(zip(steps, real, simulated, strict=True))}"
+        differing = compare_messages(seed, backend, tmp_path, unix=unix)
+        assert not differing, f"seed {seed} {differing}"
 
 
 def test_simulated_files_do_what_real_ones_do(backend: str, tmp_path: Path) -> None:
     """Opening, writing, names, links, folders, copies: outcomes and the resulting tree agree."""
-    profile = "6.18" if backend == "uring" else "blocked"
     for seed in range(FILE_PROGRAM_COUNT):
-        steps = file_agreement.program(seed)
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        real = uringio.run(file_agreement.outcomes, steps, str(folder), backend=backend)
-        simulated = testing.run(
-            file_agreement.outcomes,
-            steps,
-            "/tmp",
-            seed=seed,
-            profile=profile,
-        )
-        assert real == simulated, f"seed {seed}: {list(zip(steps, real, simulated, strict=False))}"
+        differing = compare_files(seed, backend, tmp_path)
+        assert not differing, f"seed {seed} {differing}"

@@ -9,13 +9,6 @@ from uringio import testing
 PROFILES = ["6.18", "5.19", "blocked"]
 
 
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(1000):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
-
-
 async def ask(number: int) -> None:
     reader, writer = await asyncio.open_connection("server.example", 8000)
     message = bytes([number]) * 20_000
@@ -27,8 +20,20 @@ async def ask(number: int) -> None:
 
 
 async def echo_server_and_clients() -> int:
+    ended = asyncio.Semaphore(0)
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1000):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        ended.release()
+
     async with await asyncio.start_server(echo, "10.0.0.1", 8000):
         await asyncio.gather(*(ask(number) for number in range(5)))
+        for _ in range(5):
+            await ended.acquire()
     return await asyncio.to_thread(lambda: 7)
 
 

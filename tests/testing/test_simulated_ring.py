@@ -28,7 +28,7 @@ class Pilot:
         self.tail = self.ring.sq_tail[0]
 
     def put(self, opcode: int, fd: int = -1, user_data: int = 0, **fields: int) -> None:
-        head = sqe_head(opcode, fields.pop("flags", 0))
+        head = sqe_head(opcode, fields.pop("flags", 0), fields.pop("ioprio", 0))
         prep(self.ring, self.tail, head, fd, user_data=user_data, **fields)
         self.tail += 1
 
@@ -279,3 +279,50 @@ def test_nothing_reaches_the_real_kernel() -> None:
 def test_default_flags_are_the_first_rung() -> None:
     """The newest profile accepts what the library asks for first."""
     assert DEFAULT_FLAGS & ~testing.PROFILES["6.18"].setup_flags == 0
+
+
+def connected_pair(kernel: testing.SimKernel) -> tuple[int, int]:
+    """Connect two Unix sockets, whose bytes arrive at once."""
+    system = kernel.system
+    listener = system.socket(system.AF_UNIX, system.SOCK_STREAM)
+    system.bind(listener, system.AF_UNIX, "/pair")
+    system.listen(listener, 1)
+    client = system.socket(system.AF_UNIX, system.SOCK_STREAM)
+    raw = system.pack_sockaddr(system.AF_UNIX, "/pair")
+    memory = system.allocate(4096)
+    memory.view[: len(raw)] = raw
+    assert system.connect(client, memory.addr, len(raw)) == 0
+    return client, system.accept(listener, 0, 0, 0)
+
+
+def receive_many(kernel: testing.SimKernel, cq_entries: int = 64) -> list[Completion]:
+    """Send twelve bytes to a multishot receive with buffers of one byte; what it tells."""
+    pilot = Pilot(kernel, 8, cq_entries=cq_entries)
+    client, server = connected_pair(kernel)
+    buffers = BufferRing(pilot.ring, 0, 16, 1)
+    memory = kernel.system.allocate(4096)
+    assert kernel.system.send(client, memory.addr, 12, 0) == 12
+    pilot.put(
+        k.IORING_OP_RECV, server, 7, flags=k.IOSQE_BUFFER_SELECT,
+        ioprio=k.IORING_RECV_MULTISHOT,
+    )  # fmt: skip
+    told: list[Completion] = []
+    while found := pilot.go():
+        told += found
+    pilot.ring.close()
+    del buffers
+    return told
+
+
+def test_multishot_requests_end_early() -> None:
+    """By a fault, or where no slot is free: with what they have got, and without MORE."""
+    told = receive_many(testing.SimKernel(1))
+    assert len(told) == 12 and all(one[2] & k.IORING_CQE_F_MORE for one in told)
+    kernel = testing.SimKernel(1, faults=testing.FaultPlan(end_shots=1.0))
+    ((user_data, result, flags),) = receive_many(kernel)
+    assert (user_data, result, flags & 3) == (7, 1, k.IORING_CQE_F_BUFFER)
+    kernel = testing.SimKernel(1)
+    told = receive_many(kernel, 8)
+    assert len(told) == 9
+    assert [bool(one[2] & k.IORING_CQE_F_MORE) for one in told] == [True] * 8 + [False]
+    assert kernel.notes["multishot ended early"] == kernel.notes["overflow"] == 1

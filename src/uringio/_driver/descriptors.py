@@ -22,7 +22,7 @@ from uringio._sys.system import System
 from . import op as o
 from .attempts import RECV_BYTES_MAX, VALUED, locate, make_attempts, start_connecting
 from .contract import Deliver
-from .op import DONE, RECV, SEND_ALL, SUBMITTED, Op
+from .op import DONE, MAKES_DESCRIPTOR, RECV, SEND_ALL, SUBMITTED, Op
 from .outcome import received, settle_failed
 
 __all__ = ["Descriptor", "Descriptors", "Poller"]
@@ -248,7 +248,8 @@ class Descriptors:
         while index < len(readers):
             op = readers[index]
             if op.state != SUBMITTED or self._try_reader(op, descriptor):
-                del readers[index]
+                if op in readers:  # not if a handler has cancelled it meanwhile
+                    readers.remove(op)
             elif _tells_nothing(op):
                 index += 1
             else:
@@ -257,8 +258,12 @@ class Descriptors:
     def serve_writers(self, descriptor: Descriptor) -> None:
         """Attempt the queued writers, until one finds no room."""
         writers = descriptor.writers
-        while writers and (writers[0].state != SUBMITTED or self._try_writer(writers[0])):
-            del writers[0]
+        while writers:
+            op = writers[0]
+            if op.state == SUBMITTED and not self._try_writer(op):
+                break
+            if op in writers:
+                writers.remove(op)
 
     def serve_pollers(self, descriptor: Descriptor) -> None:
         """Ask for what the POLL ops wait for."""
@@ -297,7 +302,16 @@ class Descriptors:
     # --- ending ----------------------------------------------------------------------------------
 
     def finish(self, op: Op[object], res: int) -> None:
-        """Settle *op* with a result like a completion's, and deliver it."""
+        """
+        Settle *op* with a result like a completion's, and deliver it.
+
+        Unless a signal handler has cancelled it behind its very call: then it has been delivered,
+        and a descriptor that it made is nobody's.
+        """
+        if op.state > SUBMITTED:
+            if res >= 0 and op.code in MAKES_DESCRIPTOR:
+                self._system.close(res)
+            return
         if res < 0:
             settle_failed(op, -res)
         else:

@@ -123,6 +123,8 @@ def make_uring_driver(
     Raises:
         RingError: io_uring is blocked, missing, or out of memory or descriptors.
     """
+    if system.buggify("small queues"):
+        entries, buffer_count = 8, 4
     ring = queue_init(system, entries, ladder=ladder)
     try:
         try:
@@ -451,10 +453,9 @@ def make_uring_driver(
     def grow_buffers() -> None:
         nonlocal buffers, buffer_count, buffer_tail, buffer_mask, leases, hungry_count
         nonlocal pool, held_at, put_buffer, publish_buffers
-        wanted = min(buffer_count + hungry_count, buffer_count_max)
-        after, fresh, struck = grown(ring, buffers, wanted, wake)
+        fresh, struck = grown(ring, buffers, buffer_count + hungry_count, buffer_count_max, wake)
         if fresh is not None:
-            buffers, leases = after, fresh  # views of the old ones keep their memory
+            buffers, leases = fresh.buffers, fresh  # views of the old ones keep their memory
             buffer_count = buffer_tail = buffers.count
             buffer_mask, pool = buffer_count - 1, buffers.memory.slices
             held_at, put_buffer, publish_buffers = buffers.held_at, buffers.put, buffers.publish

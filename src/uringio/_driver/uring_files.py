@@ -22,7 +22,7 @@ from uringio.errors import OpError
 from . import op as o
 from .attempts import locate
 from .direct import Direct
-from .file_calls import FileCalls
+from .file_calls import FILE_OPERATIONS, FileCalls
 from .op import CANCELLING, NEW, SUBMITTED, Op, Vectored
 from .outcome import settle_succeeded
 from .uring_rows import WRITING_HEADS
@@ -85,6 +85,8 @@ class ThreadCalls(FileCalls):
             except OpError:
                 self._known = frozenset()
         if SHAPED[op.code] not in self._known:
+            return True
+        if op.code in FILE_OPERATIONS and self._system.buggify("a thread does it"):
             return True
         # Polled transfers belong on a ring made for polling; on others the kernel answers EINVAL
         # where preadv2 takes the flag for the hint that it is.

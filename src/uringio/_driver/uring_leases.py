@@ -37,10 +37,14 @@ class Leases:
     Args:
         buffers: The ring; numbers from its ``count`` up are spares.
         wake: Wakes the driver; called from wherever a view ends.
+
+    Attributes:
+        buffers: The ring.
+        is_awaited: Whether somebody waits for a lease to end.
     """
 
     def __init__(self, buffers: BufferRing, wake: Callable[[], None]) -> None:
-        self._buffers = buffers
+        self.buffers = buffers
         self._wake = wake
         self._spares = list(range(buffers.count, buffers.count + buffers.spare_count))
         # Buffer -> what tells that nobody sees it any more.
@@ -61,7 +65,7 @@ class Leases:
             The buffer that goes into the ring, and what the receiver gets.
         """
         self._take_in()
-        buffers = self._buffers
+        buffers = self.buffers
         if self._last[0] == bid:
             self._undo(*self._last)
         start = bid * buffers.buffer_bytes
@@ -98,7 +102,7 @@ class Leases:
     def counts(self) -> tuple[int, int, int]:
         """Return how many buffers are in the ring, spare, and leased."""
         self._take_in()
-        return self._buffers.count, len(self._spares), len(self._out)
+        return self.buffers.count, len(self._spares), len(self._out)
 
     def _came_back(self, bid: int, count: LeaseCount, _: object) -> None:
         count.out_count -= 1
@@ -114,26 +118,28 @@ class Leases:
 
 
 def grown(
-    ring: Ring, buffers: BufferRing, count_min: int, wake: Callable[[], None]
-) -> tuple[BufferRing, Leases | None, BaseException | None]:
+    ring: Ring, buffers: BufferRing, count_min: int, count_max: int, wake: Callable[[], None]
+) -> tuple[Leases | None, BaseException | None]:
     """
-    Replace *buffers* by a ring of at least *count_min*, while no buffer is on its way.
+    Replace *buffers* by a ring of *count_min* or more, up to *count_max*, while none is on its way.
 
     A signal handler may raise in the middle, when the old ring is gone and the new one is not yet
     the driver's.  So what it raises is kept until there is a whole one, and is for the caller to
     raise when that is in use.
 
     Returns:
-        The new ring with its leases, or *buffers* and None where it is large enough or cannot be
-        replaced now; and what a handler has raised.
+        The leases of the new ring, or None where it is large enough or cannot be replaced now; and
+        what a handler has raised.
     """
+    count_min = min(count_min, count_max)
     if (
         buffers.count >= count_min
         or not ring.deferred
         or ring.sq_flags[0] & k.IORING_SQ_CQ_OVERFLOW
         or ring.cq_head[0] != ring.cq_tail[0]
+        or ring.system.buggify("buffers do not grow")
     ):
-        return buffers, None, None  # a completion that names an old buffer may be on its way
+        return None, None  # a completion that names an old buffer may be on its way
     count = buffers.count
     while count < count_min:
         count *= 2
@@ -147,7 +153,7 @@ def grown(
             except OSError:  # no memory for more: go on with as many as before
                 _unregister(buffers)
                 after = BufferRing(ring, 0, buffers.count, size, spare_count)
-            return after, Leases(after, wake), struck
+            return Leases(after, wake), struck
         except OSError:
             raise
         except BaseException as error:

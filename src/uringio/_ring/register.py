@@ -145,7 +145,7 @@ def register_ring_fd(ring: Ring) -> None:
     Raises:
         OpError: Refused: EBUSY when the thread has sixteen already.
     """
-    if ring.registered_by is not None:
+    if ring.registered_by is not None or ring.system.buggify("no registered index"):
         return
     update = bytearray(RSRC_UPDATE.pack(0xFFFFFFFF, ring.fd))
     _register(ring, "register_ring_fd", k.IORING_REGISTER_RING_FDS, update, 1)

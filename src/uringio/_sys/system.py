@@ -106,6 +106,9 @@ class System:
         self.clock_ns: Callable[[int], int] = time.clock_gettime_ns
         # What makes blocking calls where there are no threads to make them; None: there are.
         self.start_call: Callable[[Callable[[], None]], None] | None = None
+        # Whether to take the seldom way at a place that is named: only simulated systems do, now
+        # and then.  Such places are where nothing is hurried.
+        self.buggify: Callable[[str], bool] = _never
         # Attempts on sockets and files by address.
         self.recv = libc.recv
         self.send = libc.send
@@ -459,6 +462,10 @@ class System:
 _TOTAL_STORE_ORDER: Final = {"x86_64", "amd64", "i386", "i486", "i586", "i686", "s390x"}
 
 _BYTE_ORDER: Final = "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big"
+
+
+def _never(_place: str) -> bool:
+    return False
 
 
 def _checked(result: int, op: str, fd: int, detail: str = "") -> int:

@@ -72,6 +72,8 @@ def cancel_matching(
             return answer
     if not found:
         kernel.sightings.is_missed(user_data)
+        if by_user_data:
+            kernel.invariants.cancel_missed(user_data)
     return count if flags & (_ALL | _ANY) else answer
 
 

@@ -109,7 +109,9 @@ def _listen(_kernel: "SimKernel", request: Request) -> int | None:
 @handles(k.IORING_OP_CLOSE)
 def _close(kernel: "SimKernel", request: Request) -> int | None:
     if not request.file_index:
-        return kernel.close_fd(request.fd)
+        result = kernel.close_fd(request.fd)
+        # The number is free all the same, which is why nobody may close it again.
+        return result or (-errno.EINTR if kernel.faults.strikes("interrupt", "close") else 0)
     slots, slot = request.ring.files, request.file_index - 1
     if request.fd or request.flags & k.IOSQE_FIXED_FILE:
         return -errno.EINVAL

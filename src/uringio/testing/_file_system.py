@@ -139,8 +139,15 @@ class FileSystem(System):
     def _read(self, fd: int, addr: int, len_bytes: int) -> int:
         return self._pread(fd, addr, len_bytes, _AT_CURRENT_POSITION)
 
-    def _pread(self, fd: int, addr: int, len_bytes: int, offset: int) -> int:
+    def _named(self, fd: int, call: str) -> SimFile | None:
+        """Return what a descriptor names; that it names nothing is worth telling."""
         file = self._kernel.file_of(fd)
+        if file is None:
+            self._kernel.invariants.used(fd, call)
+        return file
+
+    def _pread(self, fd: int, addr: int, len_bytes: int, offset: int) -> int:
+        file = self._named(fd, "pread")
         if file is None:
             return -errno.EBADF
         if self._fails("read", file):
@@ -155,7 +162,7 @@ class FileSystem(System):
         return self._pwrite(fd, addr, len_bytes, _AT_CURRENT_POSITION)
 
     def _pwrite(self, fd: int, addr: int, len_bytes: int, offset: int) -> int:
-        file = self._kernel.file_of(fd)
+        file = self._named(fd, "pwrite")
         if file is None:
             return -errno.EBADF
         if self._fails("write", file):
@@ -166,7 +173,7 @@ class FileSystem(System):
 
     def preadv(self, fd: int, pieces: list[memoryview], offset: int, flags: int) -> int:
         """See `System`; hints in *flags* change nothing."""
-        file = self._kernel.file_of(fd)
+        file = self._named(fd, "preadv")
         if file is None:
             return -errno.EBADF
         place = _AT_CURRENT_POSITION if offset < 0 else offset
@@ -182,7 +189,7 @@ class FileSystem(System):
 
     def pwritev(self, fd: int, pieces: list[memoryview], offset: int, flags: int) -> int:
         """See `System`; hints in *flags* change nothing."""
-        file = self._kernel.file_of(fd)
+        file = self._named(fd, "pwritev")
         if file is None:
             return -errno.EBADF
         place = _AT_CURRENT_POSITION if offset < 0 else offset
@@ -211,7 +218,7 @@ class FileSystem(System):
 
     def fsync(self, fd: int, data_only: bool) -> int:
         """See `System`."""
-        file = self._kernel.file_of(fd)
+        file = self._named(fd, "fsync")
         if not isinstance(file, OpenFile | OpenFolder):
             return -errno.EINVAL
         if self._kernel.faults.strikes("disk_error", "fsync"):

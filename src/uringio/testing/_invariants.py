@@ -21,11 +21,12 @@ from ctypes import string_at
 from typing import TYPE_CHECKING, Final
 
 from uringio._driver.lease_count import LeaseCount
-from uringio._driver.op import DONE, Op
+from uringio._driver.op import CLOSE, DONE, SUBMITTED, Op
 from uringio._driver.zero_copy import ZERO_COPY_BIT
 from uringio._run.task import Task
 from uringio._sys import constants as k
 from uringio._sys.layouts import IOVEC, MSGHDR
+from uringio.errors import OpError, UringioError
 
 from ._requests import Request
 from .errors import InvariantError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from uringio._run.loop import Loop
 
     from ._kernel import SimKernel
+    from ._rings import SimRing
 
 __all__ = ["Invariants", "WatchedQueue"]
 
@@ -48,6 +50,8 @@ _HAS_MSGHDR: Final = frozenset({k.IORING_OP_SENDMSG, k.IORING_OP_RECVMSG})
 _COMPARED_BYTES: Final = 1024
 # Numbers that may be in flight more than once: nobody awaits them.
 _SHARED_BIT: Final = 1 << 62
+# So often a request may be asked to end that has ended, and not been reaped yet.
+_MISSES_MAX: Final = 8
 
 
 class Invariants:
@@ -67,10 +71,13 @@ class Invariants:
         self.violations: list[str] = []
         self.is_active = False
         self.driver: Driver | None = None
+        self._ring: SimRing | None = None  # of the driver; another may have the same numbers
         self._requests: dict[int, Request] = {}  # in the kernel, by number
         self._memory: dict[Request, tuple[int, int, bytes, bytes]] = {}
         self._writing: dict[Request, None] = {}
         self._lendable: int | None = None
+        self._cancelled: set[int] = set()
+        self._not_found: dict[int, int] = {}  # numbers that a cancel did not find, and how often
 
     def violated(self, kind: str, what: str) -> None:
         """Note a violation, and raise it; raises InvariantError."""
@@ -85,6 +92,9 @@ class Invariants:
     def submitted(self, request: Request) -> None:
         """See a request begin."""
         self.checked["ops"] += 1
+        self._ring = self._ring or request.ring
+        if request.ring is not self._ring:
+            return
         number = request.user_data
         if number and not number & _SHARED_BIT:
             other = self._requests.get(number)
@@ -129,6 +139,12 @@ class Invariants:
         if self._requests.get(request.user_data) is request:
             del self._requests[request.user_data]
 
+    def cancel_missed(self, number: int) -> None:
+        """See a cancel request for what is not in the kernel any more."""
+        count = self._not_found[number] = self._not_found.get(number, 0) + 1
+        if count > _MISSES_MAX and number not in self._requests:
+            self.violated("ops", f"number {number:#x} has ended, and is cancelled again and again")
+
     def closed(self, fd: int, existed: bool) -> None:
         """See a close."""
         self.checked["fds"] += 1
@@ -155,6 +171,22 @@ class Invariants:
 
     # --- from above ------------------------------------------------------------------------------
 
+    def watch(self, driver: "Driver") -> None:
+        """Look at a driver's accounts from now on, and at what it is asked to cancel."""
+        self.driver = driver
+        cancel = driver.cancel
+
+        def watched(op: Op[object], reason: BaseException | None = None, /) -> bool:
+            is_meant = op.state == SUBMITTED
+            if is_meant:
+                self._cancelled.add(op.use)
+            is_asked = cancel(op, reason)
+            if is_meant and not is_asked:
+                self._cancelled.discard(op.use)
+            return is_asked
+
+        driver.cancel = watched  # type: ignore[method-assign]
+
     def delivered(self, op: Op[object], is_queued: bool) -> None:
         """See an op's outcome on its way to its waiter."""
         self.checked["ops"] += 1
@@ -165,6 +197,12 @@ class Invariants:
         # (What a lease holds is only its handle's count of them.)
         if op.memory is not None or not isinstance(op.hold, LeaseCount | None):
             self.violated("memory", f"{op!r} has ended and keeps its memory")
+        if op.code == CLOSE and isinstance(op.error, OpError):
+            self.violated("fds", f"{op!r} failed, and closing never does: {op.error}")
+        if op.use in self._cancelled:
+            self._cancelled.discard(op.use)
+            if op.error is None:
+                self.violated("ops", f"{op!r} was cancelled, and delivered a value")
         for number in (op.use, op.use | ZERO_COPY_BIT):
             if number in self._requests:
                 self.violated("ops", f"{op!r} was delivered, and the kernel still has it")
@@ -206,6 +244,12 @@ class Invariants:
         counted = driver.statistics().stray
         if counted != strays:
             self.violated("ops", f"{strays} completions belonged to nobody, {counted} were counted")
+        try:
+            driver.flush()
+            driver.turn(0)
+        except UringioError:
+            return
+        self.violated("ops", "a driver that is closed still turns")
 
 
 class WatchedQueue(deque["Op[object] | Task[object]"]):

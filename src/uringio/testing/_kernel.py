@@ -39,6 +39,8 @@ _FD_FIRST: Final = 1 << 24
 _FD_COUNT_MAX: Final = 1024
 _ENTER_NS: Final = 1_000
 _SIMULATED_NS_MAX: Final = 3_600 * 10**9
+_LOOKS_MAX: Final = 200_000
+_SETTLING_NS: Final = 60 * 10**9
 _CALLS_MAX: Final = 20_000_000
 _RING_INDEXES_MAX: Final = 16
 # Of IORING_SETUP_*; what is left out is not simulated.
@@ -67,6 +69,7 @@ class SimKernel:
         faults: What has gone wrong.
         trace: What has happened.
         notes: How often each of the states was met that a test wants to have seen.
+        wake_ns: The least and the most time that a waiter takes to wake. [ns]
         op_count: Requests submitted.
         stray_count: Completions told that belong to no request.
         invariants: What must hold, and was looked at.
@@ -96,6 +99,7 @@ class SimKernel:
         self.net = SimNet(self.clock, seed, self.faults)
         self.disk = Disk(seed, self.clock) if disk is None else disk
         self.notes: dict[str, int] = {}
+        self.wake_ns = (200, 5_000)
         self.op_count = self.stray_count = 0
         self.survives: tuple[type[BaseException], ...] = ()
         self.survived: Callable[[], object] | None = None
@@ -107,7 +111,7 @@ class SimKernel:
         self._ring_indexes: dict[int, SimRing] = {}
         self._rings: list[SimRing] = []
         self._ring_count = 0
-        self._call_count = 0
+        self._call_count = self._look_count = 0
         self.system: System = SimSystem(self)
 
     def __repr__(self) -> str:
@@ -144,6 +148,7 @@ class SimKernel:
     def enter_call(self) -> None:
         """Begin a system call: a little time passes, and what completed meanwhile is told."""
         self._call_count += 1
+        self._look_count = 0
         if self._call_count > _CALLS_MAX:
             raise SimulationError(f"{_CALLS_MAX} system calls and no end: the program spins")
         faults = self.faults
@@ -155,6 +160,18 @@ class SimKernel:
             if not ring.deferred:
                 ring.run_work(None)
         self.invariants.turned()
+
+    def look_at_clock(self) -> None:
+        """Count a look, after which the program should do something some time."""
+        self._look_count += 1
+        if self._look_count > _LOOKS_MAX:
+            raise SimulationError(f"{_LOOKS_MAX} looks at the clock and no call: the program spins")
+
+    def settle(self) -> None:
+        """Let everything happen that is still going to happen within a minute."""
+        end_ns = self.clock.now_ns + _SETTLING_NS
+        while (next_ns := self.clock.next_ns()) is not None and next_ns <= end_ns:
+            self.clock.advance_to(next_ns)
 
     def advance_to(self, when_ns: int) -> None:
         """Let time pass; raises `SimulationError` if it is too much."""
@@ -183,7 +200,7 @@ class SimKernel:
 
     def wake_delay_ns(self) -> int:
         """Return how long a waiter takes to wake."""
-        return self._dice.between(200, 5_000)
+        return self._dice.between(*self.wake_ns)
 
     def scheduling_ns(self) -> int:
         """Return how long a program that may go on waits for a processor: mostly a moment."""

@@ -145,6 +145,7 @@ class _Search:
         found = self._run(
             FaultPlan(
                 delay_ns_max=self._faults.delay_ns_max,
+                stall_ns_max=self._faults.stall_ns_max,
                 until_ns=self._faults.until_ns,
                 exact=tuple(one for one in faults if isinstance(one, ExactFault)),
                 at=tuple(one for one in faults if isinstance(one, Strike)),

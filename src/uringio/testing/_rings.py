@@ -304,7 +304,11 @@ class SimRing(RingMemory):
         request.state = "woken"
         # Who was woken first is tried first.
         clock = self.kernel.clock
-        self._last_wake_ns = max(self._last_wake_ns, clock.now_ns + self.kernel.wake_delay_ns())
+        delay_ns = self.kernel.wake_delay_ns()
+        if not delay_ns:
+            self._queue(request)
+            return
+        self._last_wake_ns = max(self._last_wake_ns, clock.now_ns + delay_ns)
         request.timer = clock.call_at(self._last_wake_ns, lambda: self._woken(request))
 
     def expire(self, request: Request, result: int) -> None:
@@ -463,11 +467,7 @@ class SimRing(RingMemory):
             return
         self._end(request)
         flags = _buffer_flags(request)
-        if (
-            not request.flags & k.IOSQE_CQE_SKIP_SUCCESS
-            or has_failed(request, result)
-            or request.opcode == k.IORING_OP_LINK_TIMEOUT
-        ):
+        if not request.flags & k.IOSQE_CQE_SKIP_SUCCESS or has_failed(request, result):
             self.post(request.user_data, result, flags)
             if request.opcode != k.IORING_OP_TIMEOUT and self._countdowns:
                 self._count_down()

@@ -71,7 +71,7 @@ def _run(kernel: SimKernel, async_fn: Callable[[*Ts], Awaitable[T]], args: tuple
     invariants = kernel.invariants
     invariants.is_active = True
     context = Context(system=kernel.system, ready=WatchedQueue(invariants))
-    invariants.driver = context.driver
+    invariants.watch(context.driver)
     try:
         try:
             result = _to_its_end(kernel, context, async_fn, args)
@@ -81,6 +81,7 @@ def _run(kernel: SimKernel, async_fn: Callable[[*Ts], Awaitable[T]], args: tuple
     finally:
         invariants.driver = None
         context.close_driver()
+    kernel.settle()
     invariants.driver_closed(context.driver, kernel.stray_count)
     if invariants.violations:
         raise InvariantError(invariants.violations[0])

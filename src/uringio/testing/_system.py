@@ -104,6 +104,7 @@ class SimSystem(FileSystem):
         self.total_store_order = True  # nothing else runs
         self.monotonic_ns = self._monotonic_ns
         self.clock_ns = self._clock_ns
+        self.buggify = self._buggify
         self.bare_send = self._bare_send
         self.read_bytes = self._read_bytes
         self._data = b""
@@ -120,7 +121,14 @@ class SimSystem(FileSystem):
         return self._errno
 
     def _monotonic_ns(self) -> int:
+        self._kernel.look_at_clock()
         return self._kernel.clock.now_ns
+
+    def _buggify(self, place: str) -> bool:
+        strikes = self._kernel.faults.strikes("buggify", place)
+        if strikes:
+            self._kernel.note(f"buggified: {place}")
+        return strikes
 
     def _clock_ns(self, clock: int) -> int:
         return self._kernel.clock.real_ns if clock == _CLOCK_REALTIME else self._monotonic_ns()
