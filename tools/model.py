@@ -20,6 +20,7 @@ MACHINES = {
     "uring": ownership.RealOwnership,
     "epoll": ownership.PollingOwnership,
     "simulated": ownership.Ownership,
+    "storm": ownership.StormyOwnership,
 }
 CANCELLED_SHARE_MIN = 0.30
 STEPS_PER_PROGRAM = 60

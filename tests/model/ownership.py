@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
 import uringio
-from uringio import Buffer
+from uringio import Buffer, testing
 from uringio.errors import BorrowedError, BusyError, ClosedError, UsageError, UseAfterMoveError
 from uringio.net import SocketStream
 from uringio.testing.machines import Action, DriverMachine
@@ -615,6 +615,12 @@ class Ownership(DriverMachine):
         self.do(self.file.aclose)
         if self.folder is not None:
             self.folder.cleanup()
+
+
+class StormyOwnership(Ownership):
+    """On a simulated kernel where all goes wrong that a program need not notice."""
+
+    faults = testing.STORM
 
 
 class RealOwnership(Ownership):

@@ -5,9 +5,19 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.kernel import uring_refusal
-from tests.model.ownership import Ownership, PollingOwnership, RealOwnership
+from tests.model.ownership import (
+    Ownership,
+    PollingOwnership,
+    RealOwnership,
+    StormyOwnership,
+)
 
-MACHINES = {"simulated": Ownership, "uring": RealOwnership, "epoll": PollingOwnership}
+MACHINES = {
+    "simulated": Ownership,
+    "storm": StormyOwnership,
+    "uring": RealOwnership,
+    "epoll": PollingOwnership,
+}
 
 
 @pytest.mark.parametrize("name", MACHINES)

@@ -47,7 +47,9 @@ def test_plans_can_be_written_down(plan: testing.FaultPlan) -> None:
     """What is drawn can be given to the command that replays it, and is the same there."""
     from uringio.testing._faults import plan_of, plan_text
 
-    assert plan_of(plan_text(plan)) == plan
+    again = plan_of(plan_text(plan))
+    assert list(again.at) == list(plan.at)
+    assert list(again.exact) == list(plan.exact)
 
 
 def test_a_plan_shrinks_to_the_faults_that_it_takes() -> None:

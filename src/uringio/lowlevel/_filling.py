@@ -19,7 +19,7 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import SQE_COMMAND_BYTES, SQE_COMMAND_OFFSET, SQE_FULL
 from uringio.errors import QueueFullError, UnsupportedError, UsageError, WrongThreadError
 
-from ._memory import Passing
+from ._flight import Flight, Silent, join, refuse_memory, refuse_shared, remember
 from ._opcodes import Opcode
 from ._slots import addr_len
 
@@ -27,13 +27,10 @@ __all__ = [
     "COMMAND_BYTES",
     "WIDE",
     "Fill",
-    "Flight",
     "Request",
     "Requests",
-    "Several",
     "flags_at",
     "full",
-    "join",
     "lacking",
     "make_fill",
     "pack_command",
@@ -45,6 +42,7 @@ __all__ = [
 _U64: Final = (1 << 64) - 1
 _U32: Final = (1 << 32) - 1
 _SKIP: Final = k.IOSQE_CQE_SKIP_SUCCESS
+_SELECT: Final = k.IOSQE_BUFFER_SELECT
 WIDE: Final = frozenset((k.IORING_OP_NOP128, k.IORING_OP_URING_CMD128))
 # Where the first three fields stand in the word that they are packed as.
 _OPCODE_AT, _FLAGS_AT, _IOPRIO_AT = (0, 8, 16) if sys.byteorder == "little" else (24, 16, 0)
@@ -94,43 +92,6 @@ class Requests(Protocol):
 
     def address(self, addr: int, len_bytes: int, keep: object, /) -> None:
         """Give the request that was written last, a send, an address to go to."""
-
-
-class Several:
-    """How many requests share a user_data, and what they keep."""
-
-    __slots__ = ("count", "keeps")
-
-    def __init__(self, keep: object) -> None:
-        self.count = 1
-        self.keeps = [keep]
-
-    @property
-    def holds(self) -> int:
-        """How many pieces of memory they keep."""
-        return sum(one is not None for one in self.keeps)
-
-    def add(self, keep: object) -> None:
-        """Count one more."""
-        self.count += 1
-        self.keeps.append(keep)
-
-
-# What requests in flight keep alive, by user_data; None for a request that keeps nothing.
-Flight = dict[int, object]
-
-
-def join(flight: Flight, user_data: int, keep: object) -> None:
-    """Enter a request, whether or not another has its user_data."""
-    if user_data not in flight:
-        flight[user_data] = keep
-        return
-    there = flight[user_data]
-    if isinstance(there, Several):
-        there.add(keep)
-    else:
-        flight[user_data] = both = Several(there)
-        both.add(keep)
 
 
 class Request:
@@ -216,6 +177,7 @@ def make_fill(
     flight: Flight,
     cells: list[int],
     passing: list[tuple[int, object]],
+    silent: Silent,
 ) -> Fill:
     """
     Build the function that writes a ring's next request.
@@ -228,17 +190,18 @@ def make_fill(
             requests get, 0 for the submitter's own; up to which count there was room; and, for
             others, which count is the second half of a request, and how many were jumped over.
         passing: What must live until a slot's request was taken.
+        silent: The user_data of requests whose completion is skipped.
 
     Raises (the function):
         QueueFullError: All slots are filled.
         UnsupportedError: The kernel lacks the operation.
-        UsageError: Memory was given to a request whose completion is skipped.
+        UsageError: A request whose completion is skipped has memory, or its user_data one that has.
         ValueError: A number does not fit its field.
         WrongThreadError: Another thread owns the ring.
 
     Cost: about 350 ns (CPython 3.11).
     """
-    sqes, sq_head = core.sqes, core.sq_head
+    sqes, sq_head, buffer_rings = core.sqes, core.sq_head, core.buffer_rings
     entries, stride = core.sq_entries, core.sqe_bytes
     mask = entries - 1
     pack = SQE_FULL.pack_into
@@ -309,16 +272,16 @@ def make_fill(
             start = at + SQE_COMMAND_OFFSET
             sqes[start : start + command_bytes] = pack_command(command, command_bytes)
         if flags & _SKIP:
-            if keep is not None and not isinstance(keep, Passing):
-                raise UsageError(
-                    "a request whose completion is skipped would never tell when its memory is "
-                    "free: leave CQE_SKIP_SUCCESS out, or give an address and keep the memory"
-                )
+            refuse_memory(keep, flags)
+            remember(silent, flight, user_data, bool(buffer_rings))
             passing.append((tail, keep))
-        elif user_data in flight:
-            join(flight, user_data, keep)
         else:
-            flight[user_data] = keep
+            if user_data in silent and (keep is not None or flags & _SELECT):
+                raise refuse_shared(user_data)
+            if user_data in flight:
+                join(flight, user_data, keep)
+            else:
+                flight[user_data] = keep
         cells[0] = tail + 1
 
     return fill

@@ -7,11 +7,12 @@ as long.  A plain `int` is an address of the caller's own, who keeps the memory 
 """
 
 import os
+import struct
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from uringio._sys.layouts import FUTEX_WAITV, IOVEC, MSGHDR, OPEN_HOW, TIMESPEC
-from uringio._sys.memory import Memory, ReadableBuffer, pin
+from uringio._sys.memory import Memory, ReadableBuffer, memory_at, pin
 
 __all__ = [
     "Message",
@@ -24,6 +25,7 @@ __all__ = [
     "open_how_of",
     "path_of",
     "sockaddr_of",
+    "sockaddr_room",
     "source",
     "target",
     "timespec_of",
@@ -38,7 +40,8 @@ Target: TypeAlias = int | bytearray | memoryview | Memory
 # A file's name, or the address of one that ends in NUL.
 Path: TypeAlias = int | str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-_NS_PER_S = 1_000_000_000
+_NS_PER_S: Final = 1_000_000_000
+_C_INT: Final = struct.Struct("=i")
 
 
 class Passing:
@@ -146,6 +149,31 @@ def sockaddr_of(sockaddr: Source, len_bytes: int | None) -> tuple[int, int, Pass
     """Fix an address of a socket that is read while the request is submitted."""
     addr, size, keep = source(sockaddr, len_bytes)
     return addr, size, None if keep is None else Passing(keep)
+
+
+def sockaddr_room(
+    room: Target | None, room_size: Target | None, len_bytes: int | None
+) -> tuple[int, int, object]:
+    """
+    Fix room for a peer's address, and the C int that says how much there is.
+
+    Returns:
+        The address of each, and what keeps them there.
+
+    Raises:
+        ValueError: The int promises the kernel more room than there is.
+    """
+    addr, size, keep = (0, 0, None) if room is None else target(room, len_bytes)
+    size_addr, _, keep_too = (0, 0, None) if room_size is None else target(room_size, 4)
+    if keep is not None and keep_too is not None:
+        promised = _C_INT.unpack_from(memory_at(size_addr, 4))[0]
+        if promised > size:
+            raise ValueError(
+                f"room_size promises {promised} bytes, and the room for the address has {size}: "
+                "the kernel would write behind it"
+            )
+    held = None if keep is None and keep_too is None else (keep, keep_too)
+    return addr, size_addr, held
 
 
 def timespec_of(duration_ns: int) -> tuple[int, Passing]:

@@ -31,7 +31,7 @@ from uringio._sys.memory import pin
 from uringio.errors import UsageError
 
 from ._aliases import alias_target
-from ._filling import Flight
+from ._flight import Flight
 from ._memory import Target, target
 from ._opcodes import RegisterOp
 from ._provided import ProvidedBuffers

@@ -30,7 +30,8 @@ from ._batch import Batches
 from ._choices import choose, explain, memory_bytes
 from ._completions import Completion, Statistics
 from ._entering import make_taking
-from ._filling import Fill, Several, make_fill, set_address
+from ._filling import Fill, make_fill, set_address
+from ._flight import Several
 from ._forks import forked_error, refuse_closed, refuse_forked, watch
 from ._mixed import PADDING, cancel_slot, last_slot, make_mixed_fill
 from ._opcodes import Opcode
@@ -360,7 +361,7 @@ class Ring(Batches):
     def _make_fill(self) -> Fill:
         core, owner, cells = self._open(), self._owner, self._cells
         known = self.opcodes or range(256)
-        fill = make_fill(core, known, owner, self._flight, cells, self._passing)
+        fill = make_fill(core, known, owner, self._flight, cells, self._passing, self._silent)
         if self._mixed:
             fill = make_mixed_fill(core, owner, cells, fill)
         return make_alias_fill(fill, self._secret) if self._secret else fill

@@ -22,7 +22,7 @@ from uringio.errors import UnsupportedError, UsageError
 
 from ._completions import BigCompletion
 from ._entering import Entering
-from ._filling import Flight, Several
+from ._flight import Flight, Several
 from ._opcodes import RegisterOp
 from ._wait_terms import Terms, WaitRegion, make_terms
 

@@ -48,7 +48,7 @@ __all__ = [
 # What a program need not notice: `FaultPlan` says what each is.
 _HARMLESS: Final = (
     "short", "delay", "reorder", "interrupt", "starve", "partial_submit", "refuse_submit",
-    "overflow", "duplicate", "cancel_miss",
+    "overflow", "duplicate", "cancel_miss", "late", "end_shots", "stall", "buggify",
 )  # fmt: skip
 _BREAKING: Final = ("reset", "exhaust", "disk_error")
 _ERRNOS: Final = (
@@ -102,7 +102,7 @@ def fault_plans(
         kinds: Names of shares in `FaultPlan`; by default those that a program need not notice.
         breaking: Connections that break, descriptors that run out and disks that fail as well, and
             single calls that are refused.
-        faults_max: At most so many. [count]
+        faults_max: At most so many, of each of these two sorts. [count]
         nth_max: Up to which occasion of its kind each strikes. [count]
 
     Shrinks to no faults at all, and each to an early one.
@@ -110,21 +110,11 @@ def fault_plans(
     every = (*kinds, *_BREAKING) if breaking else tuple(kinds)
     # Programs are short, and what is early matters most.
     nth = st.one_of(st.integers(1, min(_EARLY, nth_max)), st.integers(1, nth_max))
-    fault: st.SearchStrategy[Strike | ExactFault] = st.builds(Strike, st.sampled_from(every), nth)
-    if breaking:
-        numbers = st.sampled_from(_ERRNOS)
-        exact: st.SearchStrategy[Strike | ExactFault] = st.builds(
-            ExactFault, st.sampled_from(_OPS), nth, numbers
-        )
-        fault = st.one_of(fault, exact)
-    return st.lists(fault, unique=True, max_size=faults_max).map(_plan)
-
-
-def _plan(faults: Sequence[Strike | ExactFault]) -> FaultPlan:
-    return FaultPlan(
-        exact=tuple(one for one in faults if isinstance(one, ExactFault)),
-        at=tuple(one for one in faults if isinstance(one, Strike)),
-    )
+    at = st.lists(st.builds(Strike, st.sampled_from(every), nth), unique=True, max_size=faults_max)
+    if not breaking:
+        return st.builds(FaultPlan, at=at)
+    call = st.builds(ExactFault, st.sampled_from(_OPS), nth, st.sampled_from(_ERRNOS))
+    return st.builds(FaultPlan, at=at, exact=st.lists(call, unique=True, max_size=faults_max))
 
 
 def kernels(
