@@ -101,6 +101,7 @@ def test_what_breaks_a_target_is_shrunk_kept_and_replayed(
     assert count
     assert broken is not None
     assert len(broken.read_bytes()) == 4
+    assert len(engine._shortened(run, b"abcabcabc")) == 4
     assert engine.corpus("letters", "regressions") == [broken]
     monkeypatch.setattr(command, "names", lambda: ["letters"])
     with pytest.raises(AssertionError, match="more than three"):
