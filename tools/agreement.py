@@ -93,7 +93,10 @@ def ring_difference(seed: int) -> str:
         real = ring_agreement.outcomes(real_system(), steps, settle_ns)
         kernel = testing.SimKernel(seed)
         kernel.net.latency_ns = (0, 0)  # as within one machine
-        simulated = ring_agreement.outcomes(kernel.system, steps, settle_ns)
+        try:
+            simulated = ring_agreement.outcomes(kernel.system, steps, settle_ns)
+        except Exception as error:
+            return f"ring program {seed}: {steps}\n  the simulation failed: {error!r}\n"
         if real == simulated:
             return ""
     return f"ring program {seed}: {steps}\n  real {real!r}\n  simulated {simulated!r}\n"
