@@ -400,7 +400,7 @@ async def cancel_storm() -> Stage:
             assert int(told) == handed_over
 
     clients: list[Actor] = [
-        partial(stage.act, one, 12.0) for one in (read, accept_and_cancel, open_and_cancel, tear)
+        partial(stage.act, one, 16.0) for one in (read, accept_and_cancel, open_and_cancel, tear)
     ]
     async with (
         await uringio.listen_tcp("127.0.0.1", PORT + 2) as counting,
@@ -444,6 +444,6 @@ async def accept_storm(client_count: int = 6) -> Stage:
         serving.start_soon(partial(listener.serve, answer, max_connections=3))
         async with uringio.TaskGroup() as group:
             for _ in range(client_count):
-                group.start_soon(stage.act, one_round, 9.0)
+                group.start_soon(stage.act, one_round, 14.0)
         serving.cancel_scope.cancel()
     return stage
