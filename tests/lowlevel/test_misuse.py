@@ -46,16 +46,22 @@ from uringio.lowlevel import (
     prep_poll_add,
     prep_provide_buffers,
     prep_read,
+    prep_readv,
+    prep_readv_fixed,
     prep_recv,
+    prep_recvmsg,
+    prep_recvmsg_multishot,
     prep_rw,
     prep_send,
     prep_send_set_addr,
+    prep_sendmsg,
     prep_sendto,
     prep_statx,
     prep_timeout,
     prep_uring_cmd,
     prep_waitid,
     prep_write,
+    prep_writev,
 )
 from uringio.lowlevel._flight import Silent, remember
 
@@ -123,6 +129,33 @@ FAULTS: dict[str, tuple[Callable[[Ring], object], type[Exception], str]] = {
     "an option read into bytes": (
         lambda ring: prep_cmd_sock(ring, SocketUringOp.GETSOCKOPT, 0, 1, 1, b"abcd"),
         TypeError, "use a bytearray",
+    ),
+    "pieces of bytes to be read into": (
+        lambda ring: prep_readv(ring, 0, Vectors([b"constant"], writable=False)),
+        TypeError, r"writable=True",
+    ),
+    "pieces of bytes to be read into, fixed": (
+        lambda ring: prep_readv_fixed(ring, 0, Vectors([b"constant"], writable=False)),
+        TypeError, r"writable=True",
+    ),
+    "pieces that are a list": (
+        lambda ring: prep_writev(ring, 0, [b"a"]),  # type: ignore[arg-type]
+        TypeError, r"given as Vectors\(pieces, writable=False\), not as 'list'",
+    ),
+    "a message of bytes to be received into": (
+        lambda ring: prep_recvmsg(ring, 0, Message(Vectors([b"constant"], writable=False))),
+        TypeError, r"writable=True",
+    ),
+    "a message with a name of bytes to be received into": (
+        lambda ring: prep_recvmsg(ring, 0, Message(name=b"constant")), TypeError, "bytearray",
+    ),
+    "a message with control of bytes to be received into": (
+        lambda ring: prep_recvmsg_multishot(ring, 0, Message(control=b"constant"), 1),
+        TypeError, "bytearray",
+    ),
+    "a message that is none": (
+        lambda ring: prep_sendmsg(ring, 0, b"hello"),  # type: ignore[arg-type]
+        TypeError, r"given as Message\(Vectors\(...\)\), not as 'bytes'",
     ),
     "memory of a request without completion": (
         lambda ring: prep_read(ring, 0, bytearray(4), flags=SKIP),

@@ -129,15 +129,18 @@ class Request:
     ) -> None:
         """Replace what it was."""
         if flags >> 8 or ioprio >> 16:
-            raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index)
+            raise _unfit(opcode, flags, ioprio)
+        head = opcode << _OPCODE_AT | flags << _FLAGS_AT | ioprio << _IOPRIO_AT
         try:
             SQE_FULL.pack_into(
-                self.raw, 0, opcode << _OPCODE_AT | flags << _FLAGS_AT | ioprio << _IOPRIO_AT, fd,
-                off & _U64, addr & _U64, len_ & _U32, op_flags & _U32, user_data, buf_index, 0,
-                file_index & _U32, addr3 & _U64, attr_mask,
+                self.raw, 0, head, fd, off, addr, len_, op_flags, user_data, buf_index, 0,
+                file_index, addr3, attr_mask,
             )  # fmt: skip
         except struct.error:
-            raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index) from None
+            _pack_negative(
+                self.raw, 0, opcode, head, fd, off, addr, len_, op_flags, user_data, buf_index, 0,
+                file_index, addr3, attr_mask,
+            )  # fmt: skip
         self._keep = [keep]
         if command:
             self.raw[SQE_COMMAND_OFFSET:] = pack_command(command, COMMAND_BYTES)
@@ -249,23 +252,20 @@ def make_fill(
         at = (tail & mask) * stride
         if flags or ioprio:
             if flags >> 8 or ioprio >> 16:
-                raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index)
+                raise _unfit(opcode, flags, ioprio)
             head |= flags << _FLAGS_AT | ioprio << _IOPRIO_AT
-        if off < 0:
-            off &= _U64
+        if off == -1:  # where the file stands
+            off = _U64
         try:
             pack(
                 sqes, at, head, fd, off, addr, len_, op_flags, user_data, buf_index, cells[1],
                 file_index, addr3, attr_mask,
             )  # fmt: skip
-        except struct.error:  # seldom: negative numbers where the kernel has unsigned ones
-            try:
-                pack(
-                    sqes, at, head, fd, off, addr & _U64, len_ & _U32, op_flags & _U32,
-                    user_data, buf_index, cells[1], file_index & _U32, addr3 & _U64, attr_mask,
-                )  # fmt: skip
-            except (struct.error, TypeError):
-                raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index) from None
+        except struct.error:
+            _pack_negative(
+                sqes, at, opcode, head, fd, off, addr, len_, op_flags, user_data, buf_index,
+                cells[1], file_index, addr3, attr_mask,
+            )  # fmt: skip
         if wide:
             sqes[at + k.SIZEOF_SQE : at + stride] = zeros
         if command:
@@ -343,20 +343,67 @@ def lacking(opcode: int, needs_room: bool) -> UnsupportedError | UsageError:
     return UnsupportedError(_name(opcode), since)
 
 
-# Of the numbers that a program gives as they are, what their fields hold.
+def _pack_negative(
+    slots: bytearray | memoryview,
+    at: int,
+    opcode: int,
+    head: int,
+    fd: int,
+    off: int,
+    addr: int,
+    len_: int,
+    op_flags: int,
+    user_data: int,
+    buf_index: int,
+    personality: int,
+    file_index: int,
+    addr3: int,
+    attr_mask: int,
+) -> None:
+    """
+    Write a request that has negative numbers where the kernel has none, as C would.
+
+    Raises:
+        ValueError: That is not what is wrong with it.
+    """
+    try:
+        SQE_FULL.pack_into(
+            slots, at, head, fd, _as_c_does(off, 64), _as_c_does(addr, 64), _as_c_does(len_, 32),
+            _as_c_does(op_flags, 32), user_data, buf_index, personality,
+            _as_c_does(file_index, 32), _as_c_does(addr3, 64), attr_mask,
+        )  # fmt: skip
+    except (struct.error, TypeError):
+        raise _unfit(
+            opcode, 0, 0, fd, user_data, buf_index, off, addr, len_, op_flags, file_index, addr3,
+            attr_mask,
+        ) from None  # fmt: skip
+
+
+def _as_c_does(value: int, bits: int) -> int:
+    return value + (1 << bits) if -(1 << bits - 1) <= value < 0 else value
+
+
+# What the fields of a request hold.
 _ROOM: Final = (
     ("flags", 0, (1 << 8) - 1),
     ("ioprio", 0, (1 << 16) - 1),
     ("fd", -(1 << 31), (1 << 31) - 1),
     ("user_data", 0, _U64),
     ("buf_index or buf_group", 0, (1 << 16) - 1),
+    ("off", -(1 << 63), _U64),
+    ("addr", -(1 << 63), _U64),
+    ("len", -(1 << 31), _U32),
+    ("the operation's flags", -(1 << 31), _U32),
+    ("file_index", -(1 << 31), _U32),
+    ("addr3", -(1 << 63), _U64),
+    ("attr_mask", 0, _U64),
 )
 
 
 def _unfit(opcode: int, *given: object) -> ValueError:
     """Build what is raised for a number that does not fit its field, in the order of `_ROOM`."""
-    wrong = "an offset, a length or a flag is no number that its field can hold"
-    for (name, least, most), value in zip(_ROOM, given, strict=True):
+    wrong = "one is no number"
+    for (name, least, most), value in zip(_ROOM, given, strict=False):
         if not isinstance(value, int) or not least <= value <= most:
             wrong = f"{name} is a number from {least} to {most}, not {value!r}"
             break

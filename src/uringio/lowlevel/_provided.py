@@ -7,6 +7,7 @@ from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
 from uringio._sys.layouts import BUF, BUF_REG, BUF_RING_TAIL_OFFSET, BUF_SIZE
 from uringio._sys.memory import pin
+from uringio._sys.packing import packed
 from uringio._sys.system import Mapping
 from uringio.errors import ClosedError, UsageError, op_error
 
@@ -66,7 +67,14 @@ class ProvidedBuffers:
             raise UsageError("nothing can be mapped of a ring that has no descriptor")
         self._ours = None if mapped else core.system.allocate(count * BUF_SIZE)
         ours_addr = 0 if self._ours is None else self._ours.addr
-        argument = BUF_REG.pack(ours_addr, count, group, flags, min_left_bytes)
+        argument = packed(
+            BUF_REG,
+            addr=ours_addr,
+            count=count,
+            group=group,
+            flags=flags,
+            min_left_bytes=min_left_bytes,
+        )
         self._register(core, k.IORING_REGISTER_PBUF_RING, argument)
         core.buffer_rings[group] = self
         self._theirs: Mapping | None = None

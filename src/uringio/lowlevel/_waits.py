@@ -7,6 +7,7 @@ frees what that kept.  A signal handler may raise behind any call; what was move
 out by the next wait.
 """
 
+import operator
 from _thread import get_ident
 from abc import abstractmethod
 from collections.abc import Collection
@@ -18,6 +19,7 @@ from uringio._ring.setup import Ring as Core
 from uringio._ring.waits import knows_enter_flag, wait, wait_registered
 from uringio._sys import constants as k
 from uringio._sys.layouts import CLOCK_REGISTER, CQE, CQE_BIG
+from uringio._sys.packing import packed
 from uringio.errors import UnsupportedError, UsageError
 
 from ._completions import BigCompletion
@@ -115,7 +117,7 @@ class Waits(Entering):
             terms = make_terms(timeout_ns, until_ns, min_wait_ns, sigmask)
             self._refuse_unknown(core, terms)
             return self._wait_by(core, count, terms, None)
-        if timeout_ns is not None and timeout_ns < 0:
+        if timeout_ns is not None and not 0 <= operator.index(timeout_ns) < 1 << 63:
             raise ValueError(f"a wait cannot take {timeout_ns} ns")
         storage = self._storage
         if self._whole is not None and timeout_ns is None and not storage:
@@ -183,7 +185,7 @@ class Waits(Entering):
 
         Kernel: 6.12.  Twin: io_uring_register_clock.
         """
-        self.register(RegisterOp.CLOCK, CLOCK_REGISTER.pack(clock))
+        self.register(RegisterOp.CLOCK, packed(CLOCK_REGISTER, clock=clock))
         self._clock = clock
 
     @property
