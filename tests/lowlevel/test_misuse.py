@@ -459,6 +459,15 @@ def test_buffers_that_were_freed(ring: Ring) -> None:
         buffers.put(1)
 
 
+def test_buffers_are_named_by_whole_numbers(ring: Ring) -> None:
+    """Anything else is refused, and the group goes on."""
+    group = ring.setup_buf_ring(1, 2, 64)
+    with pytest.raises(TypeError, match=r"a whole one, not 1\.0"):
+        group.put(1.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no buffer 2 among 2"):
+        group.put(2)
+
+
 def test_buffers_belong_to_the_rings_thread(ring: Ring) -> None:
     """Another thread cannot give them back; when the ring has gone, they have too."""
     buffers = ring.setup_buf_ring(0, 4, 8)

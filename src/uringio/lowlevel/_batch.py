@@ -246,6 +246,7 @@ class Batches(Waits):
             return self._collect(unique)  # a signal handler has been here: they run behind calls
         core.cq_head[0] = head + count & _U32
         self._whole = None
+        self._completed += count
         try:
             self._flight.clear()
         except BaseException:  # out of such a handler
@@ -253,7 +254,6 @@ class Batches(Waits):
                 [(name, res, 0) for name, res in zip(unique, results, strict=True)]
             )
             raise
-        self._completed += count
         return results
 
     def _take_whole(self, core: Core) -> list[tuple[int, int, int]]:
@@ -268,18 +268,19 @@ class Batches(Waits):
             return []  # a signal handler has been here: they run behind calls
         core.cq_head[0] = head + count & _U32
         self._whole = None
+        self._completed += count
         try:
             self._flight.clear()
         except BaseException:  # out of such a handler
             self._keep_for_later(taken)
             raise
-        self._completed += count
         return taken
 
     def _keep_for_later(self, taken: list[tuple[int, int, int]]) -> None:
-        """Have completions whose memory was let go of handed out by the next call."""
+        """Have completions that were handed out already handed out again, by the next call."""
         self._storage[:0] = taken
         self._settled += len(taken)
+        self._completed -= len(taken)
 
     def _whole_has_ended(self, core: Core, head: int) -> bool:
         """
@@ -324,7 +325,6 @@ class Batches(Waits):
         finally:
             others += mine
             self._keep_for_later(others)
-            self._completed -= len(others)
         return [found[name] for name in unique]
 
 

@@ -1,5 +1,6 @@
 """Buffers that the kernel picks from when data is there: a ring of them in shared memory."""
 
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -131,7 +132,10 @@ class ProvidedBuffers:
         for offset, one in enumerate(buffer_ids):
             if not 0 <= one < self.count:
                 raise ValueError(f"there is no buffer {one} among {self.count}")
-            self._write(self._tail + offset, one)
+            try:
+                self._write(self._tail + offset, one)
+            except struct.error:
+                raise TypeError(f"a buffer's number is a whole one, not {one!r}") from None
         self._publish(len(buffer_ids))
 
     def free(self) -> None:

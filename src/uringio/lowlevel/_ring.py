@@ -259,11 +259,23 @@ class Ring(Batches):
         """
         Submit, and yield completions as they come, until nothing is in flight any more.
 
-        A loop body may fill more requests; they are submitted when the next wait begins.
+        A loop body may fill more requests; they are submitted when the next wait begins.  What a
+        loop that is left early has not seen is handed out by the next call.
+
+        Raises:
+            ClosedError: It is closed before the loop begins.
         """
+        self._open()
         while self.in_flight or self._storage:
-            for one in self.wait():
-                yield Completion(*one)
+            taken = self.wait()
+            seen = 0
+            try:
+                for one in taken:
+                    seen += 1
+                    yield Completion(*one)
+            finally:
+                if seen < len(taken):
+                    self._keep_for_later(taken[seen:])
 
     def statistics(self) -> Statistics:
         """Count what the ring has done and holds."""
