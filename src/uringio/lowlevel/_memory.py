@@ -262,14 +262,16 @@ def iovecs(vectors: Vectors, *, writable: bool = False) -> tuple[int, int]:
     Raises:
         TypeError: It is no `Vectors`, or is to be *writable* and was not made so.
     """
-    if not isinstance(vectors, Vectors):
+    try:
+        addr, count, may_be_written = vectors.addr, vectors.count, vectors.writable
+    except AttributeError:
         raise TypeError(
             f"pieces of memory are given as Vectors(pieces, writable={writable}), not as "
             f"{type(vectors).__name__!r}"
-        )
-    if writable and not vectors.writable:
+        ) from None
+    if writable and not may_be_written:
         raise TypeError("to be read into, pieces are given as Vectors(pieces, writable=True)")
-    return vectors.addr, vectors.count
+    return addr, count
 
 
 def _piece(piece: ReadableBuffer | Memory, writable: bool) -> tuple[int, int, object]:
@@ -358,16 +360,18 @@ def header(message: Message, *, writable: bool = False) -> int:
     Raises:
         TypeError: It is no `Message`, or is to be *writable* and has memory that is not.
     """
-    if not isinstance(message, Message):
+    try:
+        addr, may_be_written = message.addr, message.writable
+    except AttributeError:
         raise TypeError(
             f"a message is given as Message(Vectors(...)), not as {type(message).__name__!r}"
-        )
-    if writable and not message.writable:
+        ) from None
+    if writable and not may_be_written:
         raise TypeError(
             "to be received into, a message has Vectors(pieces, writable=True), and a bytearray "
             "for its name and for its control"
         )
-    return message.addr
+    return addr
 
 
 def _is_constant(memory: ReadableBuffer) -> bool:
