@@ -574,6 +574,13 @@ def test_a_failure_is_not_taken_for_the_end_of_a_request_with_a_provided_buffer(
     assert ring.in_flight == 1
 
 
+def test_what_has_no_memory_may_share_a_name_with_a_skipped_completion(ring: Ring) -> None:
+    """However many requests have it, there is nothing of theirs that could be freed too early."""
+    for flags in (0, 0, SKIP, 0):
+        prep_nop(ring, user_data=1, flags=flags)
+    assert [one.user_data for one in ring] == [1, 1, 1]
+
+
 def test_a_batch_does_not_fail_its_own_memory(ring: Ring) -> None:
     """Names are kept apart within a batch too, before anything of it is filled."""
     batch = Batch()

@@ -107,6 +107,17 @@ def test_what_a_loop_did_not_see_is_not_lost(make_ring: MakeRing, messages: bool
     assert ring.statistics().completed == 5
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_wait_that_need_not_wait_submits_all_the_same(ring: Ring, count: int) -> None:
+    """What was filled is handed over also where enough had completed before."""
+    prep_nop(ring, user_data=1)
+    ring.submit()
+    prep_nop(ring, user_data=2)
+    taken = ring.wait(count)
+    assert ring.queued == 0
+    assert [*taken, *ring.take()] == [(1, 0, 0), (2, 0, 0)]
+
+
 def test_a_closed_ring_has_no_completions_to_loop_over(ring: Ring) -> None:
     """It says that it is closed, as whatever else is done with it does."""
     ring.close()
