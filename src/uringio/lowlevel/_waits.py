@@ -343,10 +343,12 @@ class Waits(Entering):
                 break  # the hint was stale, or what is left will come by itself
 
     def _reap_big(self) -> None:
-        core = self._open()
+        core, storage, wanted = self._open(), self._storage, self._extras
         cqes, mask = core.cqes, core.cq_entries - 1
         mixed = core.flags & k.IORING_SETUP_CQE_MIXED
-        head, tail = core.cq_head[0], core.cq_tail[0]
+        first, tail = core.cq_head[0], core.cq_tail[0]
+        head = first
+        found: list[tuple[int, int, int]] = []
         while head != tail:
             at = (head & mask) * core.cqe_bytes
             user_data, res, flags = CQE.unpack_from(cqes, at)
@@ -356,10 +358,15 @@ class Waits(Entering):
             if not mixed or flags & k.IORING_CQE_F_32:
                 if mixed:
                     head = (head + 1) & _U32
-                if self._extras is not None:
+                if wanted is not None:
                     *_, extra1, extra2 = CQE_BIG.unpack_from(cqes, at)
-                    self._extras[self._completed + len(self._storage)] = (extra1, extra2)
-            self._storage.append((user_data, res, flags))
+                    wanted[self._completed + len(storage) + len(found)] = (extra1, extra2)
+            found.append((user_data, res, flags))
+        if core.cq_head[0] != first:
+            self._reap_big()  # a signal handler has taken some: see what is left
+            return
+        # No call between these two, behind which such a handler might raise.
+        storage += found
         core.cq_head[0] = tail
 
     def _hand_out(self) -> list[tuple[int, int, int]]:
