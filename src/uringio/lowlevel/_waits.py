@@ -379,18 +379,22 @@ class Waits(Entering):
                 # Everything has ended at once.
                 self._settled = len(storage)
                 flight.clear()
+        renamed = self._renamed
         for index in range(self._settled, len(storage)):
-            # First, so that a signal handler that raises here has memory kept, not freed twice.
-            self._settled = index + 1
             name, _, flags = storage[index]
+            known = name if flags & _MORE or name in flight else renamed.get(name, name)
+            kept = flight.get(known)
+            several = kept if isinstance(kept, Several) else None
+            # From here on no call, behind which a signal handler might raise: what it breaks off
+            # has been done wholly or is done again.
+            self._settled = index + 1
             if not flags & _MORE:
-                if name not in flight:
-                    name = self._renamed.pop(name, name)
-                kept = flight.pop(name, None)
-                if isinstance(kept, Several):
-                    kept.count -= 1
-                    if kept.count:
-                        flight[name] = kept
+                if known != name:
+                    del renamed[name]
+                if several is not None and several.count > 1:
+                    several.count -= 1
+                elif known in flight:
+                    del flight[known]
         taken = storage[:]
         self._completed += len(taken)
         self._settled = 0
@@ -404,14 +408,16 @@ class Waits(Entering):
         for index in range(self._settled, len(storage)):
             name, res, flags = storage[index]
             known = name if name in flight else renamed.get(name)
-            if known is not None:
-                # No call between these two, behind which a signal handler might raise.
-                storage[index] = (name ^ secret, res, flags)
+            kept = None if known is None else flight.get(known)
+            several = kept if isinstance(kept, Several) else None
+            # As in `_hand_out`, no call from here on.
             self._settled = index + 1
-            if known is not None and not flags & _MORE:
-                renamed.pop(name, None)
-                kept = flight.pop(known, None)
-                if isinstance(kept, Several):
-                    kept.count -= 1
-                    if kept.count:
-                        flight[known] = kept
+            if known is not None:
+                storage[index] = (name ^ secret, res, flags)
+                if not flags & _MORE:
+                    if name in renamed:
+                        del renamed[name]
+                    if several is not None and several.count > 1:
+                        several.count -= 1
+                    elif known in flight:
+                        del flight[known]
