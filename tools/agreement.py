@@ -1,8 +1,9 @@
 """
 Hold the simulated kernel against the real one: ``python -m tools.agreement --programs 5000``.
 
-Generated programs run on both, and every outcome of every step must be the same.  Programs are
-numbered, so that one can be had again: ``--first 17 --programs 1``.
+Generated programs run on both, and every outcome of every step must be the same: programs of
+streams and files on our drivers, and with ``--rings N`` programs of requests on the bare ring as
+well, whose completions are compared.  Each has a number: ``--first 17 --programs 1`` has one again.
 """
 
 import argparse
@@ -13,8 +14,11 @@ from collections import Counter
 from pathlib import Path
 
 import tests.backends  # noqa: F401 - has kqueue played
-from tests.testing.agreement import differences, program
+from tests.testing import ring_agreement
+from tests.testing.agreement import SETTLE_SECONDS, differences, program
 from tests.testing.comparing import COMPARISONS
+from uringio import testing
+from uringio._sys.system import real_system
 
 TOGETHER = 20
 BACKENDS = ("uring", "epoll", "kqueue", "poll")
@@ -26,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--kind", choices=("streams", *COMPARISONS), default="streams")
     parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
+    parser.add_argument("--rings", type=int, default=0, help="programs on the bare ring")
     options = parser.parse_args(arguments)
     backends = BACKENDS if options.backend == "all" else (options.backend,)
     if options.kind != "streams":
@@ -53,6 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
     print(f"{options.programs} programs ({kinds}), {steps.total()} steps, {took:.0f} s")
     print("steps: " + ", ".join(f"{what} {count}" for what, count in steps.most_common()))
+    if options.rings:
+        began = time.monotonic()
+        found = [
+            ring_difference(seed) for seed in range(options.first, options.first + options.rings)
+        ]
+        differing += sum(map(bool, found))
+        print("".join(filter(None, found)), end="")
+        print(f"{options.rings} programs on the bare ring, {time.monotonic() - began:.0f} s")
     print(f"{differing} programs differ")
     return 1 if differing else 0
 
@@ -71,6 +84,24 @@ def compare(kind: str, first: int, count: int, backends: tuple[str, ...]) -> int
                 print(f"program {seed} on {backend} {told}")
     print(f"{count} programs of {kind}, {time.monotonic() - began:.0f} s; {differing} differ")
     return 1 if differing else 0
+
+
+def ring_difference(seed: int) -> str:
+    """Run one program on the real ring and on a simulated one; say where they differ."""
+    steps = ring_agreement.program(seed)
+    real = simulated = None
+    for settle_seconds in SETTLE_SECONDS:
+        settle_ns = int(settle_seconds * 2e9)
+        real = ring_agreement.outcomes(real_system(), steps, settle_ns)
+        kernel = testing.SimKernel(seed)
+        kernel.net.latency_ns = (0, 0)  # as within one machine
+        try:
+            simulated = ring_agreement.outcomes(kernel.system, steps, settle_ns)
+        except Exception as error:
+            return f"ring program {seed}: {steps}\n  the simulation failed: {error!r}\n"
+        if real == simulated:
+            return ""
+    return f"ring program {seed}: {steps}\n  real {real!r}\n  simulated {simulated!r}\n"
 
 
 if __name__ == "__main__":

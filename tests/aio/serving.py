@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from tests.aio.waiting import until
+
 __all__ = ["LARGE", "listening"]
 
 LARGE = bytes(range(256)) * 4096 * 16  # 16 MiB in which every shift shows
@@ -19,6 +21,11 @@ async def listening(
     server = await loop.create_server(protocol_factory, "127.0.0.1", 0)
     try:
         yield server, server.sockets[0].getsockname()
+    except BaseException:
+        server.close_clients()  # type: ignore[attr-defined]  # or what failed would never be told
+        raise
     finally:
         server.close()
         await server.wait_closed()
+        # Before Python 3.12 it does not wait for connections.
+        await until(lambda: not server._clients)  # type: ignore[attr-defined]

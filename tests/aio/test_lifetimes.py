@@ -49,12 +49,14 @@ async def conversation() -> bytes:
     await ours.aclose()
     await theirs.aclose()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Echo, "127.0.0.1", 0)
+    servant = Echo()
+    server = await loop.create_server(lambda: servant, "127.0.0.1", 0)
     transport, client = await loop.create_connection(Diary, *server.sockets[0].getsockname())
     transport.write(data)
     data = await client.until_received(1)
     transport.close()
     await client.lost
+    await servant.lost  # for which wait_closed does not wait before Python 3.12
     server.close()
     await server.wait_closed()
     await uringio.sleep(0)

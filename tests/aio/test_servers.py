@@ -311,7 +311,8 @@ def test_out_of_descriptors_is_reported_and_outlived(
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: reports.append(context["exception"]))
-        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        servant = Echo()
+        server = await loop.create_server(lambda: servant, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
         peer = socket.socket()
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -327,6 +328,7 @@ def test_out_of_descriptors_is_reported_and_outlived(
         await client.until_received(1)
         transport.close()
         await client.lost
+        await servant.lost
         server.close()
         await server.wait_closed()
 

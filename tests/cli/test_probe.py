@@ -13,12 +13,10 @@ import pytest
 
 from tests.fresh import FreshPython, FreshRun
 from tests.kernel import uring_refusal
+from tests.marks import needs_uring
 
 SETUP, ENTER, REGISTER = 425, 426, 427
 
-needs_uring = pytest.mark.skipif(
-    uring_refusal() is not None, reason=f"no ring can be refused here: {uring_refusal()}"
-)
 
 # Run before the probe, in the child: its system calls of these numbers end with that errno.
 FILTER = """

@@ -19,14 +19,12 @@ import pytest
 
 from tests.cli.test_probe import FILTER, SETUP
 from tests.fresh import FreshPython
-from tests.kernel import uring_refusal
+from tests.marks import needs_uring
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "lowlevel"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
 PATIENCE_S = 50.0
 INTERRUPTED = 130
-
-needs_uring = pytest.mark.skipif(uring_refusal() is not None, reason=str(uring_refusal()))
 
 
 def command(name: str, *arguments: object) -> list[str]:

@@ -87,7 +87,7 @@ def test_a_planted_bug_breaks_a_seed(name: str, monkeypatch: pytest.MonkeyPatch)
 def test_what_breaks_a_target_is_shrunk_kept_and_replayed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command ends with 1 and a file that holds the shortest input; the next run meets it."""
+    """The input that broke it is kept, small, and met by the next run before all others."""
 
     def run(data: bytes) -> None:
         assert len(data) < 4, "more than three bytes"
@@ -101,6 +101,7 @@ def test_what_breaks_a_target_is_shrunk_kept_and_replayed(
     assert count
     assert broken is not None
     assert len(broken.read_bytes()) == 4
+    assert len(engine._shortened(run, b"abcabcabc")) == 4
     assert engine.corpus("letters", "regressions") == [broken]
     monkeypatch.setattr(command, "names", lambda: ["letters"])
     with pytest.raises(AssertionError, match="more than three"):

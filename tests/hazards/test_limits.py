@@ -7,12 +7,8 @@ import pytest
 
 import uringio
 from tests.fresh import FreshPython
-from tests.kernel import uring_refusal
+from tests.marks import needs_uring
 from tests.surface.schedulers import NAMES, Spawned, make, with_tests
-
-needs_uring = pytest.mark.skipif(
-    uring_refusal() is not None, reason=f"no io_uring here: {uring_refusal()}"
-)
 
 # Programs may well give SIGPIPE back its default, which kills: to end quietly behind `head`.
 DEFAULT_SIGPIPE = """

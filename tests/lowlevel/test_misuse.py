@@ -1,5 +1,8 @@
 """Wrong uses: the exact type of each refusal, and a message that says what to do."""
 
+import errno
+import socket
+import struct
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +20,7 @@ from uringio.errors import (
 )
 from uringio.lowlevel import (
     FILE_INDEX_ALLOC,
+    Batch,
     CloneBuffersFlags,
     Message,
     Opcode,
@@ -28,6 +32,8 @@ from uringio.lowlevel import (
     Vectors,
     allocate,
     prep_accept,
+    prep_accept_direct,
+    prep_close,
     prep_close_direct,
     prep_cmd_sock,
     prep_epoll_wait,
@@ -40,17 +46,24 @@ from uringio.lowlevel import (
     prep_poll_add,
     prep_provide_buffers,
     prep_read,
+    prep_readv,
+    prep_readv_fixed,
     prep_recv,
+    prep_recvmsg,
+    prep_recvmsg_multishot,
     prep_rw,
     prep_send,
     prep_send_set_addr,
+    prep_sendmsg,
     prep_sendto,
     prep_statx,
     prep_timeout,
     prep_uring_cmd,
     prep_waitid,
     prep_write,
+    prep_writev,
 )
+from uringio.lowlevel._flight import Silent, remember
 
 S = SetupFlags
 SKIP = SqeFlags.CQE_SKIP_SUCCESS
@@ -102,6 +115,14 @@ FAULTS: dict[str, tuple[Callable[[Ring], object], type[Exception], str]] = {
     "a small length of an address": (
         lambda ring: prep_accept(ring, 0, bytearray(16), bytearray(3)), ValueError, "4 bytes",
     ),
+    "more room promised for an address than there is": (
+        lambda ring: prep_accept(ring, 0, bytearray(16), bytearray(struct.pack("i", 17))),
+        ValueError, "promises 17 bytes, and the room .* has 16",
+    ),
+    "more room promised for the address of one into a slot": (
+        lambda ring: prep_accept_direct(ring, 0, 1, bytearray(1), bytearray(struct.pack("i", 2))),
+        ValueError, "promises 2 bytes, and the room .* has 1",
+    ),
     "buffers beyond the memory": (
         lambda ring: prep_provide_buffers(ring, bytearray(10), 4, 3, 0), ValueError, "12 bytes",
     ),
@@ -109,9 +130,40 @@ FAULTS: dict[str, tuple[Callable[[Ring], object], type[Exception], str]] = {
         lambda ring: prep_cmd_sock(ring, SocketUringOp.GETSOCKOPT, 0, 1, 1, b"abcd"),
         TypeError, "use a bytearray",
     ),
+    "pieces of bytes to be read into": (
+        lambda ring: prep_readv(ring, 0, Vectors([b"constant"], writable=False)),
+        TypeError, r"writable=True",
+    ),
+    "pieces of bytes to be read into, fixed": (
+        lambda ring: prep_readv_fixed(ring, 0, Vectors([b"constant"], writable=False)),
+        TypeError, r"writable=True",
+    ),
+    "pieces that are a list": (
+        lambda ring: prep_writev(ring, 0, [b"a"]),  # type: ignore[arg-type]
+        TypeError, r"given as Vectors\(pieces, writable=False\), not as 'list'",
+    ),
+    "a message of bytes to be received into": (
+        lambda ring: prep_recvmsg(ring, 0, Message(Vectors([b"constant"], writable=False))),
+        TypeError, r"writable=True",
+    ),
+    "a message with a name of bytes to be received into": (
+        lambda ring: prep_recvmsg(ring, 0, Message(name=b"constant")), TypeError, "bytearray",
+    ),
+    "a message with control of bytes to be received into": (
+        lambda ring: prep_recvmsg_multishot(ring, 0, Message(control=b"constant"), 1),
+        TypeError, "bytearray",
+    ),
+    "a message that is none": (
+        lambda ring: prep_sendmsg(ring, 0, b"hello"),  # type: ignore[arg-type]
+        TypeError, r"given as Message\(Vectors\(...\)\), not as 'bytes'",
+    ),
     "memory of a request without completion": (
         lambda ring: prep_read(ring, 0, bytearray(4), flags=SKIP),
         UsageError, "leave CQE_SKIP_SUCCESS out",
+    ),
+    "a provided buffer of a request without completion": (
+        lambda ring: prep_recv(ring, 0, 0, len_bytes=0, buf_group=1, flags=SKIP),
+        UsageError, "which buffer it took: leave CQE_SKIP_SUCCESS out",
     ),
     # names, times, slots
     "a path with a NUL": (
@@ -407,6 +459,15 @@ def test_buffers_that_were_freed(ring: Ring) -> None:
         buffers.put(1)
 
 
+def test_buffers_are_named_by_whole_numbers(ring: Ring) -> None:
+    """Anything else is refused, and the group goes on."""
+    group = ring.setup_buf_ring(1, 2, 64)
+    with pytest.raises(TypeError, match=r"a whole one, not 1\.0"):
+        group.put(1.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no buffer 2 among 2"):
+        group.put(2)
+
+
 def test_buffers_belong_to_the_rings_thread(ring: Ring) -> None:
     """Another thread cannot give them back; when the ring has gone, they have too."""
     buffers = ring.setup_buf_ring(0, 4, 8)
@@ -459,3 +520,81 @@ def test_a_full_ring_is_refused_by_its_own_type(ring: Ring) -> None:
         for _ in range(17):
             prep_files_update(ring, bytes(4), 0)
     ring.wait(16)
+
+
+def test_a_failure_is_not_taken_for_the_end_of_a_request_with_memory(
+    ring: Ring, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """
+    A request whose completion is skipped posts one if it fails: memory must not go with it.
+
+    Whichever of the two comes first, and by whichever way, they are refused the same user_data.
+    """
+    left, right = pair
+    group = ring.setup_buf_ring(1, 1, 64)
+    room = bytearray(8)
+    prep_recv(ring, left.fileno(), room, user_data=7)
+    with pytest.raises(UsageError, match=r"user_data 7 names .* give each .* of its own"):
+        prep_close(ring, -1, user_data=7, flags=SKIP)
+    batch = Batch()
+    prep_close(batch, -1, user_data=7, flags=SKIP)
+    with pytest.raises(UsageError, match="user_data 7"):
+        ring.put(batch)
+    assert ring.queued == 1
+    prep_close(ring, -1, user_data=8, flags=SKIP)
+    assert ring.wait() == [(8, -errno.EBADF, 0)]
+    with pytest.raises(BufferError):
+        room.append(0)  # still the kernel's
+    reading = Batch()
+    prep_recv(reading, left.fileno(), bytearray(8), user_data=8)
+    fills: tuple[Callable[[], None], ...] = (
+        lambda: prep_recv(ring, left.fileno(), bytearray(8), user_data=8),
+        lambda: prep_recv(ring, left.fileno(), 0, len_bytes=0, buf_group=1, user_data=8),
+        lambda: ring.put(reading),
+    )
+    for fill in fills:
+        with pytest.raises(UsageError, match="user_data 8"):
+            fill()
+    assert (ring.queued, ring.in_flight) == (0, 1)
+    prep_nop(ring, user_data=8)  # has nothing to lose
+    right.send(b"received")
+    assert {one.user_data: one.res for one in ring} == {7: 8, 8: 0}
+    assert bytes(room) == b"received"
+    group.free()
+
+
+def test_a_failure_is_not_taken_for_the_end_of_a_request_with_a_provided_buffer(
+    ring: Ring, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """Such a request keeps nothing of its own, but the ring has buffers that it may fill."""
+    ring.setup_buf_ring(1, 1, 64)
+    prep_recv(ring, pair[0].fileno(), 0, len_bytes=0, buf_group=1)
+    with pytest.raises(UsageError, match="user_data 0"):
+        prep_close(ring, -1, flags=SKIP)
+    assert ring.in_flight == 1
+
+
+def test_what_has_no_memory_may_share_a_name_with_a_skipped_completion(ring: Ring) -> None:
+    """However many requests have it, there is nothing of theirs that could be freed too early."""
+    for flags in (0, 0, SKIP, 0):
+        prep_nop(ring, user_data=1, flags=flags)
+    assert [one.user_data for one in ring] == [1, 1, 1]
+
+
+def test_a_batch_does_not_fail_its_own_memory(ring: Ring) -> None:
+    """Names are kept apart within a batch too, before anything of it is filled."""
+    batch = Batch()
+    prep_read(batch, -1, bytearray(1), user_data=3)
+    prep_nop(batch, user_data=3, flags=SKIP)
+    with pytest.raises(UsageError, match="user_data 3"):
+        ring.put(batch)
+    assert ring.queued == ring.in_flight == 0
+
+
+def test_few_names_are_remembered() -> None:
+    """A program that numbers all its requests does not pile names up; the last ones stay."""
+    silent: Silent = {}
+    for number in range(5000):
+        remember(silent, {}, number, False)
+    assert len(silent) < 5000
+    assert 4999 in silent

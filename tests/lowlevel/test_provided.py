@@ -174,3 +174,21 @@ def test_the_least_rest_of_a_buffer(ring: Ring) -> None:
     assert refused == errno.EINVAL
     with pytest.raises(ValueError, match="needs incremental"):
         ring.setup_buf_ring(2, 4, 64, min_left_bytes=16)
+
+
+def test_a_buffer_comes_back_as_often_as_it_is_put(ring: Ring, pair: Pair) -> None:
+    """The count of buffers put goes on beyond what a byte holds, as the kernel's own does."""
+    left, right = pair
+    group = ring.setup_buf_ring(1, 1, 8)
+    for number in range(300):
+        right.send(number.to_bytes(2, "little"))
+        prep_recv(ring, left.fileno(), 0, len_bytes=0, buf_group=1)
+        [(_, res, _)] = ring.wait()
+        assert res == 2
+        assert int.from_bytes(group.view(0, res), "little") == number
+        if number < 299:
+            group.put(0)
+    assert ring.buf_ring_head(1) == 300
+    right.send(b"x")
+    prep_recv(ring, left.fileno(), 0, len_bytes=0, buf_group=1)
+    assert result(ring) == -errno.ENOBUFS  # the kernel sees that it has taken all that was put

@@ -12,7 +12,7 @@ import pytest
 
 from tests.fresh import FreshPython
 from tests.lowlevel.rig import done, effect, result, until_end
-from uringio.errors import QueueFullError, UnsupportedError, UsageError
+from uringio.errors import ClosedError, QueueFullError, UnsupportedError, UsageError
 from uringio.lowlevel import (
     Batch,
     EnterFlags,
@@ -86,6 +86,43 @@ def test_iteration_ends_with_the_last_request(ring: Ring) -> None:
             prep_nop(ring, user_data=one.user_data - 1)
     assert seen == [3, 2, 1, 0]
     assert list(ring) == []
+
+
+@pytest.mark.parametrize("messages", [False, True])
+def test_what_a_loop_did_not_see_is_not_lost(make_ring: MakeRing, messages: bool) -> None:
+    """Left early, by break or by an exception, it leaves the rest of the batch for the next."""
+    ring = make_ring(messages=messages)
+    for number in range(4):
+        prep_nop(ring, user_data=number)
+    for one in ring:
+        assert one.user_data == 0
+        break
+    assert ring.statistics().completed == 1
+    with pytest.raises(KeyError):
+        for one in ring:
+            raise KeyError(one.user_data)
+    assert ring.statistics().completed == 2
+    prep_nop(ring, user_data=4)
+    assert [one.user_data for one in ring] == [2, 3, 4]
+    assert ring.statistics().completed == 5
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_wait_that_need_not_wait_submits_all_the_same(ring: Ring, count: int) -> None:
+    """What was filled is handed over also where enough had completed before."""
+    prep_nop(ring, user_data=1)
+    ring.submit()
+    prep_nop(ring, user_data=2)
+    taken = ring.wait(count)
+    assert ring.queued == 0
+    assert [*taken, *ring.take()] == [(1, 0, 0), (2, 0, 0)]
+
+
+def test_a_closed_ring_has_no_completions_to_loop_over(ring: Ring) -> None:
+    """It says that it is closed, as whatever else is done with it does."""
+    ring.close()
+    with pytest.raises(ClosedError, match="closed"):
+        list(ring)
 
 
 @effect(EnterFlags.EXT_ARG, Features.EXT_ARG)

@@ -14,6 +14,7 @@ import pytest
 from tests.kernel import uring_refusal
 from tests.lowlevel.rig import PATIENCE_NS, done, effect
 from uringio._sys import constants as k
+from uringio._sys.layouts import CQE
 from uringio._sys.system import System
 from uringio.errors import OpError, RingError, UnsupportedError, UsageError
 from uringio.lowlevel import (
@@ -510,3 +511,29 @@ def test_rings_of_other_kinds_wait_by_terms_too(make_ring: MakeRing, kind: Setup
     assert ring.wait(1, until_ns=until_ns) == []
     assert time.monotonic_ns() >= until_ns
     assert ring.in_flight == 1
+
+
+def test_large_completions_are_taken_once(
+    make_ring: MakeRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal handler that raises while they are moved leaves them all for the next call."""
+    ring = make_ring(flags=SetupFlags.CQE32)
+    for number in range(4):
+        prep_nop(ring, user_data=number)
+    ring.submit()
+    calls = iter(range(4))
+
+    class Interrupted:
+        @staticmethod
+        def unpack_from(cqes: memoryview, at: int) -> tuple[int, int, int]:
+            if next(calls) == 2:
+                raise KeyboardInterrupt
+            user_data, res, flags = CQE.unpack_from(cqes, at)
+            return user_data, res, flags
+
+    with monkeypatch.context() as patch:
+        patch.setattr("uringio.lowlevel._waits.CQE", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ring.take()
+    assert [user_data for user_data, _, _ in ring.wait(4)] == [0, 1, 2, 3]
+    assert ring.take() == []

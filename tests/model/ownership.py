@@ -57,12 +57,12 @@ class Flow:
     sent: int = 0  # surely
     received: int = 0
     closed: bool = False
-    zero_copy: Action | None = None  # the last; cancelled, it aborts the connection
+    zero_copies: list[Action] = field(default_factory=list)  # any, cancelled, aborts it
 
     @property
     def torn(self) -> bool:
         """Whether it may end, or break, before all that was sent has come."""
-        return self.closed or (self.zero_copy is not None and self.zero_copy.cancel_asked)
+        return self.closed or any(one.cancel_asked for one in self.zero_copies)
 
     def take(self, data: bytes) -> None:
         """Check what was received."""
@@ -293,7 +293,8 @@ class Ownership(DriverMachine):
 
         end.writing = held.user = self.run(sending, done, undone, end)
         if zero_copy and end.writing is not None:
-            flow.zero_copy = end.incoming.zero_copy = end.writing
+            flow.zero_copies.append(end.writing)
+            end.incoming.zero_copies.append(end.writing)
 
     # --- receiving -------------------------------------------------------------------------------
 

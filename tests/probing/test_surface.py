@@ -6,7 +6,7 @@ import errno
 import pytest
 
 import uringio
-from tests.kernel import uring_refusal
+from tests.marks import needs_uring
 from tests.ring.stand_ins import RefusesSetups
 from uringio._ring.survey import Survey
 from uringio.cli.surface import OPERATIONS, REGISTRATIONS, as_members, sections
@@ -23,8 +23,6 @@ from uringio.lowlevel import (
 from uringio.probing import Surface
 from uringio.probing._report import probe_on
 from uringio.probing._surface import describe
-
-needs_uring = pytest.mark.skipif(uring_refusal() is not None, reason=str(uring_refusal()))
 
 # Linux 6.1, by the table of releases that the enumerations are.
 SINCE_6_1 = Survey(

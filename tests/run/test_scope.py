@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import math
+import sys
 import threading
 
 import pytest
@@ -366,6 +367,19 @@ def test_shield_reaches_tasks_below(run: Run) -> None:
 # --- what is raised beside it --------------------------------------------------------------------
 
 
+@pytest.fixture
+def nothing_handled() -> None:
+    """
+    Skip where this thread is, for the interpreter, in the middle of an except clause.
+
+    Seen on 3.12.1 after tests that raise at every opcode: each exception then gets that one for its
+    context, whatever raises it.
+    """
+    if (left := sys.exc_info()[1]) is not None:
+        pytest.skip(f"the interpreter still handles {left!r}")
+
+
+@pytest.mark.usefixtures("nothing_handled")
 def test_an_error_passes_a_cancelled_scope(run: Run) -> None:
     """Only cancellation is absorbed."""
 
@@ -382,6 +396,7 @@ def test_an_error_passes_a_cancelled_scope(run: Run) -> None:
     assert isinstance(caught.value.__context__, Cancelled)
 
 
+@pytest.mark.usefixtures("nothing_handled")
 def test_a_group_of_both_is_split(run: Run) -> None:
     """Of an exception group a cancelled scope takes its own cancellations and leaves the errors."""
     kept = ValueError("kept")

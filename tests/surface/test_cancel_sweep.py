@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from tests.kernel import uring_refusal
+from tests.marks import needs_uring
 from tests.surface import schedulers
 from tests.surface.schedulers import Scheduler
 from tests.surface.sweep import OPERATIONS, PHASES, Sweep, burst, oldest_ring
@@ -12,8 +12,6 @@ from uringio._driver import current
 from uringio._driver.op import SEND_ALL, Op
 
 COUNT = 200
-
-needs_uring = pytest.mark.skipif(uring_refusal() is not None, reason=str(uring_refusal()))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 
 import uringio
 from tests.fresh import FreshPython
+from tests.ports import own_port
 from tests.surface.pairs import call, connected, deserted
 from tests.surface.schedulers import Scheduler, with_tests
 from uringio._sys.system import System
@@ -83,8 +84,9 @@ def test_ipv6_listener_leaves_ipv4_alone(scheduler: Scheduler) -> None:
     """The address "::" is all IPv6 interfaces and no IPv4 one: the port stays free for IPv4."""
 
     async def main() -> None:
-        async with await uringio.listen_tcp("::", 0) as six:
-            port = int(six.local_address[1])
+        port = own_port()
+        async with await uringio.listen_tcp("::", port) as six:
+            assert six.local_address[1] == port
             async with await uringio.listen_tcp("127.0.0.1", port) as four:
                 assert four.local_address == ("127.0.0.1", port)
 
@@ -252,10 +254,9 @@ def test_port_is_free_again_at_once(scheduler: Scheduler) -> None:
     """A server may take its port again although connections of its last life linger."""
 
     async def main() -> None:
-        port = 0
+        port = own_port()
         for _ in range(3):
             async with await uringio.listen_tcp("127.0.0.1", port) as listener:
-                port = int(listener.local_address[1])
                 near = await uringio.connect_tcp("127.0.0.1", port)
                 far = await listener.accept()
                 await far.aclose()  # first, so that it is this side that lingers in TIME_WAIT

@@ -128,7 +128,7 @@ async def pool_exhaustion(stream_count: int = 70) -> Stage:
         except (OSError, uringio.EndOfStreamError):
             stage.troubles += 1
 
-    clients: list[Actor] = [partial(stage.act, converse, 10.0) for _ in range(6)]
+    clients: list[Actor] = [partial(stage.act, converse, 10.0) for _ in range(4)]
     await served(await open_listener(), answer, [*clients, crowd])
     await stage.act(hoard, 0.0)
     await stage.act(busy, 0.0)

@@ -103,6 +103,11 @@ class World:
             self.system.close(fd)
 
 
+def _earlier(name: int) -> int:
+    """Return the name of an earlier request, or of none; never one's own."""
+    return name if name > 0 else 9_999
+
+
 def _read(world: World, asked: Asked, name: int) -> None:
     fd = world.pipes[asked.first % 3][0]
     if (flags := world.reads(fd, asked, name)) >= 0:
@@ -174,12 +179,12 @@ def _poll(world: World, asked: Asked, name: int) -> None:
 
 def _poll_remove(world: World, asked: Asked, name: int) -> None:
     low.prep_poll_remove(
-        world.ring, max(1, name - 1 - asked.first % 4), user_data=name, flags=asked.flags
+        world.ring, _earlier(name - 1 - asked.first % 4), user_data=name, flags=asked.flags
     )
 
 
 def _cancel(world: World, asked: Asked, name: int) -> None:
-    target = max(1, name - 1 - asked.first % 6)
+    target = _earlier(name - 1 - asked.first % 6)
     low.prep_cancel64(world.ring, target, user_data=name, flags=asked.flags)
 
 
@@ -200,7 +205,7 @@ def _timeout(world: World, asked: Asked, name: int) -> None:
 
 
 def _timeout_remove(world: World, asked: Asked, name: int) -> None:
-    target = max(1, name - 1 - asked.first % 5)
+    target = _earlier(name - 1 - asked.first % 5)
     low.prep_timeout_remove(world.ring, target, user_data=name, flags=asked.flags)
 
 
@@ -322,6 +327,9 @@ def settled(world: World, settle_ns: int) -> list[str]:
                 world.buffers.put(number)
             if not flags & k.IORING_CQE_F_MORE:
                 world.readers.pop(user_data, None)
-            found.append(f"{user_data & 0xFFFF}: {result} {flags & _TOLD:x}")
+            line = f"{user_data & 0xFFFF}: {result} {flags & _TOLD:x}"
+            # How often a poll tells the same depends on who is quicker, it or its task.
+            if flags & _TOLD != k.IORING_CQE_F_MORE or line not in found:
+                found.append(line)
     found.extend(f"other {one}" for one in world.other.take())
     return sorted(found)

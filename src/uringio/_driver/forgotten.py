@@ -6,6 +6,7 @@ can be imported any more: there it does its duty and says nothing.
 """
 
 import sys
+import warnings
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ def warn_never_awaited(op: "Op[T]", closes: bool) -> None:
         except OSError:
             pass  # it is not open, so there is nothing to do
     if not _is_finalizing():
-        import warnings
-
         warnings.warn(f"{description} was never awaited", RuntimeWarning, stacklevel=3, source=op)
 
 

@@ -18,6 +18,7 @@ timers nor other descriptors waiting.
 """
 
 import _thread
+import warnings
 from collections import deque
 from collections.abc import Callable
 from threading import RLock
@@ -63,8 +64,6 @@ _leaked: list[object] = []  # the calls of drivers whose closing ran out of time
 
 
 def _warn_leak(count: int) -> None:
-    import warnings
-
     warnings.warn(
         f"{count} file operations were still with worker threads when the driver was closed; their "
         "memory is leaked on purpose",

@@ -25,6 +25,7 @@ from uringio.errors import op_error
 from .contract import Driver
 
 __all__ = [
+    "ACCEPT_EXHAUSTED",
     "SEND_ALL_FLAGS",
     "SEND_FLAGS",
     "AbstractUnixAddress",
@@ -45,6 +46,9 @@ __all__ = [
     "set_nodelay",
     "unix_address",
 ]
+
+# What accept(2) reports when there is no descriptor or memory for one more connection.
+ACCEPT_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 Address = AddressTuple
 RawOption = tuple[int, int, int | bytes]  # level, option, value

@@ -11,6 +11,7 @@ in the processor's cache.
 """
 
 import threading
+import warnings
 from collections import deque
 from dataclasses import dataclass
 from operator import index
@@ -257,8 +258,6 @@ class Pool:
 
 
 def _warn_forgotten(loan: Loan) -> None:
-    import warnings
-
     where = site_words("allocated", loan.site)
     warnings.warn(
         f"a pool's buffer of {loan.size} bytes was dropped without release{where}",

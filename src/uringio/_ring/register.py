@@ -9,11 +9,13 @@ counterparts (liburing register.c).  Source: io_uring_register(2).
 
 from _thread import get_ident
 from collections.abc import Sequence
-from struct import pack
+from struct import Struct, pack
+from typing import Final
 
 from uringio._sys import constants as k
 from uringio._sys.layouts import BUF_REG, IOVEC, RSRC_REGISTER, RSRC_UPDATE, RSRC_UPDATE2
 from uringio._sys.memory import pin
+from uringio._sys.packing import packed, packed_all
 from uringio.errors import op_error
 
 from .setup import Ring
@@ -32,6 +34,8 @@ __all__ = [
     "unregister_files",
 ]
 
+_BOUNDS: Final = Struct("=2I")
+
 
 def _register(ring: Ring, name: str, opcode: int, argument: bytes | bytearray, count: int) -> int:
     addr = 0
@@ -45,7 +49,7 @@ def _register(ring: Ring, name: str, opcode: int, argument: bytes | bytearray, c
 
 def register_files(ring: Ring, fds: Sequence[int]) -> None:
     """Register a table of descriptors; -1 leaves a slot empty.  Kernel: 5.1."""
-    raw = pack(f"={len(fds)}i", *fds)
+    raw = packed_all("i", fds, "a descriptor")
     _register(ring, "register_files", k.IORING_REGISTER_FILES, raw, len(fds))
 
 
@@ -55,9 +59,9 @@ def register_files_update(ring: Ring, first_slot: int, fds: Sequence[int]) -> in
 
     Kernel: 5.5.
     """
-    raw = pack(f"={len(fds)}i", *fds)
+    raw = packed_all("i", fds, "a descriptor")
     addr, _, _keep = pin(raw)
-    update = RSRC_UPDATE.pack(first_slot, addr)
+    update = packed(RSRC_UPDATE, first_slot=first_slot, addr=addr)
     return _register(
         ring, "register_files_update", k.IORING_REGISTER_FILES_UPDATE, update, len(fds)
     )
@@ -176,7 +180,7 @@ def register_iowq_max_workers(ring: Ring, bounded: int, unbounded: int) -> tuple
 
     Kernel: 5.15.
     """
-    argument = bytearray(pack("=2I", bounded, unbounded))
+    argument = bytearray(packed(_BOUNDS, bounded=bounded, unbounded=unbounded))
     _register(ring, "register_iowq_max_workers", k.IORING_REGISTER_IOWQ_MAX_WORKERS, argument, 2)
     view = memoryview(argument).cast("I")
     return view[0], view[1]

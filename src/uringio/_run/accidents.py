@@ -15,7 +15,20 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias, cast
 
 from uringio._driver.contract import Driver
-from uringio._driver.op import CANCELLING, CLOSE, DONE, NEW, READY, SPENT, SUBMITTED, Op
+from uringio._driver.op import (
+    ACCEPT,
+    CANCELLING,
+    CLOSE,
+    DONE,
+    NEW,
+    READY,
+    RECV,
+    RECV_LEASE,
+    RECVMSG,
+    SPENT,
+    SUBMITTED,
+    Op,
+)
 from uringio.errors import RingForkedError
 
 from .task import Task
@@ -28,6 +41,9 @@ __all__ = [
     "has_ended",
     "requeue_lost",
 ]
+
+# What has a value whenever it succeeds.
+_VALUED = frozenset({ACCEPT, RECV, RECV_LEASE, RECVMSG})
 
 Ready: TypeAlias = deque[Op[object] | Task[object]]
 
@@ -46,6 +62,8 @@ def requeue_lost(
             continue
         op = task.op
         state = op.state if op is not None and op.waiter is task else SPENT
+        if state == DONE and op is not None and op.code in _VALUED and op.error is op.value is None:
+            continue  # the driver is in the middle of ending it as cancelled, and goes on
         if op is not None and (state == DONE or (state == SPENT and op.value is not None)):
             ready.append(op)  # its outcome has not been taken
         elif state not in {SUBMITTED, CANCELLING}:

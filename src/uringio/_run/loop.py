@@ -16,6 +16,7 @@ that is not waiting meets its `attention` flag at the next await.
 import _thread
 import contextvars
 import logging
+import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar, TypeVarTuple, cast
@@ -102,8 +103,6 @@ class Loop:
 
     def __del__(self) -> None:
         if not self._closed and not self._forked:
-            import warnings
-
             warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=1, source=self)
 
     # --- waking and interrupting -----------------------------------------------------------------

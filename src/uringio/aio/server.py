@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from uringio._driver.contract import Driver
 from uringio._driver.op import ACCEPT, DONE, NEW, SPENT, Op
+from uringio._driver.sockets import ACCEPT_EXHAUSTED
 
 from .sockets import HeldSocket, Sock
 from .transport import StreamTransport
@@ -33,7 +34,6 @@ _PEER_GONE: Final = frozenset({
     errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETDOWN, errno.ENOPROTOOPT,
     errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENONET, errno.EINTR,
 })  # fmt: skip
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # From 3.12 on asyncio's servers wait for their connections to end.
 _WAITS_FOR_CLIENTS: Final = sys.version_info >= (3, 12)
 
@@ -137,7 +137,7 @@ class Listening:
         if number in _PEER_GONE:
             return
         self._retry = self._loop.call_later(_RETRY_SECONDS, self._accept)
-        what = "out of system resources" if number in _EXHAUSTED else "failed"
+        what = "out of system resources" if number in ACCEPT_EXHAUSTED else "failed"
         self._loop.call_exception_handler(
             {
                 "message": f"accepting connections {what}; trying again in a second",

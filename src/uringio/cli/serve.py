@@ -24,6 +24,7 @@ import attrs
 
 import uringio
 from uringio._driver import current
+from uringio._driver.sockets import ACCEPT_EXHAUSTED
 from uringio.errors import ClosedError, RingError, UnsupportedError
 from uringio.net import Listener, SocketStream, adopt_listener, wait_readable
 from uringio.proto.http1 import Field
@@ -44,7 +45,6 @@ _CONNECTIONS_MAX: Final = 8192
 _SPARE_DESCRIPTORS: Final = 32
 # How long accepting rests when descriptors have run out.
 _EXHAUSTED_SECONDS: Final = 0.1
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # How long connections that wait to be accepted may keep the end from beginning.
 _BACKLOG_SECONDS: Final = 1.0
 _DRAIN_TURN_SECONDS: Final = 0.05
@@ -368,7 +368,7 @@ class _Process:
             except ClosedError:
                 break
             except OSError as error:
-                if error.errno in _EXHAUSTED:
+                if error.errno in ACCEPT_EXHAUSTED:
                     await uringio.sleep(_EXHAUSTED_SECONDS)
                 elif error.errno == errno.EINVAL:
                     break

@@ -17,13 +17,14 @@ from uringio._sys.layouts import CQE
 from uringio.errors import QueueFullError, UsageError
 
 from ._aliases import alias_all
-from ._filling import WIDE, Request, join, lacking, set_address
-from ._memory import Passing
+from ._filling import WIDE, Request, lacking, set_address
+from ._flight import Silent, join, refuse_memory, refuse_shared, remember
 from ._waits import Waits
 
 __all__ = ["Batch", "Batches"]
 
 _SKIP: Final = k.IOSQE_CQE_SKIP_SUCCESS
+_SELECT: Final = k.IOSQE_BUFFER_SELECT
 _MORE: Final = k.IORING_CQE_F_MORE
 _SIZE: Final = k.SIZEOF_SQE
 # A completion is two words of 64 bits, the first its user_data, or four of 32, the third its
@@ -45,12 +46,17 @@ class Batch:
         unique: The same by user_data, while no two share one; else None.
         recorded: What `columns` has returned, if nothing was added since; else None.
         held: What lives as long as the batch, and as any ring that it was put into needs it.
+        silent: The user_data of those whose completion is skipped.
+        named: The user_data of those with memory.
 
     Lifetime: what was given to its requests lives as long as the batch, and in a ring that it was
     put into until the last completion.
     """
 
-    __slots__ = ("_request", "entries", "held", "opcodes", "raw", "recorded", "renames", "unique")
+    __slots__ = (
+        "_request", "entries", "held", "named", "opcodes", "raw", "recorded", "renames", "silent",
+        "unique",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.raw = bytearray()
@@ -59,6 +65,8 @@ class Batch:
         self.unique: dict[int, object] | None = {}
         self.held: list[object] = []
         self.renames: list[tuple[int, int]] = []
+        self.silent: list[int] = []
+        self.named: set[int] = set()
         self.recorded: tuple[memoryview, memoryview] | None = None
         self._request = Request()
 
@@ -92,14 +100,13 @@ class Batch:
             file_index, addr3, attr_mask, command,
         )  # fmt: skip
         if flags & _SKIP:
-            if keep is not None and not isinstance(keep, Passing):
-                raise UsageError(
-                    "a request whose completion is skipped would never tell when its memory is "
-                    "free: leave CQE_SKIP_SUCCESS out, or give an address and keep the memory"
-                )
+            refuse_memory(keep, flags)
+            self.silent.append(user_data)
             self.held.append(keep)
         else:
             self.entries.append((user_data, keep))
+            if keep is not None or flags & _SELECT:
+                self.named.add(user_data)
             if self.unique is not None:
                 if user_data in self.unique:
                     self.unique = None
@@ -135,7 +142,8 @@ class Batches(Waits):
     """
     The part of a `Ring` that takes requests by the batch.
 
-    What is kept: *_whole_at*, how many requests had been filled when *_whole* was put.
+    What is kept: *_whole_at*, how many requests had been filled when *_whole* was put; *_silent*,
+    the user_data of requests whose completion is skipped.
     """
 
     opcodes: frozenset[int]
@@ -144,6 +152,7 @@ class Batches(Waits):
     def __init__(self) -> None:
         super().__init__()
         self._whole_at = 0
+        self._silent: Silent = {}
 
     @abstractmethod
     def rename(self, old: int, new: int, /) -> None:
@@ -158,8 +167,8 @@ class Batches(Waits):
         Raises:
             QueueFullError: There is less room; nothing was filled.
             UnsupportedError: The kernel lacks one of its operations.
-            UsageError: The ring has slots of 128 bytes; or it takes messages, and the completion of
-                a request is skipped.
+            UsageError: The ring has slots of 128 bytes; or the completion of a request is skipped,
+                and the ring takes messages, or a request with memory has the same user_data.
             WrongThreadError: Another thread owns the ring.
         """
         core = self._core
@@ -170,6 +179,8 @@ class Batches(Waits):
         if self.opcodes and not batch.opcodes <= self.opcodes:
             raise lacking(min(batch.opcodes - self.opcodes), False)
         flight, unique, secret = self._flight, batch.unique, self._secret
+        if batch.silent or self._silent:
+            self._keep_names_apart(core, batch)
         if secret:
             unique = None
         _copy_into(alias_all(batch.raw, secret) if secret else batch.raw, core, self._cells)
@@ -186,6 +197,13 @@ class Batches(Waits):
         if batch.held:
             self._lifelong += batch.held
         self._cells[0] = self._whole_at = self._cells[0] + len(batch.raw) // _SIZE
+
+    def _keep_names_apart(self, core: Core, batch: Batch) -> None:
+        """Refuse a batch by which a failure could be taken for the end of a request with memory."""
+        for user_data in batch.silent:
+            remember(self._silent, self._flight, user_data, bool(core.buffer_rings))
+        if shared := batch.named & self._silent.keys():
+            raise refuse_shared(min(shared))
 
     def run(self, batch: Batch) -> list[int]:
         """
@@ -228,6 +246,7 @@ class Batches(Waits):
             return self._collect(unique)  # a signal handler has been here: they run behind calls
         core.cq_head[0] = head + count & _U32
         self._whole = None
+        self._completed += count
         try:
             self._flight.clear()
         except BaseException:  # out of such a handler
@@ -235,7 +254,6 @@ class Batches(Waits):
                 [(name, res, 0) for name, res in zip(unique, results, strict=True)]
             )
             raise
-        self._completed += count
         return results
 
     def _take_whole(self, core: Core) -> list[tuple[int, int, int]]:
@@ -250,18 +268,19 @@ class Batches(Waits):
             return []  # a signal handler has been here: they run behind calls
         core.cq_head[0] = head + count & _U32
         self._whole = None
+        self._completed += count
         try:
             self._flight.clear()
         except BaseException:  # out of such a handler
             self._keep_for_later(taken)
             raise
-        self._completed += count
         return taken
 
     def _keep_for_later(self, taken: list[tuple[int, int, int]]) -> None:
-        """Have completions whose memory was let go of handed out by the next call."""
+        """Have completions that were handed out already handed out again, by the next call."""
         self._storage[:0] = taken
         self._settled += len(taken)
+        self._completed -= len(taken)
 
     def _whole_has_ended(self, core: Core, head: int) -> bool:
         """
@@ -306,7 +325,6 @@ class Batches(Waits):
         finally:
             others += mine
             self._keep_for_later(others)
-            self._completed -= len(others)
         return [found[name] for name in unique]
 
 

@@ -19,7 +19,7 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import SQE_COMMAND_BYTES, SQE_COMMAND_OFFSET, SQE_FULL
 from uringio.errors import QueueFullError, UnsupportedError, UsageError, WrongThreadError
 
-from ._memory import Passing
+from ._flight import Flight, Silent, join, refuse_memory, refuse_shared, remember
 from ._opcodes import Opcode
 from ._slots import addr_len
 
@@ -27,13 +27,10 @@ __all__ = [
     "COMMAND_BYTES",
     "WIDE",
     "Fill",
-    "Flight",
     "Request",
     "Requests",
-    "Several",
     "flags_at",
     "full",
-    "join",
     "lacking",
     "make_fill",
     "pack_command",
@@ -45,6 +42,7 @@ __all__ = [
 _U64: Final = (1 << 64) - 1
 _U32: Final = (1 << 32) - 1
 _SKIP: Final = k.IOSQE_CQE_SKIP_SUCCESS
+_SELECT: Final = k.IOSQE_BUFFER_SELECT
 WIDE: Final = frozenset((k.IORING_OP_NOP128, k.IORING_OP_URING_CMD128))
 # Where the first three fields stand in the word that they are packed as.
 _OPCODE_AT, _FLAGS_AT, _IOPRIO_AT = (0, 8, 16) if sys.byteorder == "little" else (24, 16, 0)
@@ -96,43 +94,6 @@ class Requests(Protocol):
         """Give the request that was written last, a send, an address to go to."""
 
 
-class Several:
-    """How many requests share a user_data, and what they keep."""
-
-    __slots__ = ("count", "keeps")
-
-    def __init__(self, keep: object) -> None:
-        self.count = 1
-        self.keeps = [keep]
-
-    @property
-    def holds(self) -> int:
-        """How many pieces of memory they keep."""
-        return sum(one is not None for one in self.keeps)
-
-    def add(self, keep: object) -> None:
-        """Count one more."""
-        self.count += 1
-        self.keeps.append(keep)
-
-
-# What requests in flight keep alive, by user_data; None for a request that keeps nothing.
-Flight = dict[int, object]
-
-
-def join(flight: Flight, user_data: int, keep: object) -> None:
-    """Enter a request, whether or not another has its user_data."""
-    if user_data not in flight:
-        flight[user_data] = keep
-        return
-    there = flight[user_data]
-    if isinstance(there, Several):
-        there.add(keep)
-    else:
-        flight[user_data] = both = Several(there)
-        both.add(keep)
-
-
 class Request:
     """
     A request that stands by itself, for `send_msg_ring`: ``prep_msg_ring(request, ...)``.
@@ -168,15 +129,18 @@ class Request:
     ) -> None:
         """Replace what it was."""
         if flags >> 8 or ioprio >> 16:
-            raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index)
+            raise _unfit(opcode, flags, ioprio)
+        head = opcode << _OPCODE_AT | flags << _FLAGS_AT | ioprio << _IOPRIO_AT
         try:
             SQE_FULL.pack_into(
-                self.raw, 0, opcode << _OPCODE_AT | flags << _FLAGS_AT | ioprio << _IOPRIO_AT, fd,
-                off & _U64, addr & _U64, len_ & _U32, op_flags & _U32, user_data, buf_index, 0,
-                file_index & _U32, addr3 & _U64, attr_mask,
+                self.raw, 0, head, fd, off, addr, len_, op_flags, user_data, buf_index, 0,
+                file_index, addr3, attr_mask,
             )  # fmt: skip
         except struct.error:
-            raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index) from None
+            _pack_negative(
+                self.raw, 0, opcode, head, fd, off, addr, len_, op_flags, user_data, buf_index, 0,
+                file_index, addr3, attr_mask,
+            )  # fmt: skip
         self._keep = [keep]
         if command:
             self.raw[SQE_COMMAND_OFFSET:] = pack_command(command, COMMAND_BYTES)
@@ -216,6 +180,7 @@ def make_fill(
     flight: Flight,
     cells: list[int],
     passing: list[tuple[int, object]],
+    silent: Silent,
 ) -> Fill:
     """
     Build the function that writes a ring's next request.
@@ -228,17 +193,18 @@ def make_fill(
             requests get, 0 for the submitter's own; up to which count there was room; and, for
             others, which count is the second half of a request, and how many were jumped over.
         passing: What must live until a slot's request was taken.
+        silent: The user_data of requests whose completion is skipped.
 
     Raises (the function):
         QueueFullError: All slots are filled.
         UnsupportedError: The kernel lacks the operation.
-        UsageError: Memory was given to a request whose completion is skipped.
+        UsageError: A request whose completion is skipped has memory, or its user_data one that has.
         ValueError: A number does not fit its field.
         WrongThreadError: Another thread owns the ring.
 
     Cost: about 350 ns (CPython 3.11).
     """
-    sqes, sq_head = core.sqes, core.sq_head
+    sqes, sq_head, buffer_rings = core.sqes, core.sq_head, core.buffer_rings
     entries, stride = core.sq_entries, core.sqe_bytes
     mask = entries - 1
     pack = SQE_FULL.pack_into
@@ -286,39 +252,36 @@ def make_fill(
         at = (tail & mask) * stride
         if flags or ioprio:
             if flags >> 8 or ioprio >> 16:
-                raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index)
+                raise _unfit(opcode, flags, ioprio)
             head |= flags << _FLAGS_AT | ioprio << _IOPRIO_AT
-        if off < 0:
-            off &= _U64
+        if off == -1:  # where the file stands
+            off = _U64
         try:
             pack(
                 sqes, at, head, fd, off, addr, len_, op_flags, user_data, buf_index, cells[1],
                 file_index, addr3, attr_mask,
             )  # fmt: skip
-        except struct.error:  # seldom: negative numbers where the kernel has unsigned ones
-            try:
-                pack(
-                    sqes, at, head, fd, off, addr & _U64, len_ & _U32, op_flags & _U32,
-                    user_data, buf_index, cells[1], file_index & _U32, addr3 & _U64, attr_mask,
-                )  # fmt: skip
-            except (struct.error, TypeError):
-                raise _unfit(opcode, flags, ioprio, fd, user_data, buf_index) from None
+        except struct.error:
+            _pack_negative(
+                sqes, at, opcode, head, fd, off, addr, len_, op_flags, user_data, buf_index,
+                cells[1], file_index, addr3, attr_mask,
+            )  # fmt: skip
         if wide:
             sqes[at + k.SIZEOF_SQE : at + stride] = zeros
         if command:
             start = at + SQE_COMMAND_OFFSET
             sqes[start : start + command_bytes] = pack_command(command, command_bytes)
         if flags & _SKIP:
-            if keep is not None and not isinstance(keep, Passing):
-                raise UsageError(
-                    "a request whose completion is skipped would never tell when its memory is "
-                    "free: leave CQE_SKIP_SUCCESS out, or give an address and keep the memory"
-                )
+            refuse_memory(keep, flags)
+            remember(silent, flight, user_data, bool(buffer_rings))
             passing.append((tail, keep))
-        elif user_data in flight:
-            join(flight, user_data, keep)
         else:
-            flight[user_data] = keep
+            if user_data in silent and (keep is not None or flags & _SELECT):
+                raise refuse_shared(user_data)
+            if user_data in flight:
+                join(flight, user_data, keep)
+            else:
+                flight[user_data] = keep
         cells[0] = tail + 1
 
     return fill
@@ -380,20 +343,67 @@ def lacking(opcode: int, needs_room: bool) -> UnsupportedError | UsageError:
     return UnsupportedError(_name(opcode), since)
 
 
-# Of the numbers that a program gives as they are, what their fields hold.
+def _pack_negative(
+    slots: bytearray | memoryview,
+    at: int,
+    opcode: int,
+    head: int,
+    fd: int,
+    off: int,
+    addr: int,
+    len_: int,
+    op_flags: int,
+    user_data: int,
+    buf_index: int,
+    personality: int,
+    file_index: int,
+    addr3: int,
+    attr_mask: int,
+) -> None:
+    """
+    Write a request that has negative numbers where the kernel has none, as C would.
+
+    Raises:
+        ValueError: That is not what is wrong with it.
+    """
+    try:
+        SQE_FULL.pack_into(
+            slots, at, head, fd, _as_c_does(off, 64), _as_c_does(addr, 64), _as_c_does(len_, 32),
+            _as_c_does(op_flags, 32), user_data, buf_index, personality,
+            _as_c_does(file_index, 32), _as_c_does(addr3, 64), attr_mask,
+        )  # fmt: skip
+    except (struct.error, TypeError):
+        raise _unfit(
+            opcode, 0, 0, fd, user_data, buf_index, off, addr, len_, op_flags, file_index, addr3,
+            attr_mask,
+        ) from None  # fmt: skip
+
+
+def _as_c_does(value: int, bits: int) -> int:
+    return value + (1 << bits) if -(1 << bits - 1) <= value < 0 else value
+
+
+# What the fields of a request hold.
 _ROOM: Final = (
     ("flags", 0, (1 << 8) - 1),
     ("ioprio", 0, (1 << 16) - 1),
     ("fd", -(1 << 31), (1 << 31) - 1),
     ("user_data", 0, _U64),
     ("buf_index or buf_group", 0, (1 << 16) - 1),
+    ("off", -(1 << 63), _U64),
+    ("addr", -(1 << 63), _U64),
+    ("len", -(1 << 31), _U32),
+    ("the operation's flags", -(1 << 31), _U32),
+    ("file_index", -(1 << 31), _U32),
+    ("addr3", -(1 << 63), _U64),
+    ("attr_mask", 0, _U64),
 )
 
 
 def _unfit(opcode: int, *given: object) -> ValueError:
     """Build what is raised for a number that does not fit its field, in the order of `_ROOM`."""
-    wrong = "an offset, a length or a flag is no number that its field can hold"
-    for (name, least, most), value in zip(_ROOM, given, strict=True):
+    wrong = "one is no number"
+    for (name, least, most), value in zip(_ROOM, given, strict=False):
         if not isinstance(value, int) or not least <= value <= most:
             wrong = f"{name} is a number from {least} to {most}, not {value!r}"
             break

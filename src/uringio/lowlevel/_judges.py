@@ -7,6 +7,7 @@ from typing import Final
 from uringio._sys import constants as k
 from uringio._sys.layouts import BPF, RESTRICTION
 from uringio._sys.memory import pin
+from uringio._sys.packing import packed
 from uringio.errors import UsageError
 
 __all__ = ["filter_argument", "restriction_rows"]
@@ -25,12 +26,27 @@ def restriction_rows(
     Raises:
         UsageError: It is nothing.
     """
-    rows = [RESTRICTION.pack(k.IORING_RESTRICTION_SQE_OP, one) for one in ops]
-    rows += [RESTRICTION.pack(k.IORING_RESTRICTION_REGISTER_OP, one) for one in register_ops]
+    rows = [packed(RESTRICTION, kind=k.IORING_RESTRICTION_SQE_OP, op=one) for one in ops]
+    rows += [
+        packed(RESTRICTION, kind=k.IORING_RESTRICTION_REGISTER_OP, register_op=one)
+        for one in register_ops
+    ]
     if flags_allowed:
-        rows.append(RESTRICTION.pack(k.IORING_RESTRICTION_SQE_FLAGS_ALLOWED, flags_allowed))
+        rows.append(
+            packed(
+                RESTRICTION,
+                kind=k.IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
+                flags_allowed=flags_allowed,
+            )
+        )
     if flags_required:
-        rows.append(RESTRICTION.pack(k.IORING_RESTRICTION_SQE_FLAGS_REQUIRED, flags_required))
+        rows.append(
+            packed(
+                RESTRICTION,
+                kind=k.IORING_RESTRICTION_SQE_FLAGS_REQUIRED,
+                flags_required=flags_required,
+            )
+        )
     if not rows:
         raise UsageError("a ring that is allowed nothing is of no use: name operations")
     return rows
@@ -56,5 +72,14 @@ def filter_argument(
             f"an instruction is (code, jump if true, jump if false, k): {error}"
         ) from None
     addr, _, keep = pin(raw)
-    argument = BPF.pack(k.IO_URING_BPF_CMD_FILTER, 0, opcode, flags, len(program), pdu_bytes, addr)
+    argument = packed(
+        BPF,
+        command=k.IO_URING_BPF_CMD_FILTER,
+        zero=0,
+        opcode=opcode,
+        flags=flags,
+        count=len(program),
+        pdu_bytes=pdu_bytes,
+        addr=addr,
+    )
     return argument, (raw, keep)

@@ -6,12 +6,15 @@ function here turns what Python programs have into an address, and names the obj
 as long.  A plain `int` is an address of the caller's own, who keeps the memory alive himself.
 """
 
+import operator
 import os
+import struct
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from uringio._sys.layouts import FUTEX_WAITV, IOVEC, MSGHDR, OPEN_HOW, TIMESPEC
-from uringio._sys.memory import Memory, ReadableBuffer, pin
+from uringio._sys.memory import Memory, ReadableBuffer, memory_at, pin
+from uringio._sys.packing import packed
 
 __all__ = [
     "Message",
@@ -21,9 +24,12 @@ __all__ = [
     "Target",
     "Vectors",
     "allocate",
+    "header",
+    "iovecs",
     "open_how_of",
     "path_of",
     "sockaddr_of",
+    "sockaddr_room",
     "source",
     "target",
     "timespec_of",
@@ -38,7 +44,8 @@ Target: TypeAlias = int | bytearray | memoryview | Memory
 # A file's name, or the address of one that ends in NUL.
 Path: TypeAlias = int | str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-_NS_PER_S = 1_000_000_000
+_NS_PER_S: Final = 1_000_000_000
+_C_INT: Final = struct.Struct("=i")
 
 
 class Passing:
@@ -112,6 +119,8 @@ def writable(data: Source) -> Target:
 def _bare(addr: int, len_bytes: int | None) -> tuple[int, int, None]:
     if len_bytes is None:
         raise TypeError("memory given by its address needs len_bytes beside it")
+    if addr < 0 or len_bytes < 0:
+        raise ValueError(f"there is no memory of {len_bytes} bytes at {addr}")
     return addr, len_bytes, None
 
 
@@ -148,6 +157,31 @@ def sockaddr_of(sockaddr: Source, len_bytes: int | None) -> tuple[int, int, Pass
     return addr, size, None if keep is None else Passing(keep)
 
 
+def sockaddr_room(
+    room: Target | None, room_size: Target | None, len_bytes: int | None
+) -> tuple[int, int, object]:
+    """
+    Fix room for a peer's address, and the C int that says how much there is.
+
+    Returns:
+        The address of each, and what keeps them there.
+
+    Raises:
+        ValueError: The int promises the kernel more room than there is.
+    """
+    addr, size, keep = (0, 0, None) if room is None else target(room, len_bytes)
+    size_addr, _, keep_too = (0, 0, None) if room_size is None else target(room_size, 4)
+    if keep is not None and keep_too is not None:
+        promised = _C_INT.unpack_from(memory_at(size_addr, 4))[0]
+        if promised > size:
+            raise ValueError(
+                f"room_size promises {promised} bytes, and the room for the address has {size}: "
+                "the kernel would write behind it"
+            )
+    held = None if keep is None and keep_too is None else (keep, keep_too)
+    return addr, size_addr, held
+
+
 def timespec_of(duration_ns: int) -> tuple[int, Passing]:
     """
     Write a duration or a moment as the kernel's timespec.
@@ -155,7 +189,7 @@ def timespec_of(duration_ns: int) -> tuple[int, Passing]:
     Raises:
         ValueError: It is negative, or more than the kernel can count.
     """
-    if not 0 <= duration_ns < 1 << 63:
+    if not 0 <= operator.index(duration_ns) < 1 << 63:
         raise ValueError(f"a time is from 0 to 2**63 - 1 nanoseconds, not {duration_ns}")
     raw = TIMESPEC.pack(duration_ns // _NS_PER_S, duration_ns % _NS_PER_S)
     addr, _, keep = pin(raw)
@@ -164,14 +198,16 @@ def timespec_of(duration_ns: int) -> tuple[int, Passing]:
 
 def open_how_of(open_flags: int, mode: int, resolve: int) -> tuple[int, Passing]:
     """Write the argument of openat2(2)."""
-    raw = OPEN_HOW.pack(open_flags, mode, resolve)
+    raw = packed(OPEN_HOW, open_flags=open_flags, mode=mode, resolve=resolve)
     addr, _, keep = pin(raw)
     return addr, Passing(raw, keep)
 
 
 def waiters_of(words: Sequence[tuple[int, int, int]]) -> tuple[int, Passing]:
     """Write the list of futex words (address, expected value, FUTEX2 flags) to be waited on."""
-    raw = b"".join(FUTEX_WAITV.pack(value, addr, flags) for addr, value, flags in words)
+    raw = b"".join(
+        packed(FUTEX_WAITV, value=value, addr=addr, flags=flags) for addr, value, flags in words
+    )
     addr, _, keep = pin(raw)
     return addr, Passing(raw, keep)
 
@@ -189,6 +225,7 @@ class Vectors:
         addr: Of the array. [address]
         count: How many there are.
         len_bytes: What they hold together.
+        writable: Whether they may be read into.
 
     Lifetime: it keeps the pieces where they are; a request that was given it keeps it.
 
@@ -197,11 +234,12 @@ class Vectors:
         ValueError: There are more than 1024, which no kernel takes.
     """
 
-    __slots__ = ("_keep", "_raw", "addr", "count", "len_bytes")
+    __slots__ = ("_keep", "_raw", "addr", "count", "len_bytes", "writable")
 
     def __init__(self, pieces: Sequence[ReadableBuffer | Memory], *, writable: bool) -> None:
         if len(pieces) > 1024:
             raise ValueError(f"the kernel takes 1024 pieces of memory at most, not {len(pieces)}")
+        self.writable = writable
         keep: list[object] = []
         raw = bytearray()
         self.len_bytes = 0
@@ -215,6 +253,25 @@ class Vectors:
         self._raw = bytes(raw)
         self.addr, _, array = pin(self._raw)
         keep.append(array)
+
+
+def iovecs(vectors: Vectors, *, writable: bool = False) -> tuple[int, int]:
+    """
+    Return where an array of iovecs lies, and how many they are.
+
+    Raises:
+        TypeError: It is no `Vectors`, or is to be *writable* and was not made so.
+    """
+    try:
+        addr, count, may_be_written = vectors.addr, vectors.count, vectors.writable
+    except AttributeError:
+        raise TypeError(
+            f"pieces of memory are given as Vectors(pieces, writable={writable}), not as "
+            f"{type(vectors).__name__!r}"
+        ) from None
+    if writable and not may_be_written:
+        raise TypeError("to be read into, pieces are given as Vectors(pieces, writable=True)")
+    return addr, count
 
 
 def _piece(piece: ReadableBuffer | Memory, writable: bool) -> tuple[int, int, object]:
@@ -234,11 +291,14 @@ class Message:
         name_bytes, control_bytes: For multishot receives, how much room each buffer gives to the
             sender's address and to ancillary data, instead of *name* and *control*.
 
+    Attributes:
+        writable: Whether it may be received into, so far as its memory is concerned.
+
     Lifetime: the kernel reads and, in a receive, writes it until the completion; a request that was
     given it keeps it.
     """
 
-    __slots__ = ("_header", "_keep", "addr", "control", "name", "vectors")
+    __slots__ = ("_header", "_keep", "addr", "control", "name", "vectors", "writable")
 
     def __init__(
         self,
@@ -257,18 +317,22 @@ class Message:
             pin(control) if len(control) else (0, control_bytes, None)
         )
         self._header = bytearray(
-            MSGHDR.pack(
-                name_addr,
-                name_size,
-                vectors.addr if vectors else 0,
-                vectors.count if vectors else 0,
-                control_addr,
-                control_size,
-                0,
+            packed(
+                MSGHDR,
+                name=name_addr,
+                name_bytes=name_size,
+                vectors=vectors.addr if vectors else 0,
+                count=vectors.count if vectors else 0,
+                control=control_addr,
+                control_bytes=control_size,
+                flags=0,
             )
         )
         self.addr, _, header_keep = pin(self._header, writable=True)
         self._keep = (name_keep, control_keep, header_keep)
+        self.writable = not (
+            (vectors and not vectors.writable) or _is_constant(name) or _is_constant(control)
+        )
 
     @property
     def name_bytes(self) -> int:
@@ -287,3 +351,28 @@ class Message:
         """MSG_* flags of what was received, such as MSG_TRUNC."""
         found: int = MSGHDR.unpack(self._header)[6]
         return found
+
+
+def header(message: Message, *, writable: bool = False) -> int:
+    """
+    Return where a message's header lies.
+
+    Raises:
+        TypeError: It is no `Message`, or is to be *writable* and has memory that is not.
+    """
+    try:
+        addr, may_be_written = message.addr, message.writable
+    except AttributeError:
+        raise TypeError(
+            f"a message is given as Message(Vectors(...)), not as {type(message).__name__!r}"
+        ) from None
+    if writable and not may_be_written:
+        raise TypeError(
+            "to be received into, a message has Vectors(pieces, writable=True), and a bytearray "
+            "for its name and for its control"
+        )
+    return addr
+
+
+def _is_constant(memory: ReadableBuffer) -> bool:
+    return len(memory) > 0 and memoryview(memory).readonly

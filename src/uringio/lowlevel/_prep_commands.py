@@ -11,7 +11,7 @@ from uringio._sys import constants as k
 from uringio._sys.layouts import EPOLL_EVENT
 
 from ._filling import Requests
-from ._memory import Source, Target, sockaddr_of, source, target, writable
+from ._memory import Source, Target, sockaddr_of, sockaddr_room, source, target, writable
 from ._slots import command_number, level_and_option
 
 __all__ = [
@@ -191,11 +191,10 @@ def prep_cmd_getsockname(
     Kernel: 6.19.  Fallback: getsockname(2), getpeername(2).
     Twin and source: io_uring_prep_cmd_getsockname(3).
     """
-    addr, _, keep = target(room, len_bytes)
-    size_addr, _, keep_too = target(room_size, 4)
+    addr, size_addr, held = sockaddr_room(room, room_size, len_bytes)
     ring.fill(
         k.IORING_OP_URING_CMD, fd, command_number(k.SOCKET_URING_OP_GETSOCKNAME), addr, 0, 0,
-        user_data, flags, (keep, keep_too), 0, 0, int(peer), size_addr,
+        user_data, flags, held, 0, 0, int(peer), size_addr,
     )  # fmt: skip
 
 

@@ -99,6 +99,8 @@ def prep_rw(
     Kernel: 5.1.  Fallback: none.
     Twin: io_uring_prep_rw.  Source: io_uring_enter(2).
     """
+    if not 0 <= opcode < 256:
+        raise ValueError(f"an operation is a number from 0 to 255, not {opcode}")
     ring.fill(opcode, fd, offset, addr, len_, op_flags, user_data, flags)
 
 

@@ -10,7 +10,7 @@ it is the caller's to keep.  Results are those of ``res``; a negative one is alw
 from uringio._sys import constants as k
 
 from ._filling import Requests
-from ._memory import Message, Source, Target, sockaddr_of, source, target
+from ._memory import Message, Source, Target, header, sockaddr_of, source, target
 from ._slots import addr_len, selecting
 
 __all__ = [
@@ -210,9 +210,8 @@ def prep_sendmsg(
     Kernel: 5.3.  Fallback: sendmsg(2).
     Twin and source: io_uring_prep_sendmsg(3).
     """
-    ring.fill(
-        k.IORING_OP_SENDMSG, fd, 0, message.addr, 1, msg_flags, user_data, flags, message, ioprio
-    )
+    addr = header(message)
+    ring.fill(k.IORING_OP_SENDMSG, fd, 0, addr, 1, msg_flags, user_data, flags, message, ioprio)
 
 
 def prep_sendmsg_zc(
@@ -234,9 +233,8 @@ def prep_sendmsg_zc(
     Kernel: 6.1.  Fallback: prep_sendmsg.
     Twin and source: io_uring_prep_sendmsg_zc(3).
     """
-    ring.fill(
-        k.IORING_OP_SENDMSG_ZC, fd, 0, message.addr, 1, msg_flags, user_data, flags, message, ioprio
-    )
+    addr = header(message)
+    ring.fill(k.IORING_OP_SENDMSG_ZC, fd, 0, addr, 1, msg_flags, user_data, flags, message, ioprio)
 
 
 def prep_sendmsg_zc_fixed(
@@ -259,11 +257,12 @@ def prep_sendmsg_zc_fixed(
     Kernel: 6.15.  Fallback: prep_sendmsg_zc.
     Twin and source: io_uring_prep_sendmsg_zc_fixed(3).
     """
+    addr = header(message)
     ring.fill(
         k.IORING_OP_SENDMSG_ZC,
         fd,
         0,
-        message.addr,
+        addr,
         1,
         msg_flags,
         user_data,
@@ -295,8 +294,9 @@ def prep_recvmsg(
     Twin and source: io_uring_prep_recvmsg(3).
     """
     flags, group = selecting(flags, buf_group)
+    addr = header(message, writable=True)
     ring.fill(
-        k.IORING_OP_RECVMSG, fd, 0, message.addr, 1, msg_flags, user_data, flags, message, ioprio,
+        k.IORING_OP_RECVMSG, fd, 0, addr, 1, msg_flags, user_data, flags, message, ioprio,
         group,
     )  # fmt: skip
 
@@ -322,8 +322,9 @@ def prep_recvmsg_multishot(
     Kernel: 6.0.  Fallback: prep_recvmsg, again and again.
     Twin and source: io_uring_prep_recvmsg_multishot(3).
     """
+    addr = header(message, writable=True)
     ring.fill(
-        k.IORING_OP_RECVMSG, fd, 0, message.addr, 1, msg_flags, user_data,
+        k.IORING_OP_RECVMSG, fd, 0, addr, 1, msg_flags, user_data,
         flags | k.IOSQE_BUFFER_SELECT, message, ioprio | k.IORING_RECV_MULTISHOT, buf_group,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ it is the caller's to keep.  Results are those of ``res``; a negative one is alw
 from uringio._sys import constants as k
 
 from ._filling import Requests
-from ._memory import Source, Target, sockaddr_of, target
+from ._memory import Source, Target, sockaddr_of, sockaddr_room
 from ._slots import slot_of
 
 __all__ = [
@@ -202,9 +202,7 @@ def prep_accept(
     Kernel: 5.5.  Fallback: accept4(2).
     Twin and source: io_uring_prep_accept(3).
     """
-    addr, _, keep = target(room, len_bytes) if room is not None else (0, 0, None)
-    size_addr, _, keep_too = target(room_size, 4) if room_size is not None else (0, 0, None)
-    held = None if keep is None and keep_too is None else (keep, keep_too)
+    addr, size_addr, held = sockaddr_room(room, room_size, len_bytes)
     ring.fill(
         k.IORING_OP_ACCEPT, fd, size_addr, addr, 0, accept_flags, user_data, flags, held, ioprio
     )
@@ -235,9 +233,7 @@ def prep_accept_direct(
     Kernel: 5.15.  Fallback: prep_accept.
     Twin and source: io_uring_prep_accept_direct(3).
     """
-    addr, _, keep = target(room, len_bytes) if room is not None else (0, 0, None)
-    size_addr, _, keep_too = target(room_size, 4) if room_size is not None else (0, 0, None)
-    held = None if keep is None and keep_too is None else (keep, keep_too)
+    addr, size_addr, held = sockaddr_room(room, room_size, len_bytes)
     ring.fill(
         k.IORING_OP_ACCEPT,
         fd,

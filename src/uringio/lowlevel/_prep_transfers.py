@@ -10,7 +10,7 @@ it is the caller's to keep.  Results are those of ``res``; a negative one is alw
 from uringio._sys import constants as k
 
 from ._filling import Requests
-from ._memory import Source, Target, Vectors, source, target
+from ._memory import Source, Target, Vectors, iovecs, source, target
 from ._slots import selecting
 
 __all__ = [
@@ -193,9 +193,8 @@ def prep_readv(
     Kernel: 5.1.  Fallback: preadv(2).
     Twin and source: io_uring_prep_readv(3).
     """
-    ring.fill(
-        k.IORING_OP_READV, fd, offset, vectors.addr, vectors.count, 0, user_data, flags, vectors
-    )
+    addr, count = iovecs(vectors, writable=True)
+    ring.fill(k.IORING_OP_READV, fd, offset, addr, count, 0, user_data, flags, vectors)
 
 
 def prep_readv2(
@@ -217,12 +216,13 @@ def prep_readv2(
     Kernel: 5.1.  Fallback: preadv2(2).
     Twin and source: io_uring_prep_readv2(3).
     """
+    addr, count = iovecs(vectors, writable=True)
     ring.fill(
         k.IORING_OP_READV,
         fd,
         offset,
-        vectors.addr,
-        vectors.count,
+        addr,
+        count,
         rw_flags,
         user_data,
         flags,
@@ -248,9 +248,8 @@ def prep_writev(
     Kernel: 5.1.  Fallback: pwritev(2).
     Twin and source: io_uring_prep_writev(3).
     """
-    ring.fill(
-        k.IORING_OP_WRITEV, fd, offset, vectors.addr, vectors.count, 0, user_data, flags, vectors
-    )
+    addr, count = iovecs(vectors)
+    ring.fill(k.IORING_OP_WRITEV, fd, offset, addr, count, 0, user_data, flags, vectors)
 
 
 def prep_writev2(
@@ -272,12 +271,13 @@ def prep_writev2(
     Kernel: 5.1.  Fallback: pwritev2(2).
     Twin and source: io_uring_prep_writev2(3).
     """
+    addr, count = iovecs(vectors)
     ring.fill(
         k.IORING_OP_WRITEV,
         fd,
         offset,
-        vectors.addr,
-        vectors.count,
+        addr,
+        count,
         rw_flags,
         user_data,
         flags,
@@ -305,12 +305,13 @@ def prep_readv_fixed(
     Kernel: 6.15.  Fallback: prep_readv2.
     Twin and source: io_uring_prep_readv_fixed(3).
     """
+    addr, count = iovecs(vectors, writable=True)
     ring.fill(
         k.IORING_OP_READV_FIXED,
         fd,
         offset,
-        vectors.addr,
-        vectors.count,
+        addr,
+        count,
         rw_flags,
         user_data,
         flags,
@@ -340,12 +341,13 @@ def prep_writev_fixed(
     Kernel: 6.15.  Fallback: prep_writev2.
     Twin and source: io_uring_prep_writev_fixed(3).
     """
+    addr, count = iovecs(vectors)
     ring.fill(
         k.IORING_OP_WRITEV_FIXED,
         fd,
         offset,
-        vectors.addr,
-        vectors.count,
+        addr,
+        count,
         rw_flags,
         user_data,
         flags,

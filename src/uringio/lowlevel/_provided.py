@@ -1,5 +1,6 @@
 """Buffers that the kernel picks from when data is there: a ring of them in shared memory."""
 
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -7,6 +8,7 @@ from uringio._ring.setup import Ring as Core
 from uringio._sys import constants as k
 from uringio._sys.layouts import BUF, BUF_REG, BUF_RING_TAIL_OFFSET, BUF_SIZE
 from uringio._sys.memory import pin
+from uringio._sys.packing import packed
 from uringio._sys.system import Mapping
 from uringio.errors import ClosedError, UsageError, op_error
 
@@ -66,7 +68,14 @@ class ProvidedBuffers:
             raise UsageError("nothing can be mapped of a ring that has no descriptor")
         self._ours = None if mapped else core.system.allocate(count * BUF_SIZE)
         ours_addr = 0 if self._ours is None else self._ours.addr
-        argument = BUF_REG.pack(ours_addr, count, group, flags, min_left_bytes)
+        argument = packed(
+            BUF_REG,
+            addr=ours_addr,
+            count=count,
+            group=group,
+            flags=flags,
+            min_left_bytes=min_left_bytes,
+        )
         self._register(core, k.IORING_REGISTER_PBUF_RING, argument)
         core.buffer_rings[group] = self
         self._theirs: Mapping | None = None
@@ -123,7 +132,10 @@ class ProvidedBuffers:
         for offset, one in enumerate(buffer_ids):
             if not 0 <= one < self.count:
                 raise ValueError(f"there is no buffer {one} among {self.count}")
-            self._write(self._tail + offset, one)
+            try:
+                self._write(self._tail + offset, one)
+            except struct.error:
+                raise TypeError(f"a buffer's number is a whole one, not {one!r}") from None
         self._publish(len(buffer_ids))
 
     def free(self) -> None:

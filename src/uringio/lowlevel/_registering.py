@@ -1,6 +1,7 @@
 """How anything is registered: the call, and what a refusal means."""
 
 import errno
+import operator
 from abc import ABC, abstractmethod
 
 from uringio._ring.setup import Ring as Core
@@ -17,6 +18,8 @@ def call(
     where: Core | System, op: RegisterOp, argument: bytes | bytearray = b"", count: int = 0
 ) -> int:
     """Register with a ring, or by a system without one; raises what says why it was refused."""
+    if not 0 <= operator.index(count) < 1 << 32:
+        raise ValueError(f"{op.name} cannot be told of {count}: the kernel has 32 bits for it")
     addr = 0
     if argument:
         addr, _, _keep = pin(argument, writable=isinstance(argument, bytearray))

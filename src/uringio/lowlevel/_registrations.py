@@ -6,10 +6,10 @@ the answer may mean that this one lacks it.  Memory and buffers that were regist
 by the ring until they are unregistered or the ring has closed.
 """
 
+import operator
 from _thread import get_ident
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
-from struct import pack
 from typing import TYPE_CHECKING, Final
 
 from uringio._ring import register as r
@@ -28,10 +28,11 @@ from uringio._sys.layouts import (
     SYNC_CANCEL_REG,
 )
 from uringio._sys.memory import pin
+from uringio._sys.packing import packed, packed_all
 from uringio.errors import UsageError
 
 from ._aliases import alias_target
-from ._filling import Flight
+from ._flight import Flight
 from ._memory import Target, target
 from ._opcodes import RegisterOp
 from ._provided import ProvidedBuffers
@@ -88,7 +89,7 @@ class Registrations(Registering):
 
         Kernel: 5.1.  Twin: io_uring_register_files, io_uring_register_files_tags.
         """
-        raw = pack(f"={len(fds)}i", *fds)
+        raw = packed_all("i", fds, "a descriptor")
         if tags is None:
             self.register(RegisterOp.FILES, raw, len(fds))
             return
@@ -96,7 +97,9 @@ class Registrations(Registering):
 
     def register_files_sparse(self, count: int) -> None:
         """Make a table of empty slots.  Kernel: 5.19.  Twin: io_uring_register_files_sparse."""
-        argument = RSRC_REGISTER.pack(count, k.IORING_RSRC_REGISTER_SPARSE, 0, 0)
+        argument = packed(
+            RSRC_REGISTER, count=count, flags=k.IORING_RSRC_REGISTER_SPARSE, data=0, tags=0
+        )
         self.register(RegisterOp.FILES2, argument, len(argument))
 
     def register_files_update(
@@ -110,11 +113,13 @@ class Registrations(Registering):
         if tags is None:
             self._check_thread()
             return r.register_files_update(self._open(), first_slot, fds)
-        raw = pack(f"={len(fds)}i", *fds)
+        raw = packed_all("i", fds, "a descriptor")
         marks = _tags(tags, len(fds))
         addr, _, _keep = pin(raw)
         marks_addr, _, _keep_too = pin(marks)
-        argument = RSRC_UPDATE2.pack(first_slot, addr, marks_addr, len(fds))
+        argument = packed(
+            RSRC_UPDATE2, first_slot=first_slot, data=addr, tags=marks_addr, count=len(fds)
+        )
         return self.register(RegisterOp.FILES_UPDATE2, argument, len(argument))
 
     def unregister_files(self) -> None:
@@ -127,7 +132,8 @@ class Registrations(Registering):
 
         Kernel: 6.0.  Twin: io_uring_register_file_alloc_range.
         """
-        self.register(RegisterOp.FILE_ALLOC_RANGE, FILE_INDEX_RANGE.pack(first_slot, count))
+        argument = packed(FILE_INDEX_RANGE, first_slot=first_slot, count=count)
+        self.register(RegisterOp.FILE_ALLOC_RANGE, argument)
 
     # --- memory ----------------------------------------------------------------------------------
 
@@ -151,7 +157,9 @@ class Registrations(Registering):
 
     def register_buffers_sparse(self, count: int) -> None:
         """Make empty slots for memory.  Kernel: 5.19.  Twin: io_uring_register_buffers_sparse."""
-        argument = RSRC_REGISTER.pack(count, k.IORING_RSRC_REGISTER_SPARSE, 0, 0)
+        argument = packed(
+            RSRC_REGISTER, count=count, flags=k.IORING_RSRC_REGISTER_SPARSE, data=0, tags=0
+        )
         self.register(RegisterOp.BUFFERS2, argument, len(argument))
 
     def register_buffers_update(
@@ -167,7 +175,9 @@ class Registrations(Registering):
         marks = _tags(tags or [0] * len(pieces), len(pieces))
         addr, _, _keep = pin(raw)
         marks_addr, _, _keep_too = pin(marks)
-        argument = RSRC_UPDATE2.pack(first_slot, addr, marks_addr, len(pieces))
+        argument = packed(
+            RSRC_UPDATE2, first_slot=first_slot, data=addr, tags=marks_addr, count=len(pieces)
+        )
         count = self.register(RegisterOp.BUFFERS_UPDATE, argument, len(argument))
         for index, one in enumerate(kept, first_slot):
             self._buffers[index] = (self._buffers.get(index), one)
@@ -224,7 +234,14 @@ class Registrations(Registering):
         Kernel: 6.12, offsets and DST_REPLACE 6.13.  Twin: io_uring_clone_buffers_offset.
         """
         number, flags = other._found_by(flags)
-        argument = CLONE_BUFFERS.pack(number, flags, other_first, first, count)
+        argument = packed(
+            CLONE_BUFFERS,
+            number=number,
+            flags=flags,
+            other_first=other_first,
+            first=first,
+            count=count,
+        )
         self.register(RegisterOp.CLONE_BUFFERS, argument, 1)
         self._buffers = {**self._buffers, -1 - len(self._buffers): dict(other._buffers)}
 
@@ -275,7 +292,7 @@ class Registrations(Registering):
 
         Kernel: 6.8.  Twin: io_uring_buf_ring_head.
         """
-        argument = bytearray(BUF_STATUS.pack(group, 0))
+        argument = bytearray(packed(BUF_STATUS, group=group, head=0))
         self.register(RegisterOp.PBUF_STATUS, argument, 1)
         head: int = BUF_STATUS.unpack(argument)[1]
         return head
@@ -289,7 +306,7 @@ class Registrations(Registering):
         Kernel: 5.2, *only_async* 5.6.  Twin: io_uring_register_eventfd(_async).
         """
         op = RegisterOp.EVENTFD_ASYNC if only_async else RegisterOp.EVENTFD
-        self.register(op, pack("=i", fd), 1)
+        self.register(op, packed_all("i", (fd,), "a descriptor"), 1)
 
     def unregister_eventfd(self) -> None:
         """No longer.  Kernel: 5.2."""
@@ -349,7 +366,7 @@ class Registrations(Registering):
 
         Kernel: 6.13.  Twin: io_uring_resize_rings.
         """
-        if entries < 1 or cq_entries < entries:
+        if not 1 <= entries <= cq_entries < 1 << 32:
             raise ValueError(f"queues cannot have {entries} and {cq_entries} slots")
         core = self._usable()
         if core.flags & k.IORING_SETUP_SQ_REWIND:
@@ -401,11 +418,19 @@ class Registrations(Registering):
         Raises:
             OpError: ENOENT, nothing matched; ETIME, some had not ended.
         """
-        if timeout_ns is not None and timeout_ns < 0:
+        if timeout_ns is not None and not 0 <= operator.index(timeout_ns) < 1 << 63:
             raise ValueError(f"a cancellation cannot take {timeout_ns} ns")
         seconds, rest = (-1, -1) if timeout_ns is None else divmod(timeout_ns, _NS_PER_S)
         user_data = alias_target(flags, user_data, self._secret)
-        argument = SYNC_CANCEL_REG.pack(user_data, fd, flags, seconds, rest, opcode)
+        argument = packed(
+            SYNC_CANCEL_REG,
+            user_data=user_data,
+            fd=fd,
+            flags=flags,
+            timeout_ns=seconds,
+            rest=rest,
+            opcode=opcode,
+        )
         return self.register(RegisterOp.SYNC_CANCEL, argument, 1)
 
     def register_napi(
@@ -435,7 +460,7 @@ class Registrations(Registering):
         return self._napi(RegisterOp.UNREGISTER_NAPI, 0, False)
 
     def _napi(self, op: RegisterOp, busy_poll_us: int, prefer: bool) -> tuple[int, bool]:
-        argument = bytearray(NAPI.pack(busy_poll_us, prefer))
+        argument = bytearray(packed(NAPI, busy_poll_us=busy_poll_us, prefer_busy_poll=prefer))
         self.register(op, argument, 1)
         before: tuple[int, int] = NAPI.unpack(argument)
         return before[0], bool(before[1])
@@ -464,7 +489,7 @@ class Registrations(Registering):
 def _tags(tags: Sequence[int], count: int) -> bytes:
     if len(tags) != count:
         raise ValueError(f"{len(tags)} tags for {count} slots")
-    return pack(f"={count}Q", *tags)
+    return packed_all("Q", tags, "a tag")
 
 
 def _vectors(pieces: Sequence[Target]) -> tuple[bytes, list[object]]:

@@ -30,7 +30,8 @@ from ._batch import Batches
 from ._choices import choose, explain, memory_bytes
 from ._completions import Completion, Statistics
 from ._entering import make_taking
-from ._filling import Fill, Several, make_fill, set_address
+from ._filling import Fill, make_fill, set_address
+from ._flight import Several
 from ._forks import forked_error, refuse_closed, refuse_forked, watch
 from ._mixed import PADDING, cancel_slot, last_slot, make_mixed_fill
 from ._opcodes import Opcode
@@ -258,11 +259,23 @@ class Ring(Batches):
         """
         Submit, and yield completions as they come, until nothing is in flight any more.
 
-        A loop body may fill more requests; they are submitted when the next wait begins.
+        A loop body may fill more requests; they are submitted when the next wait begins.  What a
+        loop that is left early has not seen is handed out by the next call.
+
+        Raises:
+            ClosedError: It is closed before the loop begins.
         """
+        self._open()
         while self.in_flight or self._storage:
-            for one in self.wait():
-                yield Completion(*one)
+            taken = self.wait()
+            seen = 0
+            try:
+                for one in taken:
+                    seen += 1
+                    yield Completion(*one)
+            finally:
+                if seen < len(taken):
+                    self._keep_for_later(taken[seen:])
 
     def statistics(self) -> Statistics:
         """Count what the ring has done and holds."""
@@ -360,7 +373,7 @@ class Ring(Batches):
     def _make_fill(self) -> Fill:
         core, owner, cells = self._open(), self._owner, self._cells
         known = self.opcodes or range(256)
-        fill = make_fill(core, known, owner, self._flight, cells, self._passing)
+        fill = make_fill(core, known, owner, self._flight, cells, self._passing, self._silent)
         if self._mixed:
             fill = make_mixed_fill(core, owner, cells, fill)
         return make_alias_fill(fill, self._secret) if self._secret else fill

@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Iterable
-from struct import pack, unpack
+from struct import Struct, pack, unpack
+from typing import Final
 
 from uringio._sys import constants as k
+from uringio._sys.packing import packed
 
 __all__ = [
     "addr_len",
@@ -16,7 +18,8 @@ __all__ = [
     "slot_of",
 ]
 
-_U32 = (1 << 32) - 1
+_TWO_INTS: Final = Struct("=ii")
+_PROCESSORS_MAX: Final = 1 << 16  # of which no kernel can be built for as many
 
 
 def slot_of(file_index: int) -> int:
@@ -59,7 +62,7 @@ def processor_mask(processors: Iterable[int]) -> bytes:
     """
     mask = 0
     for one in processors:
-        if one < 0:
+        if not 0 <= one < _PROCESSORS_MAX:
             raise ValueError(f"there is no processor {one}")
         mask |= 1 << one
     longs = -(-mask.bit_length() // 64) or 1
@@ -68,7 +71,7 @@ def processor_mask(processors: Iterable[int]) -> bytes:
 
 def level_and_option(level: int, option: int) -> int:
     """Place a socket option's two numbers where other requests have an address."""
-    word: int = unpack("=Q", pack("=II", level & _U32, option & _U32))[0]
+    word: int = unpack("=Q", packed(_TWO_INTS, level=level, option=option))[0]
     return word
 
 

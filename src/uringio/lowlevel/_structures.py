@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from uringio._sys.layouts import EPOLL_EVENT, RECVMSG_OUT, SIGINFO_CHILD
+from uringio._sys.packing import packed
 
 from ._memory import Message
 
@@ -42,7 +43,7 @@ def unpack_siginfo(raw: bytes | bytearray | memoryview) -> ChildEnd:
 
 def pack_epoll_event(events: int, data: int) -> bytes:
     """Write an event for `prep_epoll_ctl`: EPOLL* bits, and 64 bits of the caller's choice."""
-    return EPOLL_EVENT.pack(events, data)
+    return packed(EPOLL_EVENT, events=events, data=data)
 
 
 def unpack_epoll_events(raw: bytes | bytearray | memoryview, count: int) -> list[tuple[int, int]]:

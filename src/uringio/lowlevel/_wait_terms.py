@@ -1,5 +1,6 @@
 """The terms of a wait: until when, for how many, with which signals; and a region full of them."""
 
+import operator
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
@@ -52,9 +53,9 @@ def make_terms(
     if timeout_ns is not None and until_ns is not None:
         raise UsageError("a wait ends at a moment, or after a time: give until_ns or timeout_ns")
     time_ns = until_ns if timeout_ns is None else timeout_ns
-    if time_ns is not None and not 0 <= time_ns < 1 << 63:
+    if time_ns is not None and not 0 <= operator.index(time_ns) < 1 << 63:
         raise ValueError(f"a wait cannot take, or end at, {time_ns} ns")
-    min_wait_us = -(-min_wait_ns // _NS_PER_US)
+    min_wait_us = -(-operator.index(min_wait_ns) // _NS_PER_US)
     if not 0 <= min_wait_us < 1 << 32:
         raise ValueError(
             f"the least duration of a wait is up to 2**32 - 1 microseconds, not {min_wait_ns} ns"

@@ -7,6 +7,7 @@ frees what that kept.  A signal handler may raise behind any call; what was move
 out by the next wait.
 """
 
+import operator
 from _thread import get_ident
 from abc import abstractmethod
 from collections.abc import Collection
@@ -18,11 +19,12 @@ from uringio._ring.setup import Ring as Core
 from uringio._ring.waits import knows_enter_flag, wait, wait_registered
 from uringio._sys import constants as k
 from uringio._sys.layouts import CLOCK_REGISTER, CQE, CQE_BIG
+from uringio._sys.packing import packed
 from uringio.errors import UnsupportedError, UsageError
 
 from ._completions import BigCompletion
 from ._entering import Entering
-from ._filling import Flight, Several
+from ._flight import Flight, Several
 from ._opcodes import RegisterOp
 from ._wait_terms import Terms, WaitRegion, make_terms
 
@@ -115,7 +117,7 @@ class Waits(Entering):
             terms = make_terms(timeout_ns, until_ns, min_wait_ns, sigmask)
             self._refuse_unknown(core, terms)
             return self._wait_by(core, count, terms, None)
-        if timeout_ns is not None and timeout_ns < 0:
+        if timeout_ns is not None and not 0 <= operator.index(timeout_ns) < 1 << 63:
             raise ValueError(f"a wait cannot take {timeout_ns} ns")
         storage = self._storage
         if self._whole is not None and timeout_ns is None and not storage:
@@ -183,7 +185,7 @@ class Waits(Entering):
 
         Kernel: 6.12.  Twin: io_uring_register_clock.
         """
-        self.register(RegisterOp.CLOCK, CLOCK_REGISTER.pack(clock))
+        self.register(RegisterOp.CLOCK, packed(CLOCK_REGISTER, clock=clock))
         self._clock = clock
 
     @property
@@ -341,10 +343,12 @@ class Waits(Entering):
                 break  # the hint was stale, or what is left will come by itself
 
     def _reap_big(self) -> None:
-        core = self._open()
+        core, storage, wanted = self._open(), self._storage, self._extras
         cqes, mask = core.cqes, core.cq_entries - 1
         mixed = core.flags & k.IORING_SETUP_CQE_MIXED
-        head, tail = core.cq_head[0], core.cq_tail[0]
+        first, tail = core.cq_head[0], core.cq_tail[0]
+        head = first
+        found: list[tuple[int, int, int]] = []
         while head != tail:
             at = (head & mask) * core.cqe_bytes
             user_data, res, flags = CQE.unpack_from(cqes, at)
@@ -354,10 +358,15 @@ class Waits(Entering):
             if not mixed or flags & k.IORING_CQE_F_32:
                 if mixed:
                     head = (head + 1) & _U32
-                if self._extras is not None:
+                if wanted is not None:
                     *_, extra1, extra2 = CQE_BIG.unpack_from(cqes, at)
-                    self._extras[self._completed + len(self._storage)] = (extra1, extra2)
-            self._storage.append((user_data, res, flags))
+                    wanted[self._completed + len(storage) + len(found)] = (extra1, extra2)
+            found.append((user_data, res, flags))
+        if core.cq_head[0] != first:
+            self._reap_big()  # a signal handler has taken some: see what is left
+            return
+        # No call between these two, behind which such a handler might raise.
+        storage += found
         core.cq_head[0] = tail
 
     def _hand_out(self) -> list[tuple[int, int, int]]:
@@ -370,18 +379,22 @@ class Waits(Entering):
                 # Everything has ended at once.
                 self._settled = len(storage)
                 flight.clear()
+        renamed = self._renamed
         for index in range(self._settled, len(storage)):
-            # First, so that a signal handler that raises here has memory kept, not freed twice.
-            self._settled = index + 1
             name, _, flags = storage[index]
+            known = name if flags & _MORE or name in flight else renamed.get(name, name)
+            kept = flight.get(known)
+            several = kept if isinstance(kept, Several) else None
+            # From here on no call, behind which a signal handler might raise: what it breaks off
+            # has been done wholly or is done again.
+            self._settled = index + 1
             if not flags & _MORE:
-                if name not in flight:
-                    name = self._renamed.pop(name, name)
-                kept = flight.pop(name, None)
-                if isinstance(kept, Several):
-                    kept.count -= 1
-                    if kept.count:
-                        flight[name] = kept
+                if known != name:
+                    del renamed[name]
+                if several is not None and several.count > 1:
+                    several.count -= 1
+                elif known in flight:
+                    del flight[known]
         taken = storage[:]
         self._completed += len(taken)
         self._settled = 0
@@ -395,14 +408,16 @@ class Waits(Entering):
         for index in range(self._settled, len(storage)):
             name, res, flags = storage[index]
             known = name if name in flight else renamed.get(name)
-            if known is not None:
-                # No call between these two, behind which a signal handler might raise.
-                storage[index] = (name ^ secret, res, flags)
+            kept = None if known is None else flight.get(known)
+            several = kept if isinstance(kept, Several) else None
+            # As in `_hand_out`, no call from here on.
             self._settled = index + 1
-            if known is not None and not flags & _MORE:
-                renamed.pop(name, None)
-                kept = flight.pop(known, None)
-                if isinstance(kept, Several):
-                    kept.count -= 1
-                    if kept.count:
-                        flight[known] = kept
+            if known is not None:
+                storage[index] = (name ^ secret, res, flags)
+                if not flags & _MORE:
+                    if name in renamed:
+                        del renamed[name]
+                    if several is not None and several.count > 1:
+                        several.count -= 1
+                    elif known in flight:
+                        del flight[known]

@@ -10,7 +10,7 @@ from typing import Final, Self, TypeVar, cast
 from uringio._driver import current
 from uringio._driver.contract import Driver
 from uringio._driver.op import ACCEPT, EVENT, NEW, SPENT, STALE, TIMEOUT, Op
-from uringio._driver.sockets import SocketAddress
+from uringio._driver.sockets import ACCEPT_EXHAUSTED, SocketAddress
 from uringio._own.fd import OwnedFd
 from uringio.errors import EndOfStreamError, OpError
 
@@ -24,7 +24,6 @@ T = TypeVar("T")
 _SOCKADDR_BYTES: Final = 128
 # How long accepting rests when descriptors have run out, unless a connection ends before.
 _EXHAUSTED_NS: Final = 100_000_000
-_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # What accept(2) reports of a connection that broke while it waited in the backlog.
 _PEER_GONE: Final = frozenset({
     errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETDOWN, errno.ENOPROTOOPT,
@@ -198,7 +197,7 @@ class Listener:
                     try:
                         stream = await self.accept()
                     except OSError as error:
-                        if error.errno in _EXHAUSTED:
+                        if error.errno in ACCEPT_EXHAUSTED:
                             await server.rest()
                         elif error.errno not in _PEER_GONE:
                             raise

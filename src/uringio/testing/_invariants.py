@@ -180,10 +180,11 @@ class Invariants:
             is_meant = op.state == SUBMITTED
             if is_meant:
                 self._cancelled.add(op.use)
-            is_asked = cancel(op, reason)
-            if is_meant and not is_asked:
-                self._cancelled.discard(op.use)
-            return is_asked
+            try:
+                return cancel(op, reason)
+            finally:
+                if op.state == SUBMITTED:  # a signal handler raised before anything was done
+                    self._cancelled.discard(op.use)
 
         driver.cancel = watched  # type: ignore[method-assign]
 

@@ -128,6 +128,11 @@ class Pipe(SimFile):
         """How many bytes a write would find room for."""
         return _PIPE_BYTES - len(self._stuffing.data)
 
+    def tell_writer(self) -> None:
+        """Wake who would write, whether or not it lacked room: as splicing does."""
+        if self._stuffing.writer is not None:
+            self._stuffing.writer.changed(POLLOUT)
+
     def has_reader(self) -> bool:
         """Whether a write would find somebody who reads."""
         return self._stuffing.reader is not None

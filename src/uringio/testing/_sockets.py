@@ -407,6 +407,8 @@ class StreamSocket(SimSocket):
         if self.family == System.AF_UNIX and self.state == "dead":
             return 0
         if self.state != "connected" or self._is_over():
+            if self.is_tcp:
+                self.changed()  # the kernel wakes whoever polls all the same
             return -errno.ENOTCONN
         if how in {_SHUT_RD, _SHUT_RDWR}:
             self._received_end = True

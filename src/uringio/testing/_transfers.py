@@ -389,6 +389,7 @@ def _splice(kernel: "SimKernel", request: Request) -> int | None:
         return _splice_waits(request, target, FOR_WRITING, waits and target.blocking)
     if sent > 0 and isinstance(source, Pipe) and not tees:
         source.read(sent)
+        source.tell_writer()
     return sent
 
 
