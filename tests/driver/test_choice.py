@@ -6,7 +6,7 @@ import pytest
 
 import uringio
 from tests.fresh import FreshPython
-from tests.kernel import uring_refusal
+from tests.marks import needs_uring
 from uringio import aio
 from uringio._driver import current
 from uringio._driver.choice import BACKENDS, VARIABLE, make_driver
@@ -14,8 +14,6 @@ from uringio._driver.op import Op
 from uringio._driver.uring import UringDriver
 from uringio._sys.system import System
 from uringio.errors import RingError, UsageError
-
-needs_uring = pytest.mark.skipif(uring_refusal() is not None, reason=str(uring_refusal()))
 
 
 class Scarce(System):
