@@ -23,6 +23,7 @@ from uringio._driver.sockets import (
     unix_address,
 )
 
+from .datagrams import DatagramCalls
 from .server import Listening, Server
 from .socket_calls import SocketCalls
 from .sockets import Sock
@@ -42,7 +43,7 @@ _SO_REUSEADDR: Final = 2
 _SO_KEEPALIVE: Final = 9
 
 
-class EventLoop(SocketCalls, UnsupportedCalls):
+class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
     """
     An asyncio event loop on a uringio driver.
 
@@ -50,8 +51,7 @@ class EventLoop(SocketCalls, UnsupportedCalls):
         backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
             ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
 
-    Not yet supported: TLS, subprocesses, pipes, datagrams and ``sendfile``; each raises
-    NotImplementedError.
+    Not yet supported: TLS, subprocesses, pipes and ``sendfile``; each raises NotImplementedError.
     """
 
     # --- clients ---------------------------------------------------------------------------------
