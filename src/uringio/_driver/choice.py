@@ -129,8 +129,11 @@ def _working_uring_driver(
     system: System, deliver: Deliver, make_cancelled: MakeCancelled
 ) -> "UringDriver":
     """Make a driver over a ring that can be entered as well: a filter may know any of the calls."""
+    from .uring_rows import require
+
     driver = _fitting_uring_driver(system, deliver, make_cancelled)
     try:
+        require(driver.ring)
         driver.flush()  # the read of the wake pipe, which every driver begins with
     except BaseException:
         if driver.ring.registered_by is not None:
