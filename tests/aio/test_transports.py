@@ -324,7 +324,7 @@ def test_buffered_protocol_without_room_is_fatal(
     with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(main())
     assert len(reports) == 1
-    assert "data_received" in reports[0]
+    assert "get_buffer" in reports[0]
 
 
 def test_buffered_protocol_pauses_within_a_piece(run: Run[None]) -> None:

@@ -226,7 +226,8 @@ class Tls:
             )
             return None
         if isinstance(ssl, bool):
-            raise ValueError("Server side SSL needs a valid SSLContext")  # noqa: TRY004 - as asyncio
+            # As asyncio says it, which raises it when there is a connection.
+            raise ValueError("Server side SSL needs a valid SSLContext")  # noqa: TRY004
         return cls(_require_context(ssl), True, None, handshake_timeout, shutdown_timeout)
 
     def wrap(

@@ -251,7 +251,11 @@ class StreamTransport(asyncio.Transport):
             if protocol is not self._protocol:
                 self._deliver(bytes(rest))  # it has put another in its place
                 return
-            count = fill(protocol, rest)
+            try:
+                count = fill(protocol, rest)
+            except BaseException as error:
+                self._protocol_failed("get_buffer", error)
+                return
             protocol.buffer_updated(count)
             rest = rest[count:]
             if rest and self._obstacle & _PAUSED:
