@@ -181,14 +181,13 @@ def test_contradicting_arguments(run: Run[None]) -> None:
 
 
 def test_what_is_not_supported_says_so(run: Run[None]) -> None:
-    """Subprocesses, pipes, datagrams and the rest raise NotImplementedError with a reason."""
+    """Subprocesses, pipes and the rest raise NotImplementedError with a reason."""
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         for call in (
             loop.subprocess_exec(Diary, "true"),
             loop.subprocess_shell(Diary, "true"),
-            loop.create_datagram_endpoint(Diary),
             loop.connect_read_pipe(Diary, None),
             loop.sock_recv(None, 1),
             loop.sendfile(None, None),

@@ -23,7 +23,7 @@ from uringio._driver.sockets import (
     unix_address,
 )
 
-from .running import RunningLoop
+from .datagrams import DatagramCalls
 from .server import Listening, Server
 from .sockets import Sock
 from .tls import Tls, refuse_wrapped, require_stdlib_context, start_tls
@@ -43,7 +43,7 @@ _SO_REUSEADDR: Final = 2
 _SO_KEEPALIVE: Final = 9
 
 
-class EventLoop(RunningLoop, UnsupportedCalls):
+class EventLoop(DatagramCalls, UnsupportedCalls):
     """
     An asyncio event loop on a uringio driver.
 
@@ -51,7 +51,7 @@ class EventLoop(RunningLoop, UnsupportedCalls):
         backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
             ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
 
-    Not yet supported: subprocesses, pipes, datagrams, ``sendfile``, ``sock_*`` and reader and
+    Not yet supported: subprocesses, pipes, ``sendfile``, ``sock_*`` and reader and
     writer callbacks; each raises NotImplementedError.
     """
 

@@ -14,10 +14,6 @@ def refuse(what: str) -> NoReturn:
 class UnsupportedCalls(asyncio.BaseEventLoop):
     """The refusals, as methods."""
 
-    async def create_datagram_endpoint(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("datagram sockets")
-
     async def connect_read_pipe(self, *args: object, **kwargs: object) -> NoReturn:
         """Refuse."""
         refuse("pipes")
