@@ -6,6 +6,7 @@
 # make determinism   same seed, same trace: on Python $(VERSIONS), whatever the hash seed
 # make mutants   wrong versions of the library, and whether the tests notice (a few minutes)
 # make mutants-sim   how many of those simulation alone notices
+# make peers   CPython's asyncio tests and uvloop's, on our loop and on its peers (ARGS=--help)
 # make crashlab  misuse the library a thousand times (ARGS=--control: without it)
 # make bench   measure; bench/README.md explains the figures
 # make clean   remove environments, caches and build results
@@ -36,7 +37,7 @@ PY := $(ENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CODE := src tests tools fuzz bench examples
 
-.PHONY: run test check style types arch sim fuzz determinism test-env crashlab mutants mutants-sim bench build clean
+.PHONY: run test check style types arch sim fuzz determinism test-env peers crashlab mutants mutants-sim bench build clean
 
 run: $(ENV)/.run
 	@echo "Serving $(DIR) at http://$(HOST):$(PORT)/ (open it in a browser; Ctrl-C stops it)"
@@ -72,6 +73,9 @@ determinism: $(ENV)/.test
 		--pythons $(foreach version,$(VERSIONS),$(CURDIR)/.venv-$(version)/bin/python)
 
 test-env: $(ENV)/.test
+
+peers: $(ENV)/.bench
+	$(PY) -m tests.peers $(ARGS)
 
 crashlab: $(ENV)/.test
 	$(PY) tools/crashlab.py $(ARGS)
