@@ -37,7 +37,9 @@ __all__ = [
     "RawOption",
     "SocketAddress",
     "UnixAddress",
+    "bind_datagrams",
     "bind_stream_socket",
+    "connect_datagrams",
     "number_of",
     "numeric_address",
     "open_datagram_socket",
@@ -274,12 +276,9 @@ def open_datagram_socket(
         for level, option, value in options:
             system.setsockopt(fd, level, option, value)
         if local is not None:
-            _bind_datagrams(system, fd, family, local)
+            bind_datagrams(system, fd, family, local)
         if packed is not None:
-            addr, len_bytes, _keep = pin(packed)
-            res = system.connect(fd, addr, len_bytes)  # of datagrams this never waits
-            if res < 0:
-                raise op_error(-res, "connect", fd, detail=repr(remote))
+            connect_datagrams(system, fd, packed, remote)
         driver.register(fd)
     except BaseException:
         system.close(fd)
@@ -287,7 +286,21 @@ def open_datagram_socket(
     return fd
 
 
-def _bind_datagrams(system: System, fd: int, family: int, local: Address) -> None:
+def connect_datagrams(system: System, fd: int, packed: bytes, remote: Address | None) -> None:
+    """Give a datagram socket the peer *remote*, *packed*, without waiting; raises `OpError`."""
+    addr, len_bytes, _keep = pin(packed)
+    res = system.connect(fd, addr, len_bytes)
+    if res < 0:
+        raise op_error(-res, "connect", fd, detail=repr(remote))
+
+
+def bind_datagrams(system: System, fd: int, family: int, local: Address) -> None:
+    """
+    Bind a datagram socket; a Unix socket file to which nobody is bound any more is replaced.
+
+    Raises:
+        OpError: The kernel refused, such as EADDRINUSE.
+    """
     try:
         system.bind(fd, family, local)
     except OSError as error:

@@ -19,7 +19,15 @@ import errno
 from collections.abc import Callable
 from typing import Final, Protocol
 
-__all__ = ["BareSend", "BareSyscall", "Libc", "get_errno", "pointer_argument", "size_argument"]
+__all__ = [
+    "BareSend",
+    "BareSendTo",
+    "BareSyscall",
+    "Libc",
+    "get_errno",
+    "pointer_argument",
+    "size_argument",
+]
 
 get_errno: Callable[[], int] = ctypes.get_errno
 
@@ -53,6 +61,21 @@ class BareSend(Protocol):
     def __call__(self, fd: int, data: bytes, len_bytes: int, flags: int, /) -> int: ...
 
 
+class BareSendTo(Protocol):
+    """``sendto``, as `BareSend`; *name* is a packed address, None for the connected peer."""
+
+    def __call__(
+        self,
+        fd: int,
+        data: bytes,
+        len_bytes: int,
+        flags: int,
+        name: bytes | None,
+        name_bytes: int,
+        /,
+    ) -> int: ...
+
+
 def pointer_argument(addr: int) -> ctypes.c_void_p:
     """Prebuild a pointer for the bare door; 0 is NULL."""
     return ctypes.c_void_p(addr)
@@ -77,6 +100,8 @@ class Libc:
         # Bytes travel as the pointer to their storage; about 400 ns below the typed door.
         bare_send = self._library["send"]
         self.bare_send: BareSend = bare_send
+        bare_send_to = self._library["sendto"]
+        self.bare_send_to: BareSendTo = bare_send_to
         self.syscall = self._typed("syscall", _LONG, _LONG, _LONG, _LONG, _LONG, _LONG, _PTR, _SIZE)
         self.mmap = self._typed("mmap", _PTR, _PTR, _SIZE, _INT, _INT, _INT, _OFF)
         self.munmap = self._typed("munmap", _INT, _PTR, _SIZE)

@@ -36,7 +36,7 @@ from .constants import (
     STATX_DIOALIGN,
 )
 from .layouts import STATX
-from .libc import BareSend, BareSyscall, Libc, get_errno
+from .libc import BareSend, BareSendTo, BareSyscall, Libc, get_errno
 from .listing import Listing
 from .memory import Memory, ReadableBuffer, memory_at, pin
 from .sockaddr import AddressTuple, SocketAddress, pack_sockaddr, unpack_sockaddr
@@ -103,6 +103,7 @@ class System:
         # For a hot path: bytes as they are, -1 and `get_errno` on refusal; `os.read` raises, but
         # of all ways to have some bytes it is the quickest where there are any.
         self.bare_send: BareSend = libc.bare_send
+        self.bare_send_to: BareSendTo = libc.bare_send_to
         self.read_bytes: Callable[[int, int], bytes] = os.read
         # Clock and wake-ups: the standard library's own C functions.
         self.monotonic_ns: Callable[[], int] = time.monotonic_ns

@@ -23,7 +23,7 @@ from uringio._driver.sockets import (
     unix_address,
 )
 
-from .running import RunningLoop
+from .datagrams import DatagramCalls
 from .server import Listening, Server
 from .sockets import Sock
 from .transport import StreamTransport
@@ -42,7 +42,7 @@ _SO_REUSEADDR: Final = 2
 _SO_KEEPALIVE: Final = 9
 
 
-class EventLoop(RunningLoop, UnsupportedCalls):
+class EventLoop(DatagramCalls, UnsupportedCalls):
     """
     An asyncio event loop on a uringio driver.
 
@@ -50,7 +50,7 @@ class EventLoop(RunningLoop, UnsupportedCalls):
         backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
             ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
 
-    Not yet supported: TLS, subprocesses, pipes, datagrams, ``sendfile``, ``sock_*`` and reader and
+    Not yet supported: TLS, subprocesses, pipes, ``sendfile``, ``sock_*`` and reader and
     writer callbacks; each raises NotImplementedError.
     """
 

@@ -39,7 +39,7 @@ from .sockets import INFO_NAMES, HeldSocket, Sock
 if TYPE_CHECKING:
     from .running import RunningLoop
 
-__all__ = ["Hub", "StreamTransport"]
+__all__ = ["Hub", "StreamTransport", "as_bytes"]
 
 logger = logging.getLogger("asyncio")
 
@@ -308,7 +308,7 @@ class StreamTransport(asyncio.Transport):
             raise
 
     def _write_otherwise(self, data: object) -> None:
-        chunk = _as_bytes(data)
+        chunk = as_bytes(data)
         if self._eof:
             raise RuntimeError("write() after write_eof()")
         if not chunk:
@@ -581,7 +581,7 @@ def _deliver_to_nobody(data: object) -> None:
     """Stand in for a protocol that takes no data."""
 
 
-def _as_bytes(data: object) -> bytes:
+def as_bytes(data: object) -> bytes:
     """Return *data*, copied if its owner could change it."""
     if isinstance(data, bytes):
         return data

@@ -18,10 +18,6 @@ class UnsupportedCalls(asyncio.BaseEventLoop):
         """Refuse."""
         refuse("TLS")
 
-    async def create_datagram_endpoint(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("datagram sockets")
-
     async def connect_read_pipe(self, *args: object, **kwargs: object) -> NoReturn:
         """Refuse."""
         refuse("pipes")

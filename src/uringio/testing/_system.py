@@ -108,6 +108,7 @@ class SimSystem(FileSystem):
         self.clock_ns = self._clock_ns
         self.buggify = self._buggify
         self.bare_send = self._bare_send
+        self.bare_send_to = self._bare_send_to
         self.read_bytes = self._read_bytes
         self._data = b""
         self.start_call = self._start_call
@@ -374,6 +375,23 @@ class SimSystem(FileSystem):
 
     def _bare_send(self, fd: int, data: bytes, len_bytes: int, _flags: int, /) -> int:
         count = self._send_bytes(fd, data[:len_bytes])
+        if count < 0:
+            self._errno = -count
+            return -1
+        return count
+
+    def _bare_send_to(
+        self,
+        fd: int,
+        data: bytes,
+        len_bytes: int,
+        _flags: int,
+        name: bytes | None,
+        _name_bytes: int,
+        /,
+    ) -> int:
+        message = Outgoing(data[:len_bytes], name or b"", ())
+        count = self._attempt("sendto", fd, lambda socket: self._sent(socket, message))
         if count < 0:
             self._errno = -count
             return -1
