@@ -67,8 +67,12 @@ class Statistics(NamedTuple):
 class Tables(Protocol):
     """What is registered with a driver that has tables for it."""
 
-    def add_memory(self, memory: Memory, piece_bytes: int, /) -> None:
-        """Have transfers in *memory* spare looking up its pages; raises `RingError`, OpError."""
+    def add_memory(self, memory: Memory, piece_bytes: int, /) -> bool:
+        """
+        Have transfers in *memory* spare looking up its pages; raises `RingError`, OpError.
+
+        False where the kernel cannot, and nothing changes.
+        """
         ...
 
     def remove_memory(self, memory: Memory, /) -> list[Awaited[None]]:
@@ -76,7 +80,7 @@ class Tables(Protocol):
         ...
 
     def add_file(self, fd: int, /) -> FixedFd:
-        """Give *fd*'s file a slot of the driver's own; raises `OpError`."""
+        """Give *fd*'s file a slot of the driver's own; raises `UnsupportedError`, OpError."""
         ...
 
     def require_install(self) -> None:

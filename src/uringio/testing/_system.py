@@ -207,7 +207,7 @@ class SimSystem(FileSystem):
         ring = kernel.ring_of(fd, 0)
         if isinstance(ring, int):
             return ring
-        if opcode > kernel.profile.register_max:
+        if not kernel.profile.registers(opcode):
             return -errno.EINVAL
         answer = register(kernel, ring, opcode, arg_addr, nr_args)
         kernel.trace.add(f"register {opcode} {nr_args} = {answer}")
