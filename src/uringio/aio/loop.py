@@ -442,5 +442,17 @@ def run(
     Raises:
         RingError: The backend asked for cannot be had here.
     """
-    with asyncio.Runner(debug=debug, loop_factory=lambda: EventLoop(backend=backend)) as runner:
+
+    def make() -> EventLoop:
+        loop = EventLoop(backend=backend)
+        try:
+            loop.prepare()  # now: within `run`, asyncio would hide the reason behind what follows
+        except BaseException:
+            loop.close()
+            if asyncio.iscoroutine(main):
+                main.close()
+            raise
+        return loop
+
+    with asyncio.Runner(debug=debug, loop_factory=make) as runner:
         return runner.run(main)

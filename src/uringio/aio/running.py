@@ -120,6 +120,10 @@ class RunningLoop(asyncio.BaseEventLoop):
             finally:
                 current.set_current(None, None)
 
+    def prepare(self) -> None:
+        """Make the driver for a run in this thread; raises as `run_forever` would."""
+        self._prepare_driver()
+
     def _prepare_driver(self) -> Driver:
         """Return the driver for a run in this thread."""
         driver = self._driver
