@@ -40,6 +40,10 @@ TOLERANCE = 1.02
 Work = Callable[[random.Random], Awaitable[None]]
 
 
+class WrongError(Exception):
+    """What came back is not what was sent."""
+
+
 class Servers:
     """What the clients talk to."""
 
@@ -179,7 +183,7 @@ class Servers:
         try:
             async with await uringio.open_file(path, "w+b") as file:
                 await file.write_all(said)
-                check(await file.read(1 << 20, offset=0) == said, "files")
+                check(await file.read_at(0, 1 << 20) == said, "files")
         finally:
             path.unlink(missing_ok=True)
 
@@ -196,7 +200,7 @@ class Servers:
 def check(right: bool, what: str) -> None:
     """Stop the run when something is not as it must be."""
     if not right:
-        raise SystemExit(f"wrong: {what}")
+        raise WrongError(what)
 
 
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -225,10 +229,13 @@ async def client(
     while time.monotonic() < until:
         work = draw.choice(works)
         task = asyncio.ensure_future(work(draw))
-        if draw.random() < 0.2:
-            await asyncio.sleep(draw.random() ** 2 * 0.05)
-            count["cancelled"] += task.cancel()
-        await asyncio.wait([task])
+        try:
+            if draw.random() < 0.2:
+                await asyncio.sleep(draw.random() ** 2 * 0.05)
+                count["cancelled"] += task.cancel()
+            await asyncio.wait([task])
+        finally:
+            task.cancel()
         if task.cancelled():
             continue
         if (error := task.exception()) is not None:
