@@ -181,7 +181,7 @@ def test_contradicting_arguments(run: Run[None]) -> None:
 
 
 def test_what_is_not_supported_says_so(run: Run[None]) -> None:
-    """TLS, subprocesses, pipes and the rest raise NotImplementedError with a reason."""
+    """TLS and the rest raise NotImplementedError with a reason."""
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
@@ -189,9 +189,6 @@ def test_what_is_not_supported_says_so(run: Run[None]) -> None:
             loop.create_connection(Diary, "127.0.0.1", 1, ssl=True),
             loop.create_server(Diary, "127.0.0.1", 1, ssl=object()),
             loop.start_tls(None, None, None),
-            loop.subprocess_exec(Diary, "true"),
-            loop.subprocess_shell(Diary, "true"),
-            loop.connect_read_pipe(Diary, None),
             loop.sock_recv(None, 1),
             loop.sendfile(None, None),
         ):

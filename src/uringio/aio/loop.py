@@ -24,6 +24,8 @@ from uringio._driver.sockets import (
 )
 
 from .datagrams import DatagramCalls
+from .pipes import PipeCalls
+from .processes import ProcessCalls
 from .server import Listening, Server
 from .sockets import Sock
 from .transport import StreamTransport
@@ -42,7 +44,7 @@ _SO_REUSEADDR: Final = 2
 _SO_KEEPALIVE: Final = 9
 
 
-class EventLoop(DatagramCalls, UnsupportedCalls):
+class EventLoop(DatagramCalls, PipeCalls, ProcessCalls, UnsupportedCalls):
     """
     An asyncio event loop on a uringio driver.
 
@@ -50,7 +52,7 @@ class EventLoop(DatagramCalls, UnsupportedCalls):
         backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
             ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
 
-    Not yet supported: TLS, subprocesses, pipes, ``sendfile``, ``sock_*`` and reader and
+    Not yet supported: TLS, ``sendfile``, ``sock_*`` and reader and
     writer callbacks; each raises NotImplementedError.
     """
 
