@@ -40,7 +40,6 @@ CODE := src tests tools fuzz bench examples
 .PHONY: run test check style types arch sim fuzz determinism test-env peers crashlab mutants mutants-sim bench build clean
 
 run: $(ENV)/.run
-	@echo "Serving $(DIR) at http://$(HOST):$(PORT)/ (open it in a browser; Ctrl-C stops it)"
 	@$(ENV)/bin/uringio serve "$(DIR)" --host "$(HOST)" --port "$(PORT)" $(if $(BACKEND),--backend "$(BACKEND)")
 
 test: $(ENV)/.test
@@ -74,7 +73,7 @@ determinism: $(ENV)/.test
 
 test-env: $(ENV)/.test
 
-peers: $(ENV)/.bench
+peers: $(ENV)/.peers
 	$(PY) -m tests.peers $(ARGS)
 
 crashlab: $(ENV)/.test
@@ -119,6 +118,11 @@ $(ENV)/.dev: $(ENV)/.test
 	@echo "Installing the checkers into $(ENV)"
 	@$(PIP) install --editable '.[dev]'
 	@command -v node >/dev/null || $(PIP) install 'pyright[nodejs]' || echo "no node wheel here; pyright will fetch node"
+	@touch $@
+
+$(ENV)/.peers: $(ENV)/.run
+	@echo "Installing the peers into $(ENV)"
+	@$(PIP) install --editable '.[peers]'
 	@touch $@
 
 $(ENV)/.bench: $(ENV)/.run

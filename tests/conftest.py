@@ -14,9 +14,10 @@ import hypothesis
 import pytest
 
 from tests import leaks
-from tests.backends import BACKENDS, LIBRARY
+from tests.backends import BACKENDS, LIBRARY, RUNG
 from tests.fresh import FreshPython
 from tests.kernel import uring_refusal
+from tests.older import RUNGS, in_place
 
 FAILED = pytest.StashKey[bool]()
 SEED = pytest.StashKey[int]()
@@ -37,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell ignores Ctrl-C on behalf of what it runs in the background, and so would every child.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if RUNG and RUNG not in RUNGS:
+        raise pytest.UsageError(f"no rung {RUNG!r}; there are {', '.join(RUNGS)}")
     seed = config.getoption("--seed")
     if seed is None:
         seed = random.SystemRandom().randrange(2**32)
@@ -50,7 +53,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     refusal = uring_refusal()
     return [
         f"seed: {config.stash[SEED]} (repeat with --seed)",
-        "io_uring: " + (f"not here: {refusal}" if refusal else "available"),
+        "io_uring: " + (f"not here: {refusal}" if refusal else RUNG or "available"),
     ]
 
 
@@ -118,6 +121,20 @@ def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         left = leaks.difference(before)
         if left:
             pytest.fail("\n".join(left))
+
+
+@pytest.fixture(autouse=True)
+def on_the_rung(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Leave the loops of a test no more of io_uring than the rung has that was chosen.
+
+    Not where the ring itself is tested, in all its parts, or simulated kernels are.
+    """
+    if not RUNG or request.path.parent.name in {"lowlevel", "ring", "sys", "testing", "probing"}:
+        yield
+        return
+    with in_place(RUNG):
+        yield
 
 
 @pytest.fixture(params=BACKENDS)

@@ -104,8 +104,8 @@ class BufferPool(Pool):
         pages of the pool are real and locked meanwhile, so make it no larger than needed.  A forked
         child is not affected: it gets copies of the pages.
 
-        The block's value says whether it is registered: False on other backends, where nothing
-        changes.
+        The block's value says whether it is registered: False on other backends, and where the
+        kernel registers no memory; there nothing changes.
 
         Raises:
             RingError: So much memory may not be locked.
@@ -158,10 +158,10 @@ class Registration:
 
     async def __aenter__(self) -> bool:
         tables = current.driver().tables
-        if tables is not None:
-            tables.add_memory(self._pool.memory, self._pool.slab_bytes)
+        if tables is None or not tables.add_memory(self._pool.memory, self._pool.slab_bytes):
+            return False
         self._tables = tables
-        return tables is not None
+        return True
 
     async def __aexit__(
         self,

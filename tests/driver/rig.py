@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.backends import CHOSEN
+from tests.backends import CHOSEN, RUNG
+from tests.older import RUNGS, made_older
 from uringio._driver import op as o
 from uringio._driver.contract import Driver
 from uringio._driver.epoll import make_epoll_driver
@@ -19,7 +20,6 @@ from uringio._driver.kqueue import make_kqueue_driver
 from uringio._driver.op import DONE, SPENT, Op
 from uringio._driver.poll import make_poll_driver
 from uringio._driver.uring import make_uring_driver
-from uringio._ring.setup import FLAG_LADDER
 from uringio._sys.memory import ReadableBuffer
 from uringio._sys.system import System
 
@@ -30,7 +30,7 @@ READINESS_DRIVERS = {
     "kqueue": make_kqueue_driver,
     "poll": make_poll_driver,
 }
-RINGS = ("uring", "uring-6.1", "uring-6.0", "uring-5.19")
+RINGS = (RUNG,) if RUNG else ("uring", "uring-6.1", "uring-6.0", "uring-plain")
 _FAMILIES = {"": (*RINGS, *READINESS_DRIVERS), "uring": RINGS}
 KINDS = _FAMILIES.get(CHOSEN, (CHOSEN,))
 
@@ -57,18 +57,15 @@ class Rig:
         self.kind = kind
         self.delivered: list[Op[Any]] = []
         self.deliver = self.note_delivery  # a test may put another in its place
-        self.system = system if system is not None else System()
+        profile = RUNGS.get(RUNG or kind) if kind not in READINESS_DRIVERS else None
+        self.system = made_older(system if system is not None else System(), profile)
         if kind in READINESS_DRIVERS:
             self.driver: Driver = READINESS_DRIVERS[kind](
                 self.system, self._deliver, self._make_cancelled
             )
         else:
-            rung = RINGS.index(kind)
             self.driver = make_uring_driver(
-                self.system,
-                self._deliver,
-                self._make_cancelled,
-                **{"ladder": FLAG_LADDER[rung:], **options},
+                self.system, self._deliver, self._make_cancelled, **options
             )
 
     def _deliver(self, op: Op[Any]) -> None:
@@ -85,7 +82,7 @@ class Rig:
 
     @property
     def is_uring(self) -> bool:
-        return self.kind in RINGS
+        return self.kind not in READINESS_DRIVERS
 
     def submit(self, op: Op[Any]) -> Op[Any]:
         """Submit *op* and return it."""

@@ -6,13 +6,19 @@ from typing import Any
 
 import pytest
 
+from tests.backends import RUNG
 from tests.driver.conftest import RigMaker
 from tests.driver.rig import StandInCancelled
+from tests.older import without
 from uringio._driver import op as o
 from uringio._driver.direct import Direct
 from uringio._driver.op import SUBMITTED, Op
+from uringio._sys import constants as k
 from uringio._sys.system import System
 from uringio.errors import ClosedError
+
+_LACKING = without(RUNG, "registered files", registration=k.IORING_REGISTER_FILES)
+pytestmark = pytest.mark.skipif(bool(_LACKING), reason=_LACKING)
 
 
 class Busy(System):

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.backends import RUNG
 from tests.driver.conftest import RigMaker
 from tests.driver.rig import StandInCancelled, pipe
+from tests.older import without
 from uringio._driver import op as o
 from uringio._driver import uring_tables
 from uringio._driver.op import Op
@@ -19,6 +21,9 @@ from uringio._sys.system import System
 from uringio.errors import OpError, RingError
 
 PAGE = 4096
+
+_LACKING = without(RUNG, "registered memory", registration=k.IORING_REGISTER_BUFFERS2)
+pytestmark = pytest.mark.skipif(bool(_LACKING), reason=_LACKING)
 
 
 class Refusing(System):

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.backends import RUNG
 from tests.driver.conftest import RigMaker
 from tests.driver.rig import SEND_ALL_FLAGS, Rig, StandInCancelled, connected, in_thread
 from tests.kernel import lock_refusal
+from tests.older import without
 from uringio._driver import op as o
 from uringio._driver.messages import Outgoing
 from uringio._driver.op import CANCELLING, SUBMITTED, Op
@@ -28,7 +30,9 @@ SIZE = 600_000
 @pytest.fixture
 def rig(make_rig: RigMaker) -> Rig:
     """An io_uring driver whose kernel knows such sends."""
-    if reason := lock_refusal():
+    lacking = without(RUNG, "both of them", k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC)
+    lacking = lacking or without(RUNG, "a probe", registration=k.IORING_REGISTER_PROBE)
+    if reason := lacking or lock_refusal():
         pytest.skip(reason)
     rig = make_rig("uring")
     if k.IORING_OP_SEND_ZC not in probe_ring(rig.driver.ring).opcodes:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends import RUNG
+from tests.older import without
 from tests.surface.schedulers import Scheduler
 from uringio import Buffer, lowlevel
 from uringio._driver import current
@@ -28,6 +30,8 @@ def ring(scheduler: Scheduler) -> Scheduler:
     """A scheduler on a ring."""
     if scheduler.backend != "uring":
         pytest.skip("only rings have tables of files")
+    if lacking := without(RUNG, "registered files", registration=k.IORING_REGISTER_FILES):
+        pytest.skip(lacking)
     return scheduler
 
 

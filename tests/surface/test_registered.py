@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.backends import RUNG
 from tests.fresh import FreshPython
 from tests.kernel import lock_refusal, uring_refusal
+from tests.older import without
 from tests.surface.pairs import connected
 from tests.surface.schedulers import Scheduler, Spawned
 from uringio import Buffer, BufferPool, files
@@ -24,7 +26,8 @@ FIXED = {k.IORING_OP_READ_FIXED, k.IORING_OP_WRITE_FIXED}
 @pytest.fixture(autouse=True)
 def lockable() -> None:
     """Skip where not even a small pool may be locked."""
-    if reason := lock_refusal():
+    lacking = without(RUNG, "registered memory", registration=k.IORING_REGISTER_BUFFERS2)
+    if reason := lacking or lock_refusal():
         pytest.skip(reason)
 
 

@@ -10,7 +10,9 @@ import termios
 import pytest
 
 import uringio
+from tests.backends import RUNG
 from tests.kernel import lock_refusal
+from tests.older import without
 from tests.surface.pairs import connected, receive_all, with_peer
 from tests.surface.schedulers import Scheduler
 from uringio import Buffer, BufferPool
@@ -30,6 +32,8 @@ def unacknowledged(end: uringio.SocketStream) -> int:
 def require_zero_copy(scheduler: Scheduler) -> None:
     if scheduler.backend != "uring":
         pytest.skip("the epoll driver copies, and is done at once")
+    if RUNG and (lacking := without(RUNG, "SEND_ZC", k.IORING_OP_SEND_ZC)):
+        pytest.skip(f"{lacking}, copies, and is done at once")
     if reason := lock_refusal():
         pytest.skip(reason)
     ring = queue_init(System(), 1)

@@ -1,5 +1,5 @@
 """
-Generated programs whose outcomes the kernel alone decides, on real and on simulated kernels.
+Generated programs whose outcomes must be the same on every driver and kernel, simulated or real.
 
 A program is a list of steps on the two ends of a connection and on a file: sends and receives of
 every kind, half-closes, closes, timeouts, receives that wait and are cancelled later, reads, writes
@@ -13,13 +13,12 @@ from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
 import uringio
-from uringio import testing
+from tests.testing.places import is_simulated, run_at, unlike
 from uringio.net import SocketStream
 from uringio.testing._dice import Dice
 
 # What travels has arrived after so long, simulated or real; on a busy machine, after the others.
 SETTLE_SECONDS = (0.003, 0.05, 0.5)
-PROFILES = {"uring": "6.18", "epoll": "blocked", "kqueue": "kqueue", "poll": "poll"}
 FILE_BYTES = 6_000
 _names = itertools.count()
 
@@ -233,40 +232,46 @@ async def outcomes(
     return told
 
 
-Difference = tuple[Step, str, str]
+Difference = tuple[Step, dict[str, object]]
 
 
 def differences(
-    seeds: Sequence[int], tcp: bool, backend: str, folder: str
+    seeds: Sequence[int], tcp: bool, where: Sequence[str], folder: str
 ) -> dict[int, list[Difference]]:
     """
-    Carry out programs, all at the same time on the real kernel, each on its own on a simulated one.
+    Carry programs out at each of *where*, on a real kernel all at the same time.
 
     Returns:
-        Where they differ, by seed: the step, and what came of it, real and simulated.
+        Those that differ, by seed: the step, and what came of it at each place.
     """
     left = list(seeds)
     found: dict[int, list[Difference]] = {}
     for settle_seconds in SETTLE_SECONDS:
-        real = uringio.run(all_outcomes, left, tcp, settle_seconds, folder, backend=backend)
+        traces: dict[int, dict[str, list[str]]] = {seed: {} for seed in left}
+        for place in where:
+            for seed, trace in _traces(place, left, tcp, settle_seconds, folder).items():
+                traces[seed][place] = trace
         found = {}
         for seed in left:
-            steps = program(seed)
-            simulated = testing.run(
-                outcomes, steps, tcp, settle_seconds, "", seed=seed, profile=PROFILES[backend]
-            )
-            differing = [
-                (step, one, other)
-                for step, one, other in zip(steps, real[seed], simulated, strict=True)
-                if one != other
-            ]
-            if differing:
-                found[seed] = differing
+            if differing := unlike(traces[seed]):
+                steps = program(seed)
+                found[seed] = [(steps[at], told) for at, told in differing]
         # What differs may have been late; only it is looked at again, with more patience.
         left = list(found)
         if not left:
             break
     return found
+
+
+def _traces(
+    place: str, seeds: Sequence[int], tcp: bool, settle_seconds: float, folder: str
+) -> dict[int, list[str]]:
+    if not is_simulated(place):
+        return run_at(place, 0, all_outcomes, seeds, tcp, settle_seconds, folder)
+    return {
+        seed: run_at(place, seed, outcomes, program(seed), tcp, settle_seconds, "")
+        for seed in seeds
+    }
 
 
 async def all_outcomes(

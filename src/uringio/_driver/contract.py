@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from uringio._sys.memory import Memory
 from uringio._sys.system import System
+from uringio.errors import RingError
 
 from .direct import FixedFd
 from .op import Awaited, Op
@@ -67,8 +68,12 @@ class Statistics(NamedTuple):
 class Tables(Protocol):
     """What is registered with a driver that has tables for it."""
 
-    def add_memory(self, memory: Memory, piece_bytes: int, /) -> None:
-        """Have transfers in *memory* spare looking up its pages; raises `RingError`, OpError."""
+    def add_memory(self, memory: Memory, piece_bytes: int, /) -> bool:
+        """
+        Have transfers in *memory* spare looking up its pages; raises `RingError`, OpError.
+
+        False where the kernel cannot, and nothing changes.
+        """
         ...
 
     def remove_memory(self, memory: Memory, /) -> list[Awaited[None]]:
@@ -76,7 +81,7 @@ class Tables(Protocol):
         ...
 
     def add_file(self, fd: int, /) -> FixedFd:
-        """Give *fd*'s file a slot of the driver's own; raises `OpError`."""
+        """Give *fd*'s file a slot of the driver's own; raises `UnsupportedError`, OpError."""
         ...
 
     def require_install(self) -> None:
@@ -90,6 +95,7 @@ class Driver(Protocol):
     name: str
     system: System
     tables: Tables | None  # None: it has none
+    refusal: RingError | None  # why it took the place of io_uring, where nobody asked for it
 
     @property
     def submit(self) -> Callable[[Op[object]], None]:

@@ -53,6 +53,8 @@ _FIXED_HEADS: Final = {
     sqe_head(k.IORING_OP_WRITE): sqe_head(k.IORING_OP_WRITE_FIXED),
     sqe_head(k.IORING_OP_SEND_ZC): sqe_head(k.IORING_OP_SEND_ZC, 0, k.IORING_RECVSEND_FIXED_BUF),
 }
+# What a table is refused with by a kernel that knows none, and by rules that forbid it.
+_NO_TABLE: Final = frozenset({errno.EINVAL, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP})
 _REMEDY: Final = (
     "Registered memory counts as locked: raise the limit (ulimit -l, RLIMIT_MEMLOCK), give the "
     "process CAP_IPC_LOCK, or make the pool smaller"
@@ -109,9 +111,9 @@ class UringTables:
                     return _FIXED_HEADS[head], word
         return head, 0
 
-    def add_memory(self, memory: Memory, piece_bytes: int) -> None:
+    def add_memory(self, memory: Memory, piece_bytes: int) -> bool:
         """
-        Register *memory*, all of it.
+        Register *memory*, all of it; False where this kernel has no table for it.
 
         Args:
             piece_bytes: What it is divided into; pieces that lie in two spans are not used fixed.
@@ -125,7 +127,12 @@ class UringTables:
         if any(one is memory for one, _, waiting in self._registered.values() if waiting is None):
             raise UsageError("this memory is registered with this loop already")
         if not self._has_memory_table:
-            register_buffers_sparse(self._ring, _SPANS_MAX)
+            try:
+                register_buffers_sparse(self._ring, _SPANS_MAX)
+            except OpError as error:
+                if error.errno in _NO_TABLE:
+                    return False
+                raise
             self._has_memory_table = True
             self._indexes = list(range(_SPANS_MAX))
         step = max(_SPAN_BYTES_MAX // piece_bytes, 1) * piece_bytes
@@ -151,6 +158,7 @@ class UringTables:
                 raise RingError(errno.ENOMEM, what, _REMEDY) from None
             raise
         self._heads[o.WRITE] = -1  # by the way that looks here
+        return True
 
     def remove_memory(self, memory: Memory) -> list[Awaited[None]]:
         """
@@ -200,11 +208,18 @@ class UringTables:
 
         Raises:
             UsageError: The table is full.
-        OpError: The kernel refused, such as EBADF.
+            UnsupportedError: This kernel has no such table.
+            OpError: The kernel refused, such as EBADF.
         """
         self._require_ring()
         if not self._generations:
-            register_files(self._ring, [-1] * _FILES_MAX)
+            try:
+                register_files(self._ring, [-1] * _FILES_MAX)
+            except OpError as error:
+                if error.errno in _NO_TABLE:
+                    needs = "a kernel that lets rings register files"
+                    raise UnsupportedError("a direct descriptor", needs) from None
+                raise
             self._generations = [0] * _FILES_MAX
             self._slots = list(range(_FILES_MAX - 1, -1, -1))
         self._empty_forgotten()

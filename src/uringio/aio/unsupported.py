@@ -14,9 +14,6 @@ def refuse(what: str) -> NoReturn:
 class UnsupportedCalls(asyncio.BaseEventLoop):
     """The refusals, as methods."""
 
-    async def start_tls(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("TLS")
 
     async def sendfile(self, *args: object, **kwargs: object) -> NoReturn:
         """Refuse."""
@@ -25,51 +22,3 @@ class UnsupportedCalls(asyncio.BaseEventLoop):
     async def sock_sendfile(self, *args: object, **kwargs: object) -> NoReturn:
         """Refuse."""
         refuse("sendfile")
-
-    async def sock_recv(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("operations on socket objects")
-
-    async def sock_recv_into(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("operations on socket objects")
-
-    async def sock_recvfrom(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("operations on socket objects")
-
-    async def sock_recvfrom_into(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("operations on socket objects")
-
-    async def sock_sendall(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("operations on socket objects")
-
-    async def sock_sendto(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("operations on socket objects")
-
-    async def sock_connect(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("operations on socket objects")
-
-    async def sock_accept(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("operations on socket objects")
-
-    def add_reader(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("readiness callbacks")
-
-    def remove_reader(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("readiness callbacks")
-
-    def add_writer(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("readiness callbacks")
-
-    def remove_writer(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("readiness callbacks")

@@ -33,7 +33,8 @@ def register_fd(fd: int | HasFileno) -> FixedFd:
             which stays the caller's: the table then holds the file as well.
 
     Raises:
-        UnsupportedError: The loop runs on another backend, which has no such table.
+        UnsupportedError: The loop runs on another backend, which has no such table, or the kernel
+            lets no ring have one.
         ClosedError: The `OwnedFd` is closed.
         UsageError: The table is full (256), or no loop of uringio runs in this thread.
         OpError: The kernel refused, such as EBADF; an `OwnedFd` is as before.

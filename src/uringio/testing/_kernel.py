@@ -93,6 +93,7 @@ class SimKernel:
 
         self.seed = seed
         self.profile = profile_named(profile)
+        self._enter_flags = self.profile.enter_flags
         self.clock = SimClock()
         self.trace = Trace()
         self.faults = Faults(faults, seed, self.clock, self.trace)
@@ -396,6 +397,8 @@ class SimKernel:
         """io_uring_enter(2): how many requests were taken, or ``-errno``."""
         if self.profile.blocked:
             return -self.profile.blocked
+        if flags & ~self._enter_flags:
+            return -errno.EINVAL
         self.enter_call()
         ring = self.ring_of(fd, flags)
         if isinstance(ring, int):
