@@ -14,7 +14,6 @@ def refuse(what: str) -> NoReturn:
 class UnsupportedCalls(asyncio.BaseEventLoop):
     """The refusals, as methods."""
 
-
     async def sendfile(self, *args: object, **kwargs: object) -> NoReturn:
         """Refuse."""
         refuse("sendfile")
