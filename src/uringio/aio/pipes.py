@@ -21,8 +21,8 @@ from uringio._driver.op import POLL, Op
 from uringio.errors import op_error
 
 from .endpoint import Endpoint, WritingEndpoint
+from .payloads import as_bytes
 from .running import RunningLoop
-from .transport import as_bytes
 
 __all__ = ["PipeCalls", "PipeEnd", "ReadPipeTransport", "WritePipeTransport"]
 
