@@ -252,7 +252,7 @@ def holdings() -> dict[str, int]:
         "fds": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
         "tasks": len(asyncio.all_tasks()),
-        "in_flight": current.current_driver().statistics().in_flight,
+        "in_flight": current.driver().statistics().in_flight,
         "objects": len(gc.get_objects()),
     }
 
