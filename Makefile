@@ -40,7 +40,6 @@ CODE := src tests tools fuzz bench examples
 .PHONY: run test check style types arch sim fuzz determinism test-env peers crashlab mutants mutants-sim bench build clean
 
 run: $(ENV)/.run
-	@echo "Serving $(DIR) at http://$(HOST):$(PORT)/ (open it in a browser; Ctrl-C stops it)"
 	@$(ENV)/bin/uringio serve "$(DIR)" --host "$(HOST)" --port "$(PORT)" $(if $(BACKEND),--backend "$(BACKEND)")
 
 test: $(ENV)/.test

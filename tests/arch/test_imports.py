@@ -66,6 +66,10 @@ ANNOTATION_ONLY: dict[tuple[str, str], str] = {
         (f"uringio.fs.{name}", "uringio._sys.pairs"): "what `System.folder_pair` returns"
         for name in ("_tree", "_replica")
     },
+    **{
+        ("uringio.aio.socket_calls", name): "asyncio's signatures of ``sock_*``"
+        for name in ("socket", "_typeshed")
+    },
 }
 
 

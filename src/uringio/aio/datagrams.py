@@ -12,8 +12,8 @@ import asyncio
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar, cast
 
 from uringio._driver.contract import Driver
 from uringio._driver.messages import MSG_CMSG_CLOEXEC, Incoming, Received
@@ -113,6 +113,7 @@ class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport):
         self._recv_op = self._make_op(op, self._received)
         self._room_op = self._make_op(Op(POLL, fd, flags=_POLLOUT), self._try_again)
         self._pause_op = self._make_op(Op(TIMEOUT), self._try_again)
+        loop._transports[fd] = self  # pyright: ignore[reportPrivateUsage]
 
     def __repr__(self) -> str:
         if self._recv_op.fd < 0:
@@ -321,19 +322,6 @@ class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport):
 
 class DatagramCalls(RunningLoop):
     """The part of the event loop that makes datagram endpoints."""
-
-    if TYPE_CHECKING:
-
-        async def _ensure_resolved(
-            self,
-            address: tuple[str | None, int | str | None],
-            *,
-            family: int = 0,
-            type: int = 0,  # noqa: A002 - asyncio's name
-            proto: int = 0,
-            flags: int = 0,
-            loop: asyncio.AbstractEventLoop,
-        ) -> Iterable[tuple[int, int, int, str, tuple[str, int]]]: ...
 
     async def create_datagram_endpoint(
         self,

@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from uringio._driver.contract import Driver
 from uringio._driver.op import CONNECT, Op
@@ -25,6 +25,7 @@ from uringio._driver.sockets import (
 
 from .datagrams import DatagramCalls
 from .server import Listening, Server
+from .socket_calls import SocketCalls
 from .sockets import Sock
 from .transport import StreamTransport
 from .unsupported import UnsupportedCalls, refuse
@@ -42,7 +43,7 @@ _SO_REUSEADDR: Final = 2
 _SO_KEEPALIVE: Final = 9
 
 
-class EventLoop(DatagramCalls, UnsupportedCalls):
+class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
     """
     An asyncio event loop on a uringio driver.
 
@@ -50,22 +51,8 @@ class EventLoop(DatagramCalls, UnsupportedCalls):
         backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
             ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
 
-    Not yet supported: TLS, subprocesses, pipes, ``sendfile``, ``sock_*`` and reader and
-    writer callbacks; each raises NotImplementedError.
+    Not yet supported: TLS, subprocesses, pipes and ``sendfile``; each raises NotImplementedError.
     """
-
-    if TYPE_CHECKING:
-
-        async def _ensure_resolved(
-            self,
-            address: tuple[str | None, int | str | None],
-            *,
-            family: int = 0,
-            type: int = 0,  # noqa: A002 - asyncio's name
-            proto: int = 0,
-            flags: int = 0,
-            loop: asyncio.AbstractEventLoop,
-        ) -> Sequence[tuple[int, int, int, str, tuple[str, int]]]: ...
 
     # --- clients ---------------------------------------------------------------------------------
 
@@ -487,5 +474,17 @@ def run(
     Raises:
         RingError: The backend asked for cannot be had here.
     """
-    with asyncio.Runner(debug=debug, loop_factory=lambda: EventLoop(backend=backend)) as runner:
+
+    def make() -> EventLoop:
+        loop = EventLoop(backend=backend)
+        try:
+            loop.prepare()  # now: within `run`, asyncio would hide the reason behind what follows
+        except BaseException:
+            loop.close()
+            if asyncio.iscoroutine(main):
+                main.close()
+            raise
+        return loop
+
+    with asyncio.Runner(debug=debug, loop_factory=make) as runner:
         return runner.run(main)

@@ -11,8 +11,9 @@ exception handlers, async generators, debug mode.
 
 import asyncio
 import threading
+import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, TypeVarTuple
 
@@ -61,6 +62,17 @@ class RunningLoop(asyncio.BaseEventLoop):
         def _check_running(self) -> None: ...
         def _add_callback_signalsafe(self, handle: asyncio.Handle) -> None: ...
 
+        async def _ensure_resolved(
+            self,
+            address: object,
+            *,
+            family: int = 0,
+            type: int = 0,  # noqa: A002 - asyncio's name
+            proto: int = 0,
+            flags: int = 0,
+            loop: asyncio.AbstractEventLoop,
+        ) -> Sequence[tuple[int, int, int, str, tuple[str, int]]]: ...
+
     def __init__(self, *, backend: str = "auto") -> None:
         super().__init__()
         try:
@@ -72,6 +84,10 @@ class RunningLoop(asyncio.BaseEventLoop):
         self._driver: Driver | None = None
         self._driver_thread: object = None
         self._scheduler = AsyncioScheduler(self)
+        # Who uses which descriptor; asyncio's name, which some look at.
+        self._transports: weakref.WeakValueDictionary[int, asyncio.BaseTransport] = (
+            weakref.WeakValueDictionary()
+        )
         self._signals = Signals(self)
         # Between a thread that wakes the driver and one that closes it.  Reentrant, for the sake of
         # signal handlers, which run in the middle of either.
@@ -103,6 +119,10 @@ class RunningLoop(asyncio.BaseEventLoop):
                 super().run_forever()
             finally:
                 current.set_current(None, None)
+
+    def prepare(self) -> None:
+        """Make the driver for a run in this thread; raises as `run_forever` would."""
+        self._prepare_driver()
 
     def _prepare_driver(self) -> Driver:
         """Return the driver for a run in this thread."""

@@ -147,6 +147,7 @@ class StreamTransport(asyncio.Transport):
         self.set_protocol(protocol)
         self._recv_op = self._make_op(Op(RECV, fd, len_=_RECV_BYTES), self._received)
         self._send_op = self._make_op(Op(SEND_ALL, fd, flags=SEND_ALL_FLAGS), self._sent)
+        loop._transports[fd] = self  # pyright: ignore[reportPrivateUsage]
 
     def _make_op(self, op: Op[object], waiter: Callable[[Op[object]], None]) -> Op[object]:
         op.state = SPENT
