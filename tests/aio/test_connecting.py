@@ -55,9 +55,9 @@ def test_socket_objects_of_the_program(run: Run[None]) -> None:
         assert listener.fileno() == -1
 
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-            with pytest.raises(ValueError, match="stream"):
+            with pytest.raises(ValueError, match="Stream"):
                 await loop.create_connection(Diary, sock=datagrams)
-            with pytest.raises(ValueError, match="stream"):
+            with pytest.raises(ValueError, match="Stream"):
                 await loop.create_server(Diary, sock=datagrams)
 
     run(main())

@@ -14,15 +14,14 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from uringio._driver.contract import Driver
-from uringio._driver.op import CONNECT, Op
 from uringio._driver.sockets import (
     AddressInfo,
     RawOption,
     bind_stream_socket,
-    open_stream_socket,
     unix_address,
 )
 
+from .connecting import connect, connect_first, interleaved
 from .datagrams import DatagramCalls
 from .server import Listening, Server
 from .socket_calls import SocketCalls
@@ -78,7 +77,8 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         """
         Connect to a TCP address; see `asyncio.loop.create_connection`.
 
-        The addresses of a name are tried one after another.  TCP_NODELAY is on.
+        The addresses of a name are tried one after another or, with *happy_eyeballs_delay*, beside
+        each other.  TCP_NODELAY is on.
 
         Raises:
             NotImplementedError: *ssl* was asked for.
@@ -98,20 +98,17 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
                 raise ValueError("host/port and sock can not be specified at the same time")
             return await self._adopt(driver, sock, protocol_factory)
         if host is None and port is None:
-            raise ValueError("neither host and port nor sock was specified")
+            raise ValueError("host and port was not specified and no sock specified")
         infos = await self._resolve(host, port, family=family, proto=proto, flags=flags)
         locals_ = [] if local_addr is None else await self._resolve(*local_addr, family=family)
-        errors: list[OSError] = []
-        for info in infos:
-            try:
-                fd = await _connect(driver, info, locals_)
-            except OSError as error:
-                errors.append(error)
-                continue
-            return await self._start_transport(driver, fd, protocol_factory())
-        if all_errors:
-            raise ExceptionGroup("create_connection failed", errors)
-        raise _only_error(errors)
+        if happy_eyeballs_delay is not None and interleave is None:
+            interleave = 1
+        if interleave:
+            infos = interleaved(infos, interleave)
+        fd = await connect_first(
+            self, driver, infos, locals_, happy_eyeballs_delay, all_errors=all_errors
+        )
+        return await self._start_transport(driver, fd, protocol_factory())
 
     async def create_unix_connection(
         self,
@@ -139,11 +136,12 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         driver = self.require_driver()
-        _require_one(path, sock)
+        _require_one(path, sock, "no path and sock were specified")
         if sock is not None:
+            _require_unix_stream(driver, sock)
             return await self._adopt(driver, sock, protocol_factory)
         assert path is not None
-        fd = await _connect(driver, unix_address(driver.system, os.fspath(path)), ())
+        fd = await connect(driver, unix_address(driver.system, os.fspath(path)), ())
         return await self._start_transport(driver, fd, protocol_factory())
 
     async def connect_accepted_socket(
@@ -255,17 +253,18 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
             listeners = [Listening(self, driver, sock.fileno(), sock=sock)]
         else:
             if host is None and port is None:
-                raise ValueError("neither host and port nor sock was specified")
+                raise ValueError("Neither host/port nor sock were specified")
             options: list[RawOption] = []
             if reuse_address is False:
                 options.append((_SOL_SOCKET, _SO_REUSEADDR, 0))
             if keep_alive:
                 options.append((_SOL_SOCKET, _SO_KEEPALIVE, 1))
             infos: dict[AddressInfo, None] = {}
-            for name in _hosts(host):
-                infos.update(
-                    dict.fromkeys(await self._resolve(name, port, family=family, flags=flags))
-                )
+            found = await asyncio.gather(
+                *(self._resolve(name, port, family=family, flags=flags) for name in _hosts(host))
+            )
+            for each in found:
+                infos.update(dict.fromkeys(each))
             listeners = self._bind(driver, infos, bool(reuse_port), options)
         return await self._serve(driver, listeners, protocol_factory, backlog, start_serving)
 
@@ -328,14 +327,20 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         driver = self.require_driver()
-        _require_one(path, sock)
+        _require_one(path, sock, "path was not specified, and no sock specified")
         if sock is not None:
-            _require_stream(driver, sock)
+            _require_unix_stream(driver, sock)
             driver.register(sock.fileno())
             fd = sock.fileno()
         else:
             assert path is not None
-            fd = bind_stream_socket(driver, unix_address(driver.system, path))
+            try:
+                fd = bind_stream_socket(driver, unix_address(driver.system, path))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                taken = f"Address {os.fspath(path)!r} is already in use"
+                raise OSError(errno.EADDRINUSE, taken) from error
         where = driver.system.getsockname(fd) if cleanup_socket else None
         if not isinstance(where, str):  # nothing of the file system: abstract, or to be left
             where = None
@@ -361,41 +366,6 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         return server
 
 
-async def _connect(driver: Driver, info: AddressInfo, locals_: Sequence[AddressInfo]) -> int:
-    """Make a socket and connect it; returns its descriptor."""
-    fd, packed = open_stream_socket(driver, info)
-    try:
-        _bind_one(driver, fd, info[0], locals_)
-        op: Op[None] = Op(CONNECT, fd, off=len(packed), memory=packed)
-        await op
-    except BaseException as error:
-        driver.unregister(fd)
-        driver.system.close(fd)
-        if isinstance(error, OSError):
-            error.add_note(f"while connecting to {info[3]!r}")
-        raise
-    return fd
-
-
-def _bind_one(driver: Driver, fd: int, family: int, locals_: Sequence[AddressInfo]) -> None:
-    """Bind *fd* to the first local address of its family that can be had."""
-    if not locals_:
-        return
-    failure: OSError | None = None
-    for local_family, _, _, address in locals_:
-        if local_family != family:
-            continue
-        try:
-            driver.system.bind(fd, family, address)
-        except OSError as error:
-            failure = failure or error
-        else:
-            return
-    if failure is None:
-        raise OSError(errno.EADDRNOTAVAIL, f"no local address of family {family} was given")
-    raise failure
-
-
 def _begin(
     loop: asyncio.AbstractEventLoop, transport: StreamTransport, begun: "asyncio.Future[None]"
 ) -> None:
@@ -406,14 +376,6 @@ def _begin(
     loop.call_soon(transport.read_on)
 
 
-def _only_error(errors: list[OSError]) -> OSError:
-    """Return what to raise for the failures of several addresses."""
-    first = errors[0]
-    if all(str(error) == str(first) for error in errors):
-        return first
-    return OSError(first.errno, "no address answered: " + ", ".join(map(str, errors)))
-
-
 def _hosts(host: str | Sequence[str] | None) -> Sequence[str | None]:
     if host is None or host == "":  # an empty list is no host, "" is any
         return [None]
@@ -422,14 +384,20 @@ def _hosts(host: str | Sequence[str] | None) -> Sequence[str | None]:
 
 def _require_stream(driver: Driver, sock: Sock) -> None:
     if sock.type != driver.system.SOCK_STREAM:
-        raise ValueError(f"a stream socket is needed here, not {sock!r}")
+        raise ValueError(f"A Stream Socket was expected, got {sock!r}")
 
 
-def _require_one(path: object, sock: object) -> None:
+def _require_unix_stream(driver: Driver, sock: Sock) -> None:
+    system = driver.system
+    if sock.family != system.AF_UNIX or sock.type != system.SOCK_STREAM:
+        raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
+
+
+def _require_one(path: object, sock: object, neither: str) -> None:
     if path is not None and sock is not None:
         raise ValueError("path and sock can not be specified at the same time")
     if path is None and sock is None:
-        raise ValueError("neither path nor sock was specified")
+        raise ValueError(neither)
 
 
 def _refuse_tls(ssl: object, **details: object) -> None:
