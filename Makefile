@@ -73,7 +73,7 @@ determinism: $(ENV)/.test
 
 test-env: $(ENV)/.test
 
-peers: $(ENV)/.bench
+peers: $(ENV)/.peers
 	$(PY) -m tests.peers $(ARGS)
 
 crashlab: $(ENV)/.test
@@ -118,6 +118,11 @@ $(ENV)/.dev: $(ENV)/.test
 	@echo "Installing the checkers into $(ENV)"
 	@$(PIP) install --editable '.[dev]'
 	@command -v node >/dev/null || $(PIP) install 'pyright[nodejs]' || echo "no node wheel here; pyright will fetch node"
+	@touch $@
+
+$(ENV)/.peers: $(ENV)/.run
+	@echo "Installing the peers into $(ENV)"
+	@$(PIP) install --editable '.[peers]'
 	@touch $@
 
 $(ENV)/.bench: $(ENV)/.run

@@ -461,8 +461,10 @@ class System:
 
         if os.environ.get(VARIABLE) == EMULATED:
             from .kqueue_emulated import EmulatedKqueue
+            from .kqueue_sources import LinuxSources
 
-            return EmulatedKqueue(select.epoll(), _file_of, time.monotonic_ns)
+            sources = LinuxSources(self._libc)
+            return EmulatedKqueue(select.epoll(), _file_of, time.monotonic_ns, sources)
         return Kqueue()
 
     def always_ready(self, fd: int) -> bool:

@@ -20,6 +20,11 @@ class Sock(Protocol):
     """What is asked of a socket object that the program brings along."""
 
     @property
+    def family(self) -> int:
+        """The address family."""
+        ...
+
+    @property
     def type(self) -> int:
         """SOCK_STREAM."""
         ...

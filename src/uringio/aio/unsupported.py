@@ -14,10 +14,6 @@ def refuse(what: str) -> NoReturn:
 class UnsupportedCalls(asyncio.BaseEventLoop):
     """The refusals, as methods."""
 
-    async def start_tls(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("TLS")
-
     async def connect_read_pipe(self, *args: object, **kwargs: object) -> NoReturn:
         """Refuse."""
         refuse("pipes")
