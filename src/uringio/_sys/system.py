@@ -484,6 +484,18 @@ class System:
         found = poller.poll(timeout_ms)
         return found[0][1] if found else 0
 
+    # --- processes -------------------------------------------------------------------------------
+
+    def open_pidfd(self, pid: int) -> int:
+        """Attempt pidfd_open(2): a descriptor that can be read once *pid* has ended."""
+        opener: Callable[[int], int] | None = getattr(os, "pidfd_open", None)
+        if opener is None:
+            return -errno.ENOSYS
+        try:
+            return opener(pid)
+        except OSError as error:
+            return -(error.errno or errno.ENOSYS)
+
     # --- threads ---------------------------------------------------------------------------------
 
     def start_thread(self, function: Callable[[], None]) -> None:
