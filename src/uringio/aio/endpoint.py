@@ -177,6 +177,10 @@ class Endpoint(asyncio.BaseTransport):
         if self._ending:
             return
         self._ending = _ENDING
+        if self._loop.is_closed():
+            self._ending = _OVER  # and nobody is left to be told of it
+            self._release()
+            return
         for op in self._ops:
             self._driver.cancel(op)
         if self._is_idle():

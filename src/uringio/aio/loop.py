@@ -23,6 +23,8 @@ from uringio._driver.sockets import (
 
 from .connecting import connect, connect_first, interleaved
 from .datagrams import DatagramCalls
+from .pipes import PipeCalls
+from .processes import ProcessCalls
 from .server import Listening, Server
 from .socket_calls import SocketCalls
 from .sockets import Sock
@@ -43,7 +45,7 @@ _SO_REUSEADDR: Final = 2
 _SO_KEEPALIVE: Final = 9
 
 
-class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
+class EventLoop(SocketCalls, DatagramCalls, PipeCalls, ProcessCalls, UnsupportedCalls):
     """
     An asyncio event loop on a uringio driver.
 
@@ -51,7 +53,7 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
             ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
 
-    Not yet supported: subprocesses, pipes and ``sendfile``; each raises NotImplementedError.
+    Not yet supported: ``sendfile``, which raises NotImplementedError.
     """
 
     # --- clients ---------------------------------------------------------------------------------
