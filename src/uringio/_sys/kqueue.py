@@ -19,15 +19,17 @@ import sys
 from collections.abc import Iterable, Sequence
 from struct import Struct
 from struct import error as struct_error
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from uringio.errors import UnsupportedError, op_error
 
 from .kqueue_numbers import (
     EV_ADD,
+    EVFILT_PROC,
     EVFILT_TIMER,
     EVFILT_USER,
     FILTERS,
+    NOTE_EXIT,
     NOTES,
     TIMER_UNITS,
     Notes,
@@ -47,6 +49,7 @@ __all__ = [
     "check_counts",
     "check_unit",
     "layout_of",
+    "process_end",
 ]
 
 VARIABLE: Final = "URINGIO_KQUEUE_LIBRARY"
@@ -314,6 +317,30 @@ class Kqueue:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             self._close(fd)
+
+
+class _Controlled(Protocol):
+    def control(self, changes: Sequence[Kevent], /) -> list[Kevent]: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+def process_end(kqueue: _Controlled, pid: int) -> int:
+    """
+    Have a kqueue tell of the end of a process and of nothing else, and return its descriptor.
+
+    It can be read once the process has ended, which is left to be waited for.  The descriptor is
+    the caller's to close; the kqueue is not used any more.
+
+    Raises:
+        OpError: ESRCH: there is no such process, or on macOS it has ended.
+    """
+    try:
+        kqueue.control([Kevent(pid, EVFILT_PROC, EV_ADD, NOTE_EXIT)])
+    except BaseException:
+        kqueue.close()
+        raise
+    return kqueue.fileno()
 
 
 def check_counts(changes_count: int, count_max: int) -> None:
