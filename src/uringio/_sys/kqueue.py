@@ -357,7 +357,7 @@ def check_unit(change: Kevent) -> None:
 
 def _library() -> tuple[Layout, ctypes.CDLL]:
     name = os.environ.get(VARIABLE)
-    if name:
+    if name and name != EMULATED:
         try:
             library = ctypes.CDLL(name, use_errno=True)
         except OSError as error:
