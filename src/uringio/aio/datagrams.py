@@ -58,7 +58,7 @@ class DatagramSock(Sock, Protocol):
         ...
 
 
-class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport):
+class DatagramTransport(WritingEndpoint, asyncio.Transport, asyncio.DatagramTransport):
     """
     A datagram socket's transport.
 
@@ -355,7 +355,7 @@ class DatagramCalls(RunningLoop):
             )
         if sock is not None:
             if sock.type == driver.system.SOCK_STREAM:
-                raise ValueError(f"a datagram socket is needed here, not {sock!r}")
+                raise ValueError(f"A datagram socket was expected, got {sock!r}")
             if any((local_addr, remote_addr, family, proto, flags, reuse_port, allow_broadcast)):
                 raise ValueError("socket modifier keyword arguments can not be used with sock")
             fd, chosen_family, remote = sock.fileno(), int(sock.family), None
