@@ -59,7 +59,9 @@ class Signals:
             RuntimeError: The signal cannot be caught, or this is not the main thread.
         """
         if inspect.iscoroutinefunction(callback) or not callable(callback):
-            raise TypeError("a signal handler is a plain function, not a coroutine")
+            raise TypeError(
+                "coroutines cannot be used with add_signal_handler(), only plain functions"
+            )
         _check(number)
         self._handles[number] = asyncio.Handle(callback, args, self._loop, None)
         try:
