@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, AnyStr, Final, cast
 
 from uringio.errors import op_error
 
-from . import caching, copying, fences, pairs
+from . import borrowing, caching, copying, fences, pairs
 from .constants import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -280,6 +280,10 @@ class System:
         except (OSError, ValueError):
             return 0
         return found.st_ino if stat.S_ISSOCK(found.st_mode) else 0
+
+    def sender(self, fd: int) -> Callable[[bytes, int], int] | None:
+        """Return what sends bytes, with MSG_* flags, on the non-blocking socket *fd*, or None."""
+        return borrowing.sender(fd)
 
     def socket_object(self, fd: int) -> "std_socket":
         """Make a standard socket object of *fd*, which has the duty to close it from now on."""

@@ -312,10 +312,16 @@ class EventLoop(SocketCalls, DatagramCalls, PipeCalls, ProcessCalls, Unsupported
                 try:
                     fd = bind_stream_socket(driver, info, reuse_port=reuse_port, options=options)
                 except OSError as error:
+                    # asyncio's own words, which programs look for.
+                    told = OSError(
+                        error.errno,
+                        f"error while attempting to bind on address {info[3]!r}: "
+                        f"{str(error).lower()}",
+                    )
                     # A family that this machine has not, of which a resolver may tell all the same.
                     if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
-                        raise
-                    failure = failure or error
+                        raise told from error
+                    failure = failure or told
                     continue
                 listeners.append(Listening(self, driver, fd))
         except BaseException:
