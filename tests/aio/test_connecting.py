@@ -192,7 +192,6 @@ def test_what_is_not_supported_says_so(run: Run[None]) -> None:
             loop.subprocess_exec(Diary, "true"),
             loop.subprocess_shell(Diary, "true"),
             loop.connect_read_pipe(Diary, None),
-            loop.sendfile(None, None),
         ):
             with pytest.raises(NotImplementedError, match="does not support"):
                 await call

@@ -24,8 +24,8 @@ from uringio._driver.sockets import (
 )
 
 from .datagrams import DatagramCalls
+from .send_file import FileSending
 from .server import Listening, Server
-from .socket_calls import SocketCalls
 from .sockets import Sock
 from .transport import StreamTransport
 from .unsupported import UnsupportedCalls, refuse
@@ -43,7 +43,7 @@ _SO_REUSEADDR: Final = 2
 _SO_KEEPALIVE: Final = 9
 
 
-class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
+class EventLoop(FileSending, DatagramCalls, UnsupportedCalls):
     """
     An asyncio event loop on a uringio driver.
 
@@ -51,7 +51,7 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
             ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
 
-    Not yet supported: TLS, subprocesses, pipes and ``sendfile``; each raises NotImplementedError.
+    Not yet supported: TLS, subprocesses and pipes; each raises NotImplementedError.
     """
 
     # --- clients ---------------------------------------------------------------------------------

@@ -33,11 +33,3 @@ class UnsupportedCalls(asyncio.BaseEventLoop):
     async def subprocess_shell(self, *args: object, **kwargs: object) -> NoReturn:
         """Refuse."""
         refuse("subprocesses")
-
-    async def sendfile(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("sendfile")
-
-    async def sock_sendfile(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("sendfile")
