@@ -73,6 +73,7 @@ def serving(
     *,
     quiet: bool = True,
     prefix: Sequence[str] = (),
+    warnings: str = "error",
 ) -> Iterator[Served]:
     """
     Serve *folder* in a subprocess on a free port; kills it at the end if it was not stopped.
@@ -82,7 +83,7 @@ def serving(
     if quiet:
         options = ["--quiet", *options]
     process = subprocess.Popen(
-        [*prefix, sys.executable, "-W", "error", "-X", "faulthandler", "-m", "uringio", "serve",
+        [*prefix, sys.executable, "-W", warnings, "-X", "faulthandler", "-m", "uringio", "serve",
          str(folder), "--port", "0", "--backend", backend, *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

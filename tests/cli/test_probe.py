@@ -5,35 +5,15 @@ import errno
 import io
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli.refused import ENTER, REGISTER, SETUP, refusing
 from tests.fresh import FreshPython, FreshRun
 from tests.kernel import uring_refusal
 from tests.marks import needs_uring
-
-SETUP, ENTER, REGISTER = 425, 426, 427
-
-
-# Run before the probe, in the child: its system calls of these numbers end with that errno.
-FILTER = """
-import ctypes, struct
-
-def refuse(numbers, error):
-    libc = ctypes.CDLL(None, use_errno=True)
-    load, jump_if_equal, answer = 0x20, 0x15, 0x06  # <linux/bpf_common.h>
-    rows = [(load, 0, 0, 0)]
-    for place, number in enumerate(numbers):
-        rows.append((jump_if_equal, len(numbers) - place, 0, number))
-    rows += [(answer, 0, 0, 0x7FFF0000), (answer, 0, 0, 0x00050000 | error)]
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *row) for row in rows))
-    program = struct.pack("HxxxxxxP", len(rows), ctypes.addressof(code))
-    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
-    assert libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()  # PR_SET_SECCOMP
-"""
 
 PROBE = """
 import sys
@@ -55,10 +35,6 @@ def facts(python: FreshPython, before: str, status: int) -> dict[str, Any]:
     found = json.loads(run.stdout)
     assert isinstance(found, dict)
     return found
-
-
-def refusing(numbers: Sequence[int], error: int) -> str:
-    return f"{FILTER}\nrefuse({list(numbers)}, {error})\n"
 
 
 LIMITED = """

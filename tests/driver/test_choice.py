@@ -1,6 +1,8 @@
 """Which driver is chosen, whose word counts, and what is never papered over."""
 
 import errno
+import re
+from pathlib import Path
 
 import pytest
 
@@ -126,3 +128,49 @@ def test_what_a_system_lacks_is_not_imported(fresh_python: FreshPython, hidden: 
         hidden,
         *others,
     ).check()
+
+
+class Refusing(System):
+    """A system that answers io_uring_setup(2) with one errno."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def io_uring_setup(self, entries: int, params_addr: int) -> int:
+        del entries, params_addr
+        return -self.number
+
+
+def documented_fates() -> dict[str, str]:
+    """Read the table of docs/backends.md: errno -> what becomes of it."""
+    page = Path(__file__).parent.parent.parent / "docs" / "backends.md"
+    if not page.exists():
+        pytest.skip("no documents beside the tests")
+    rows = re.finditer(r"(?m)^\| `(E[A-Z]+)` \| ([a-z ]+) \|", page.read_text(encoding="utf-8"))
+    return {row[1]: row[2] for row in rows}
+
+
+def test_every_errno_of_set_up_has_its_fate() -> None:
+    """
+    As documented: absent or forbidden is another backend's turn, anything else is an error.
+
+    Never the other way round: whatever else the kernel may answer, nothing goes on in silence.
+    """
+    fates = documented_fates()
+    assert {"EPERM", "ENOSYS", "EINVAL", "ENOMEM", "EMFILE", "ENFILE", "EFAULT"} <= fates.keys()
+    for number, name in errno.errorcode.items():
+        system = Refusing(number)
+        if fates.get(name) == "another backend":
+            driver = make_driver(_ignore, lambda _: BaseException(), system=system)
+            driver.close()
+            assert driver.name == "epoll"
+            assert driver.refusal is not None
+            assert driver.refusal.errno == number
+            assert driver.refusal.__traceback__ is None
+        else:
+            assert fates.get(name, "error") in {"error", "smaller ring"}, name
+            with pytest.raises(RingError) as caught:
+                name_of(None, system)
+            assert caught.value.errno == number
+            assert caught.value.remedy

@@ -8,7 +8,7 @@ itself; schedulers bind them to locals anyway.
 from collections.abc import Callable
 
 from uringio._sys.system import System
-from uringio.errors import RingForkedError, WrongThreadError
+from uringio.errors import RingError, RingForkedError, WrongThreadError
 
 from .contract import Statistics, Tables
 from .op import SPENT, Op
@@ -59,6 +59,7 @@ class BoundDriver:
         close: Callable[[int | None], None],
     ) -> None:
         self.tables: Tables | None = None
+        self.refusal: RingError | None = None
         self.system = system
         self.name = name
         self.submit = submit

@@ -19,12 +19,20 @@ from uringio._sys.errnos import SETUP_REMEDIES
 from uringio._sys.system import System, real_system
 from uringio.errors import OpError, RingError, UsageError
 
+from .bound import BoundDriver
 from .contract import Deliver, Driver, MakeCancelled
 
 if TYPE_CHECKING:
     from .uring import UringDriver
 
-__all__ = ["BACKENDS", "BLOCKED_ERRNOS", "VARIABLE", "chosen_backend", "make_driver"]
+__all__ = [
+    "BACKENDS",
+    "BLOCKED_ERRNOS",
+    "ENTRIES_LADDER",
+    "VARIABLE",
+    "chosen_backend",
+    "make_driver",
+]
 
 AUTO: Final = "auto"
 BACKENDS: Final = ("uring", "epoll", "kqueue", "poll")
@@ -34,7 +42,7 @@ VARIABLE: Final = "URINGIO_BACKEND"
 BLOCKED_ERRNOS: Final = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS})
 
 # Submission slots; the later ones for a process that may lock little memory.
-_ENTRIES_LADDER: Final = (256, 64, 16)
+ENTRIES_LADDER: Final = (256, 64, 16)
 
 
 def make_driver(
@@ -95,28 +103,37 @@ def chosen_backend(backend: str | None) -> str | None:
 def _make(
     wanted: str | None, system: System, deliver: Deliver, make_cancelled: MakeCancelled
 ) -> Driver:
+    refusal: RingError | None = None
     if wanted in (None, "uring"):
         try:
             return _working_uring_driver(system, deliver, make_cancelled)
         except RingError as error:
             if wanted is not None or error.errno not in BLOCKED_ERRNOS:
                 raise
-    make: Callable[[System, Deliver, MakeCancelled], Driver]
+            # Kept to be told, without the frames that it passed and what they hold.
+            error.__cause__ = error.__context__ = None
+            refusal = error.with_traceback(None)
+    make: Callable[[System, Deliver, MakeCancelled], BoundDriver]
     if wanted == "kqueue":
         from .kqueue import make_kqueue_driver as make
     elif wanted == "poll":
         from .poll import make_poll_driver as make
     else:
         from .epoll import make_epoll_driver as make
-    return make(system, deliver, make_cancelled)
+    driver = make(system, deliver, make_cancelled)
+    driver.refusal = refusal
+    return driver
 
 
 def _working_uring_driver(
     system: System, deliver: Deliver, make_cancelled: MakeCancelled
 ) -> "UringDriver":
     """Make a driver over a ring that can be entered as well: a filter may know any of the calls."""
+    from .uring_rows import require
+
     driver = _fitting_uring_driver(system, deliver, make_cancelled)
     try:
+        require(driver.ring)
         driver.flush()  # the read of the wake pipe, which every driver begins with
     except BaseException:
         if driver.ring.registered_by is not None:
@@ -133,7 +150,7 @@ def _fitting_uring_driver(
     from .uring import make_uring_driver
 
     first: RingError | None = None
-    for entries in _ENTRIES_LADDER:
+    for entries in ENTRIES_LADDER:
         try:
             driver = make_uring_driver(system, deliver, make_cancelled, entries=entries)
         except OSError as error:
@@ -164,7 +181,7 @@ def _warn_small(entries: int) -> None:
     import warnings
 
     warnings.warn(
-        f"the ring has {entries} submission slots instead of {_ENTRIES_LADDER[0]}, since this "
+        f"the ring has {entries} submission slots instead of {ENTRIES_LADDER[0]}, since this "
         "process may lock too little memory: raise RLIMIT_MEMLOCK (ulimit -l)",
         RuntimeWarning,
         stacklevel=2,

@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from uringio._sys.memory import Memory
 from uringio._sys.system import System
+from uringio.errors import RingError
 
 from .direct import FixedFd
 from .op import Awaited, Op
@@ -94,6 +95,7 @@ class Driver(Protocol):
     name: str
     system: System
     tables: Tables | None  # None: it has none
+    refusal: RingError | None  # why it took the place of io_uring, where nobody asked for it
 
     @property
     def submit(self) -> Callable[[Op[object]], None]:

@@ -3,12 +3,19 @@ How each operation is packed into an SQE: the first table of the io_uring driver
 
 Every operation fits one SQE shape (`_sys.layouts.SQE_SHORT`), so a row is the SQE's first word:
 opcode, flags and ioprio.  A negative row names an operation that the driver carries out itself.
+
+What these rows need of the kernel has no substitute on a ring, and is asked for by `require`; what
+has one (a thread, a copy) is asked for when it is used.
 """
 
+import errno
 from typing import Final
 
 from uringio._ring.prep import sqe_head
+from uringio._ring.probe import probe_ring
+from uringio._ring.setup import Ring
 from uringio._sys import constants as k
+from uringio.errors import OpError, RingError
 
 from . import op as o
 
@@ -19,6 +26,7 @@ __all__ = [
     "HEADS",
     "SLOW_HEADS",
     "WRITING_HEADS",
+    "require",
 ]
 
 BY_DRIVER: Final = -1  # rows without an SQE
@@ -55,3 +63,29 @@ SLOW_HEADS: Final = WRITING_HEADS | {
 
 CANCEL_HEAD: Final = sqe_head(k.IORING_OP_ASYNC_CANCEL)
 CANCEL_EVERYTHING: Final = k.IORING_ASYNC_CANCEL_ALL | k.IORING_ASYNC_CANCEL_ANY
+
+_WITH_SUBSTITUTE: Final = frozenset({k.IORING_OP_SEND_ZC, k.IORING_OP_SENDMSG_ZC})
+_NEEDED: Final = (
+    frozenset(head & 0xFF for head in (*HEADS, *SLOW_HEADS.values(), CANCEL_HEAD) if head >= 0)
+    - _WITH_SUBSTITUTE
+)
+
+
+def require(ring: Ring) -> None:
+    """
+    Raise `RingError` if the kernel of *ring* lacks an operation that nothing stands in for.
+
+    By asking it rather than by its release: it may have been built without sockets, or be another
+    program that plays a kernel.
+    """
+    try:
+        known = probe_ring(ring).opcodes
+    except OpError:
+        return  # it does not tell; what it lacks, the operations will say
+    if missing := _NEEDED - known:
+        names = {value: name for name, value in vars(k).items() if name.startswith("IORING_OP_")}
+        raise RingError(
+            errno.ENOSYS,
+            f"this kernel's io_uring lacks {', '.join(names[one] for one in sorted(missing))}",
+            "Another backend works without",
+        )

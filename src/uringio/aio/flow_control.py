@@ -80,6 +80,10 @@ class FlowControl(asyncio.Transport):
     def _choose_quick_max(self) -> None:
         """Set how much `write` may send on the spot."""
 
+    @property
+    def _protocol_paused(self) -> bool:
+        return self._writing_paused  # see `StreamTransport._start_tls_compatible`
+
     def _maybe_pause_writing(self) -> None:
         if self._writing_paused or self.get_write_buffer_size() <= self._high_water:
             return

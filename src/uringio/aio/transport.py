@@ -27,12 +27,14 @@ from uringio._driver.op import NEW, RECV, SEND_ALL, SPENT, Op
 from uringio._driver.sockets import SEND_ALL_FLAGS
 
 from .flow_control import IN_FLIGHT, FlowControl
-from .sockets import INFO_NAMES, HeldSocket, Sock
+from .payloads import as_bytes, deliver_to_nobody, fill
+from .sockets import INFO_NAMES, HeldSocket, Sock, as_builtin
+from .tls import TlsProtocol
 
 if TYPE_CHECKING:
     from .running import RunningLoop
 
-__all__ = ["Borrower", "Hub", "StreamTransport", "as_bytes"]
+__all__ = ["Borrower", "Hub", "StreamTransport"]
 
 logger = logging.getLogger("asyncio")
 
@@ -153,8 +155,9 @@ class StreamTransport(FlowControl):
         fd = self._recv_op.fd
         return f"<StreamTransport{closing} fd={fd} reading={reading} buffered={buffered}>"
 
-    # What asyncio's `sendfile` asks of a transport.
+    # asyncio's own transports have them, and what works on top of any of them asks for them.
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE  # pyright: ignore[reportPrivateUsage]
+    _start_tls_compatible = True
 
     if TYPE_CHECKING:
         _extra: dict[str, object]
@@ -190,7 +193,8 @@ class StreamTransport(FlowControl):
         try:
             self._deliver(data)
         except BaseException as error:
-            self._protocol_failed("data_received", error)
+            buffered = isinstance(self._protocol, asyncio.BufferedProtocol)
+            self._protocol_failed("buffer_updated" if buffered else "data_received", error)
             return
         if not self._obstacle and op.state == SPENT:  # type: ignore[redundant-expr]
             op.state = NEW
@@ -231,20 +235,18 @@ class StreamTransport(FlowControl):
 
     def _deliver_into_buffers(self, data: bytes) -> None:
         """`data_received` of a `BufferedProtocol`: copy into the buffers that it offers."""
-        protocol = self._protocol
+        protocol = cast("asyncio.BufferedProtocol", self._protocol)
         rest = memoryview(data)
         while rest and not self._obstacle & _CLOSING:
             if protocol is not self._protocol:
                 self._deliver(bytes(rest))  # it has put another in its place
                 return
-            get_buffer = protocol.get_buffer  # type: ignore[attr-defined]
-            buffer = cast("memoryview", get_buffer(len(rest)))
-            room = len(buffer)
-            if not room:
-                raise RuntimeError("get_buffer() returned an empty buffer")
-            count = min(room, len(rest))
-            buffer[:count] = rest[:count]
-            protocol.buffer_updated(count)  # type: ignore[attr-defined]
+            try:
+                count = fill(protocol, rest)
+            except BaseException as error:
+                self._protocol_failed("get_buffer", error)
+                return
+            protocol.buffer_updated(count)
             rest = rest[count:]
             if rest and self._obstacle & _PAUSED:
                 self._recv_op.value = bytes(rest)
@@ -455,7 +457,7 @@ class StreamTransport(FlowControl):
                 logger.debug("%r: %s", self, message, exc_info=error)
         else:
             self._report(message, error)
-        self._force_close(error)
+        self._force_close(as_builtin(error))
 
     def _force_close(self, error: BaseException | None) -> None:
         if self._ending:
@@ -512,7 +514,7 @@ class StreamTransport(FlowControl):
             op.waiter = op.context = None
         # Protocols hold their transport; here the circle is broken.
         self._protocol = None  # type: ignore[assignment]
-        self._deliver = _deliver_to_nobody
+        self._deliver = deliver_to_nobody
         self._leave_server()
 
     def _leave_server(self) -> None:
@@ -529,10 +531,12 @@ class StreamTransport(FlowControl):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Let *protocol* hear what happens from now on."""
         self._protocol = protocol
-        if isinstance(protocol, asyncio.BufferedProtocol):
+        if isinstance(protocol, TlsProtocol):
+            self._deliver = protocol.data_received
+        elif isinstance(protocol, asyncio.BufferedProtocol):
             self._deliver = self._deliver_into_buffers
         else:
-            self._deliver = getattr(protocol, "data_received", _deliver_to_nobody)
+            self._deliver = getattr(protocol, "data_received", deliver_to_nobody)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return who hears what happens."""
@@ -557,16 +561,3 @@ def _not_taken(op: Op[object]) -> None:
     if op.state == NEW:
         op.state = SPENT
         op.memory = None
-
-
-def _deliver_to_nobody(data: object) -> None:
-    """Stand in for a protocol that takes no data."""
-
-
-def as_bytes(data: object) -> bytes:
-    """Return *data*, copied if its owner could change it."""
-    if isinstance(data, bytes):
-        return data
-    if not isinstance(data, bytearray | memoryview):
-        raise TypeError(f"data to write is bytes-like, not {type(data).__name__!r}")
-    return bytes(data)  # pyright: ignore[reportUnknownArgumentType]

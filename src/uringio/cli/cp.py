@@ -20,6 +20,7 @@ from uringio.fs import Progress
 from uringio.fs._comparing import Comparison, DifferenceError
 from uringio.fs._replica import Replica
 
+from .backends import in_one_line
 from .descriptors import raise_descriptor_limit
 from .meter import Census, Meter, make_meter
 from .quoting import quoted
@@ -56,7 +57,8 @@ def cp(options: Options) -> int:
     try:
         uringio.run(run.run, backend=options.backend)
     except (RingError, UnsupportedError) as error:
-        print(f"uringio cp: {error}", file=sys.stderr)
+        reason = in_one_line(error, options.backend) if isinstance(error, RingError) else error
+        print(f"uringio cp: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         run.meter.close()

@@ -30,11 +30,19 @@ from uringio.net import Listener, SocketStream, adopt_listener, wait_readable
 from uringio.proto.http1 import Field
 
 from .access_log import AccessLog
+from .backends import described, in_one_line
 from .descriptors import raise_descriptor_limit
 from .file_server import FileServer, Manners
 from .quoting import shown
 from .tree import Tree
-from .workers import Supervisor, stop_listening, turn_away, waits_to_be_accepted
+from .workers import (
+    REFUSED,
+    Supervisor,
+    Word,
+    stop_listening,
+    turn_away,
+    waits_to_be_accepted,
+)
 
 __all__ = ["Options", "serve"]
 
@@ -108,6 +116,7 @@ def serve(options: Options) -> int:
     A signal is how a server ends, so it is status 0 and no word.  What keeps it from beginning is
     one line on standard error and status 2.
     """
+    word = Word(options.ready_fd)
     try:
         manners = _manners(options)
         raise_descriptor_limit()
@@ -119,11 +128,13 @@ def serve(options: Options) -> int:
         with listening:
             if options.workers > 1 and options.inherited_fd is None:
                 return _supervise(options, listening)
-            uringio.run(_serve, options, manners, listening, backend=options.backend)
+            uringio.run(_serve, options, manners, listening, word, backend=options.backend)
     except KeyboardInterrupt:
         return 0
     except (StartError, RingError, UnsupportedError) as error:
-        print(f"uringio serve: {error}", file=sys.stderr)
+        reason = in_one_line(error, options.backend) if isinstance(error, RingError) else error
+        if not word.give(REFUSED + str(reason)):
+            print(f"uringio serve: {reason}", file=sys.stderr)
         return 2
     return 0
 
@@ -220,7 +231,7 @@ def _supervise(options: Options, listening: socket.socket) -> int:
         options.workers,
         listening,
         grace_seconds=options.grace_seconds,
-        started=lambda name: _say_where(folder, listening, f"{name}, {options.workers} workers"),
+        started=lambda how: _say_where(folder, listening, f"{how}, {options.workers} workers"),
     )
     try:
         return supervisor.run()
@@ -231,7 +242,7 @@ def _supervise(options: Options, listening: socket.socket) -> int:
 # --- serving -------------------------------------------------------------------------------------
 
 
-async def _serve(options: Options, manners: Manners, listening: socket.socket) -> None:
+async def _serve(options: Options, manners: Manners, listening: socket.socket, word: Word) -> None:
     try:
         tree = await Tree.open(options.folder)
     except (OSError, ValueError) as error:
@@ -247,13 +258,12 @@ async def _serve(options: Options, manners: Manners, listening: socket.socket) -
                 if log is not None:
                     group.start_soon(log.keep_writing)
                 group.start_soon(process.accept)
-                if options.ready_fd is not None:
-                    parent = os.getppid()  # who waits for the next line, so is alive
-                    os.write(options.ready_fd, current.driver().name.encode("ascii"))
-                    os.close(options.ready_fd)
+                backend = described(current.driver(), options.backend)
+                parent = os.getppid()  # if there is one: it waits for the next line, so is alive
+                if word.give(backend):
                     await process.watch_parent(parent)
                 else:
-                    _say_where(tree.path, listening, current.driver().name)
+                    _say_where(tree.path, listening, backend)
                     await uringio.sleep(1e9)
         if log is not None:
             with contextlib.suppress(OSError), uringio.move_on_after(_LOG_SECONDS):

@@ -21,7 +21,14 @@ from types import FrameType
 
 from uringio._sys.memory import pin
 
-__all__ = ["Supervisor", "stop_listening", "turn_away", "waits_to_be_accepted"]
+__all__ = [
+    "REFUSED",
+    "Supervisor",
+    "Word",
+    "stop_listening",
+    "turn_away",
+    "waits_to_be_accepted",
+]
 
 _SO_ATTACH_FILTER = 26
 # struct sock_filter of <linux/filter.h>; the packet begins with the TCP header.
@@ -49,13 +56,44 @@ _KILL_SECONDS = 3.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 
 
+REFUSED = "!"  # begins a worker's word when it cannot begin
+
+_WORD_BYTES_MAX = 2000
+
+
+class Word:
+    """
+    A worker's one word to its parent: how it serves, or why it cannot.
+
+    Args:
+        fd: The pipe to the parent, None for a process that has none.
+    """
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    def give(self, text: str) -> bool:
+        """Send it; False if there is no parent that listens, or no longer."""
+        if self._fd is None:
+            return False
+        fd, self._fd = self._fd, None
+        try:
+            os.write(fd, text.encode("utf-8", "replace")[:_WORD_BYTES_MAX])
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+
 class _Worker:
-    """A worker process; its pipe says the backend's name once it serves."""
+    """A worker process; its pipe brings its `Word`."""
 
     def __init__(self, command: Sequence[str], listening: socket.socket) -> None:
         self.ready_fd, write_fd = os.pipe()
         self.born = time.monotonic()
         self.is_ready = False
+        self.failure = ""
         try:
             self.process = subprocess.Popen(  # noqa: S603 (this very program)
                 [*command, "--inherited-fd", str(listening.fileno()), "--ready-fd", str(write_fd)],
@@ -69,6 +107,16 @@ class _Worker:
             raise
         finally:
             os.close(write_fd)
+
+    def hear(self) -> str:
+        """Take its word, and return how it serves; empty if it does not, see `failure`."""
+        word = os.read(self.ready_fd, _WORD_BYTES_MAX).decode()
+        self.forget_pipe()
+        if word.startswith(REFUSED):
+            self.failure = word.removeprefix(REFUSED)
+            return ""
+        self.is_ready = bool(word)
+        return word
 
     def forget_pipe(self) -> None:
         """Close the pipe; safe to call twice."""
@@ -86,7 +134,7 @@ class Supervisor:
         count: How many there shall be.
         listening: The socket that they inherit.
         grace_seconds: What they are given to finish. [s]
-        started: Called once all serve, with the name of their backend.
+        started: Called once all serve, with what they say of their backend.
     """
 
     def __init__(
@@ -170,12 +218,8 @@ class Supervisor:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_fd, 4096)
         for worker in self._workers:
-            if worker.ready_fd in ready:
-                name = os.read(worker.ready_fd, 100).decode()
-                worker.forget_pipe()
-                if name:
-                    worker.is_ready = True
-                    self._greet(name.strip())
+            if worker.ready_fd in ready and (how := worker.hear()):
+                self._greet(how)
         if self._restarts and self._kill_at is None and min(self._restarts) <= time.monotonic():
             self._restarts.remove(min(self._restarts))
             try:
@@ -190,10 +234,10 @@ class Supervisor:
                 )
                 self._restarts.append(time.monotonic() + _BACKOFF_SECONDS_MAX)
 
-    def _greet(self, backend: str) -> None:
+    def _greet(self, how: str) -> None:
         if not self._has_started and all(worker.is_ready for worker in self._workers):
             self._has_started = True
-            self._started(backend)
+            self._started(how)
 
     def _bury(self) -> int | None:
         """Look for workers that ended; return an exit status when there is no point in going on."""
@@ -202,11 +246,14 @@ class Supervisor:
             if code is None:
                 continue
             self._workers.remove(worker)
-            worker.forget_pipe()
+            if worker.ready_fd >= 0:
+                worker.hear()
             if self._kill_at is not None:
                 continue
             if not self._has_started:
-                return code if code > 0 else 1  # it has said why
+                if worker.failure:  # once, however many have met it
+                    print(f"uringio serve: {worker.failure}", file=sys.stderr)
+                return code if code > 0 else 1
             now = time.monotonic()
             self._deaths_in_row = (
                 0 if now - worker.born > _SOUND_SECONDS else self._deaths_in_row + 1
@@ -216,6 +263,8 @@ class Supervisor:
                 doublings = min(self._deaths_in_row - 1, 10)
                 delay = min(_BACKOFF_SECONDS * 2**doublings, _BACKOFF_SECONDS_MAX)
             how = f"signal {-code}" if code < 0 else f"status {code}"
+            if worker.failure:
+                how += f": {worker.failure}"
             print(
                 f"uringio serve: worker {worker.process.pid} ended ({how}); "
                 f"another starts in {delay:g} s",

@@ -12,7 +12,7 @@ import resource
 import warnings
 from typing import Final, NamedTuple
 
-from uringio._driver.choice import VARIABLE, chosen_backend, make_driver
+from uringio._driver.choice import ENTRIES_LADDER, VARIABLE, chosen_backend, make_driver
 from uringio._driver.contract import Driver
 from uringio._driver.op import NOP as NOP_OPERATION
 from uringio._driver.op import OPERATION_NAMES, Op
@@ -282,6 +282,11 @@ def _reason(chosen: _Attempt, asked: _Attempt, wanted: str | None) -> str:
         name = type(chosen.error).__name__
         return f"uringio.run() raises {name}: epoll would only hide what is lacking"
     if chosen.name == "uring":
+        if chosen.ring is not None and chosen.ring.submission_slots < ENTRIES_LADDER[0]:
+            return (
+                "a ring could be made, though smaller than usual, since little memory may be "
+                "locked (ulimit -l); it carried out an operation"
+            )
         return "a ring could be made, and carried out an operation"
     assert asked.error is not None
     return "io_uring is refused, so programs run on epoll; nothing in them need be changed"
