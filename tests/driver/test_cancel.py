@@ -334,6 +334,7 @@ def test_cancelling_many_ops_at_once(rig: Rig) -> None:
         assert rig.do(Op(o.RECV, ours.fileno(), len_=10)) == b"x"
         assert empty(theirs) == 0
 
+
 def test_cancelled_right_behind_its_delivery(rig: Rig) -> None:
     """A handler may do so before the turn goes on: what was received goes to nobody, once."""
 
