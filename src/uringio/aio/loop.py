@@ -16,6 +16,9 @@ from typing import Final, TypeAlias, TypeVar
 from uringio._driver.contract import Driver
 from uringio._driver.op import CONNECT, Op
 from uringio._driver.sockets import (
+    SO_KEEPALIVE,
+    SO_REUSEADDR,
+    SOL_SOCKET,
     AddressInfo,
     RawOption,
     bind_stream_socket,
@@ -38,9 +41,6 @@ StrPath: TypeAlias = str | bytes | os.PathLike[str]
 
 _AI_PASSIVE: Final = 1
 _BACKLOG: Final = 100
-_SOL_SOCKET: Final = 1
-_SO_REUSEADDR: Final = 2
-_SO_KEEPALIVE: Final = 9
 
 
 class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
@@ -258,9 +258,9 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
                 raise ValueError("neither host and port nor sock was specified")
             options: list[RawOption] = []
             if reuse_address is False:
-                options.append((_SOL_SOCKET, _SO_REUSEADDR, 0))
+                options.append((SOL_SOCKET, SO_REUSEADDR, 0))
             if keep_alive:
-                options.append((_SOL_SOCKET, _SO_KEEPALIVE, 1))
+                options.append((SOL_SOCKET, SO_KEEPALIVE, 1))
             infos: dict[AddressInfo, None] = {}
             for name in _hosts(host):
                 infos.update(

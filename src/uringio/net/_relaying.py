@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol
 
 from uringio._driver.contract import System
+from uringio._driver.sockets import MSG_DONTWAIT, SEND_FLAGS
 from uringio.errors import OpError, op_error
 
 __all__ = ["Outlet", "RelaySource", "relay", "relay_all"]
@@ -25,7 +26,8 @@ _AT_ONCE_BYTES_MAX: Final = 1024 * 1024
 # Below, asking what is cached costs more than the copy.
 _HANDED_ON_BYTES_MIN: Final = 65536
 _PIECE_BYTES: Final = 128 * 1024  # of a file that must be waited for
-_FLAGS: Final = 0x4040  # MSG_DONTWAIT | MSG_NOSIGNAL
+_NOT_CACHED: Final = -1  # in the place of an errno
+_FLAGS: Final = MSG_DONTWAIT | SEND_FLAGS
 
 
 class RelaySource(Protocol):
@@ -97,7 +99,7 @@ def _relay_by_memory(
         size = min(_SCRATCH_BYTES, count - done)
         got = system.read_cached(from_fd, view[:size], size, offset + done)
         if got <= 0:
-            return done, errno.ENODATA
+            return done, _NOT_CACHED
         sent = system.send(to_fd, scratch.addr, got, _FLAGS)
         if sent < 0:
             return done, -sent
@@ -121,7 +123,7 @@ async def relay_all(
             done += sent
             if done == count:
                 return done
-            if why == errno.ENODATA:
+            if why == _NOT_CACHED:
                 piece = memoryview(bytearray(min(count - done, _PIECE_BYTES)))
                 if not (got := await file.read_into_at(offset + done, piece)):
                     return done

@@ -104,6 +104,7 @@ class SimSystem(FileSystem):
         self.bare_syscall = self._enter
         self.get_errno = self._get_errno
         self.total_store_order = True  # nothing else runs
+        self.native_poller = "epoll"
         self.monotonic_ns = self._monotonic_ns
         self.clock_ns = self._clock_ns
         self.buggify = self._buggify
