@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, AnyStr, Final, cast
 
-from uringio.errors import op_error
+from uringio.errors import UnsupportedError, op_error
 
 from . import caching, copying, fences, pairs, status
 from .constants import (
@@ -487,7 +487,9 @@ class System:
     # --- readiness -------------------------------------------------------------------------------
 
     def epoll(self) -> "select.epoll":
-        """Return a new epoll object, closed on exec; raises OSError."""
+        """Return a new epoll object, closed on exec; raises `UnsupportedError`, OSError."""
+        if not hasattr(select, "epoll"):
+            raise UnsupportedError("epoll", "Linux")
         return select.epoll()
 
     def poll(self) -> "select.poll":
