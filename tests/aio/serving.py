@@ -15,10 +15,11 @@ LARGE = bytes(range(256)) * 4096 * 16  # 16 MiB in which every shift shows
 @asynccontextmanager
 async def listening(
     protocol_factory: Callable[[], asyncio.BaseProtocol],
+    **options: Any,
 ) -> AsyncIterator[tuple[asyncio.Server, Any]]:
-    """Serve on a loopback port; yields the server and where it listens."""
+    """Serve on a loopback port, by `create_server`; yields the server and where it listens."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(protocol_factory, "127.0.0.1", 0)
+    server = await loop.create_server(protocol_factory, "127.0.0.1", 0, **options)
     try:
         yield server, server.sockets[0].getsockname()
     except BaseException:

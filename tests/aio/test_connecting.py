@@ -55,9 +55,9 @@ def test_socket_objects_of_the_program(run: Run[None]) -> None:
         assert listener.fileno() == -1
 
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-            with pytest.raises(ValueError, match="stream"):
+            with pytest.raises(ValueError, match="Stream"):
                 await loop.create_connection(Diary, sock=datagrams)
-            with pytest.raises(ValueError, match="stream"):
+            with pytest.raises(ValueError, match="Stream"):
                 await loop.create_server(Diary, sock=datagrams)
 
     run(main())
@@ -181,21 +181,12 @@ def test_contradicting_arguments(run: Run[None]) -> None:
 
 
 def test_what_is_not_supported_says_so(run: Run[None]) -> None:
-    """TLS, subprocesses, pipes and the rest raise NotImplementedError with a reason."""
+    """What is missing raises NotImplementedError with a reason."""
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
-        for call in (
-            loop.create_connection(Diary, "127.0.0.1", 1, ssl=True),
-            loop.create_server(Diary, "127.0.0.1", 1, ssl=object()),
-            loop.start_tls(None, None, None),
-            loop.subprocess_exec(Diary, "true"),
-            loop.subprocess_shell(Diary, "true"),
-            loop.connect_read_pipe(Diary, None),
-            loop.sendfile(None, None),
-        ):
-            with pytest.raises(NotImplementedError, match="does not support"):
-                await call
+        with pytest.raises(NotImplementedError, match="does not support"):
+            await loop.sendfile(None, None)
 
     run(main())
 

@@ -324,7 +324,7 @@ def test_buffered_protocol_without_room_is_fatal(
     with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(main())
     assert len(reports) == 1
-    assert "data_received" in reports[0]
+    assert "get_buffer" in reports[0]
 
 
 def test_buffered_protocol_pauses_within_a_piece(run: Run[None]) -> None:
@@ -600,5 +600,34 @@ def test_context_of_a_connection(run: Run[None]) -> None:
                 await until(lambda: len(seen[number]) >= 4)
         assert seen == [["server", "server", "first", "second"]] * 2
         del loop
+
+    run(main())
+
+
+def test_buffered_protocol_may_resize_its_buffer(run: Run[None]) -> None:
+    """Nothing holds the buffer while buffer_updated runs; it may be of any kind, and writable."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        class Growing(asyncio.BufferedProtocol):
+            def __init__(self) -> None:
+                self.buffer = bytearray(1)
+                self.received = b""
+
+            def get_buffer(self, sizehint: int) -> memoryview | bytearray:
+                assert sizehint > 0
+                return self.buffer
+
+            def buffer_updated(self, nbytes: int) -> None:
+                self.received += self.buffer[:nbytes]
+                self.buffer.extend(b"more")
+
+        async with listening(Echo) as (_, address):
+            transport, client = await loop.create_connection(Growing, *address)
+            transport.write(LARGE[:1000])
+            await until(lambda: len(client.received) == 1000)
+            assert client.received == LARGE[:1000]
+            transport.close()
 
     run(main())

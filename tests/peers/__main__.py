@@ -117,14 +117,14 @@ def print_tests(tests: list[str], runs: dict[str, Run], verdict: Verdict, detail
     for test in tests:
         one = ours.get(test)
         outcome = "not run" if one is None else one.outcome
-        peers = ", ".join(verdict.missing[test])
+        peers = ", ".join(verdict.missing.get(test, []))
         print(f"  {test}")
         lines = one.detail.strip().splitlines() if one is not None else []
         if details:
             print(textwrap.indent("\n".join(lines), "    | "))
         last = lines[-1] if lines else ""
         print("    " + textwrap.shorten(f"{outcome}: {last}", WIDTH - 4, placeholder=" ..."))
-        if details:
+        if details and peers:
             print(f"    (passes on {peers})")
 
 
@@ -151,10 +151,10 @@ def judge_suite(suite: Suite, options: argparse.Namespace, loops: list[str]) -> 
             print(f"  {loop}: {len(run.passed() & making)} of {len(making)} passed")
         return True
     explained = read_explained(suite.name, python)
-    verdict = judge(runs, explained, whole=not options.only)
+    verdict = judge(runs, explained, whole=len(runs) > 1 and not options.only)
     again = try_again(suite, runs, verdict, options.timeout)
     if again:
-        verdict = judge(runs, explained, whole=not options.only)
+        verdict = judge(runs, explained, whole=len(runs) > 1 and not options.only)
     print_table(runs, verdict)
     number = len(verdict.missing) - len(verdict.unexplained)
     if number:
@@ -169,6 +169,11 @@ def judge_suite(suite: Suite, options: argparse.Namespace, loops: list[str]) -> 
         print("Explained, but no longer different:")
         for pattern in verdict.stale:
             print(f"  {pattern}")
+    if len(runs) == 1:
+        ours = runs["uringio"].tests
+        bad = {"failed", "error", "hung", "crashed"}
+        failed = sorted(t for t in verdict.loop_making if ours[t].outcome in bad)
+        print_tests(failed, runs, verdict, options.details)
     if verdict.unexplained:
         print(f"{len(verdict.unexplained)} that a peer passes and ours does not, unexplained:")
         print_tests(verdict.unexplained, runs, verdict, options.details)

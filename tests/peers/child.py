@@ -16,6 +16,8 @@ from types import TracebackType
 
 __all__ = ["main"]
 
+# The same tests once more, on asyncio's loop with another selector: on other loops nothing new.
+_SAME_AGAIN = ("PollEventLoopTests", "SelectEventLoopTests")
 _Error = tuple[type[BaseException], BaseException, TracebackType]
 
 
@@ -51,6 +53,10 @@ class Recorder(unittest.TestResult):
             seconds=round(time.monotonic() - self._began, 3),
         )
 
+    def trouble(self, where: str, detail: str) -> None:
+        """Note what went wrong outside of any test."""
+        self._write(test=where.removeprefix(self._prefix), outcome="set-up", detail=detail)
+
     def _note(self, outcome: str, detail: str) -> None:
         if self._outcome not in {"failed", "error"}:
             self._outcome, self._detail = outcome, detail
@@ -63,7 +69,7 @@ class Recorder(unittest.TestResult):
         if isinstance(test, unittest.TestCase):
             self._note("error", detail)
         else:  # the set-up of a class or module
-            self._write(test=f"{test}".removeprefix(self._prefix), outcome="set-up", detail=detail)
+            self.trouble(f"{test}", detail)
 
     def addSubTest(
         self, test: unittest.TestCase, subtest: unittest.TestCase, err: _Error | None
@@ -99,7 +105,13 @@ def main() -> None:
         recorder.loops_made += 1
 
     factories.substitute(order["loop"], made)
-    tests = list(flat(unittest.TestLoader().loadTestsFromName(order["module"])))
+    loader = unittest.TestLoader()
+    try:
+        tests = list(flat(loader.loadTestsFromName(order["module"])))
+    except unittest.SkipTest:
+        return  # made for another system
+    for error in loader.errors:
+        recorder.trouble("import", error)
     if order["suite"] == "uvloop":
         from uvloop import _testbase
 
@@ -109,6 +121,12 @@ def main() -> None:
             # Programs that tests run in processes of their own.
             if getattr(case, "NEW_LOOP", None) and order["loop"] != "asyncio":
                 case.NEW_LOOP = "uvloop.new_event_loop()"
+    tests = [
+        test
+        for test in tests
+        if not type(test).__module__.startswith("unittest.")
+        and type(test).__name__ not in _SAME_AGAIN
+    ]
     only, done = order["only"], set(order["done"])
     tests = [test for test in tests if test.id().removeprefix(order["prefix"]) not in done]
     tests = [test for test in tests if not only or any(part in test.id() for part in only)]

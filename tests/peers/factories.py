@@ -65,6 +65,10 @@ def substitute(name: str, made: Callable[[], None]) -> None:
             else:
                 super().__init__()
 
+    if not hasattr(base, "_default_executor"):
+        # What closes the loop behind each of CPython's tests looks for one.
+        Substitute._default_executor = None
+
     # Tests and messages know loops by the names of their classes.
     Substitute.__name__ = base.__name__
     Substitute.__qualname__ = base.__qualname__

@@ -82,7 +82,7 @@ def _cpython() -> Suite:
         )
     folder = Path(found.submodule_search_locations[0])
     prefix = "test.test_asyncio."
-    modules = tuple(f"{prefix}{path.stem}" for path in sorted(folder.glob("test_*.py")))
+    modules = tuple(f"{prefix}{path.stem}" for path in _by_size(folder))
     return Suite("cpython", prefix, modules, (str(ROOT),), ())
 
 
@@ -98,10 +98,15 @@ def _uvloop(cache: Path) -> Suite:
     # Only what runs on asyncio's loop as well says what a loop has to do.
     modules = tuple(
         f"{prefix}{path.stem}"
-        for path in sorted((folder / "uvloop_tests").glob("test_*.py"))
+        for path in _by_size(folder / "uvloop_tests")
         if "AIOTestCase)" in path.read_text(encoding="utf-8")
     )
     return Suite("uvloop", prefix, modules, (str(folder), str(ROOT)), (str(folder / "stand_in"),))
+
+
+def _by_size(folder: Path) -> list[Path]:
+    """The test modules in *folder*, those first that probably take longest."""
+    return sorted(folder.glob("test_*.py"), key=lambda path: -path.stat().st_size)
 
 
 def _download(scratch: Path) -> Path:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from uringio._sys import kqueue as q
-from uringio._sys.kqueue import LAYOUTS, Kevent, layout_of
-from uringio._sys.kqueue_emulated import NOTE_TRIGGER, EmulatedKqueue
+from uringio import lowlevel
+from uringio._sys import kqueue_numbers as q
+from uringio._sys.kqueue import LAYOUTS, Kevent, Kqueue, Translation, layout_of
+from uringio._sys.kqueue_emulated import EmulatedKqueue
 from uringio._sys.system import System
 from uringio.errors import OpError, UnsupportedError
 
@@ -22,6 +23,7 @@ GOLDEN = [
     ("openbsd", 32, 8, 10, 12, 16, 24),
     ("dragonfly", 32, 8, 10, 12, 16, 24),
     ("netbsd", 72, 8, 12, 16, 24, 32),
+    ("netbsd10", 40, 8, 12, 16, 24, 32),
     ("netbsd9", 40, 8, 12, 16, 24, 32),
     ("library", 32, 8, 10, 12, 16, 24),
 ]
@@ -52,7 +54,9 @@ def test_no_layout_is_left_out() -> None:
         ("freebsd12", "12.0-RELEASE", "freebsd"),
         ("freebsd11", "11.4-STABLE", "freebsd11"),
         ("darwin", "23.5.0", "darwin"),
-        ("netbsd10", "10.0", "netbsd"),
+        ("netbsd11", "11.0", "netbsd"),
+        ("netbsd11", "12.99.1", "netbsd"),
+        ("netbsd10", "10.1_STABLE", "netbsd10"),
         ("netbsd9", "9.3", "netbsd9"),
         ("openbsd7", "7.5", "openbsd"),
         ("dragonfly6", "6.4-RELEASE", "dragonfly"),
@@ -76,13 +80,141 @@ def test_numbers_agree_with_the_standard_library() -> None:
     """Where Python knows kqueue, its constants are ours."""
     if not hasattr(select, "kqueue"):
         pytest.skip("this Python has no select.kqueue")
+    here = layout_of(sys.platform, os.uname().release)
     for name in vars(q):
-        if name.startswith(("EV_", "EVFILT_")) and hasattr(select, f"KQ_{name}"):
-            assert getattr(q, name) == getattr(select, f"KQ_{name}"), name
+        if name.startswith(("EV_", "EVFILT_", "NOTE_")) and hasattr(select, f"KQ_{name}"):
+            filter_ = getattr(q, name) if name.startswith("EVFILT_") else None
+            ours = here.filters.get(filter_, 0) if filter_ is not None else getattr(q, name)
+            assert ours == getattr(select, f"KQ_{name}"), name
+
+
+# What each system calls a filter, by its header; None: there is none.
+FILTERS = {
+    "freebsd": (-1, -4, -5, -6, -7, -11),
+    "freebsd11": (-1, -4, -5, -6, -7, -11),
+    "darwin": (-1, -4, -5, -6, -7, -10),
+    "openbsd": (-1, -4, -5, -6, -7, -10),
+    "dragonfly": (-1, -4, -5, -6, -7, -9),
+    "netbsd": (0, 3, 4, 5, 6, 8),
+    "netbsd10": (0, 3, 4, 5, 6, 8),
+    "netbsd9": (0, 3, 4, 5, 6, None),
+    "library": (-1, -4, -5, -6, -7, -11),
+}
+IN_ORDER = (
+    q.EVFILT_READ, q.EVFILT_VNODE, q.EVFILT_PROC, q.EVFILT_SIGNAL, q.EVFILT_TIMER, q.EVFILT_USER
+)  # fmt: skip
+
+# system, then NOTE_SECONDS, MSECONDS, USECONDS, NSECONDS, ABSTIME by its header
+TIMERS = [
+    ("freebsd", (1, 2, 4, 8, 0x10)),
+    ("freebsd11", (1, 2, 4, 8, 0x10)),
+    ("darwin", (1, 0, 2, 4, 8)),
+    ("openbsd", (1, 0, 2, 3, 0x10)),
+    ("dragonfly", (None, 0, None, None, None)),
+    ("netbsd", (1, 0, 2, 3, 0x10)),
+    ("netbsd10", (1, 0, 2, 3, 0x10)),
+    ("netbsd9", (None, 0, None, None, None)),
+    ("library", (1, 0, 2, 4, 8)),
+]
+UNITS = (q.NOTE_SECONDS, q.NOTE_MSECONDS, q.NOTE_USECONDS, q.NOTE_NSECONDS, q.NOTE_ABSTIME)
+
+
+@pytest.mark.parametrize("system", sorted(LAYOUTS))
+def test_filters_have_their_systems_numbers(system: str) -> None:
+    """There and back; a filter that is not there is refused by its name."""
+    translation = Translation(LAYOUTS[system])
+    for ours, theirs in zip(IN_ORDER, FILTERS[system], strict=True):
+        if theirs is None:
+            with pytest.raises(UnsupportedError, match="EVFILT_USER is not supported here"):
+                translation.theirs(Kevent(1, ours))
+        else:
+            assert translation.theirs(Kevent(1, ours)) == (theirs, 0)
+            assert translation.ours(Kevent(1, theirs)).filter == ours
+    with pytest.raises(UnsupportedError, match="filter -99 is not supported here"):
+        translation.theirs(Kevent(1, -99))
+
+
+@pytest.mark.parametrize(("system", "expected"), TIMERS)
+def test_units_have_their_systems_numbers(system: str, expected: tuple[int | None, ...]) -> None:
+    """A unit that is not there is refused, and so are two, which may mean a third one there."""
+    translation = Translation(LAYOUTS[system])
+    for ours, theirs in zip(UNITS, expected, strict=True):
+        if theirs is None:
+            with pytest.raises(UnsupportedError, match=r"EVFILT_TIMER with NOTE_\w+ is not"):
+                translation.theirs(Kevent(1, q.EVFILT_TIMER, fflags=ours))
+        else:
+            assert translation.theirs(Kevent(1, q.EVFILT_TIMER, fflags=ours))[1] == theirs
+    with pytest.raises(ValueError, match="one unit"):
+        translation.theirs(Kevent(1, q.EVFILT_TIMER, fflags=q.NOTE_SECONDS | q.NOTE_USECONDS))
+    event = Kevent(1, LAYOUTS[system].filters[q.EVFILT_TIMER], fflags=3)
+    assert translation.ours(event) == Kevent(1, q.EVFILT_TIMER)
+
+
+@pytest.mark.parametrize("system", sorted(LAYOUTS))
+def test_notes_go_there_and_come_back(system: str) -> None:
+    """Those of files and processes one by one and all at once; others are refused by name."""
+    layout = LAYOUTS[system]
+    translation = Translation(layout)
+    for filter_ in (q.EVFILT_VNODE, q.EVFILT_PROC):
+        there = layout.notes[filter_]
+        told = [note for note in there if there[note]]
+        assert len({there[note] for note in told}) == len(told)
+        for notes in (*told, sum(told)):
+            number, theirs = translation.theirs(Kevent(1, filter_, fflags=notes))
+            assert translation.ours(Kevent(1, number, fflags=theirs)).fflags == notes
+    for note in (q.NOTE_OPEN, q.NOTE_TRUNCATE, q.NOTE_FUNLOCK):
+        if note not in layout.notes[q.EVFILT_VNODE]:
+            with pytest.raises(UnsupportedError, match=r"EVFILT_VNODE with NOTE_\w+ is not"):
+                translation.theirs(Kevent(1, q.EVFILT_VNODE, fflags=note | q.NOTE_WRITE))
+
+
+@pytest.mark.parametrize(
+    ("system", "filter_", "note", "theirs"),
+    [
+        ("openbsd", q.EVFILT_VNODE, q.NOTE_TRUNCATE, 0x80),
+        ("library", q.EVFILT_VNODE, q.NOTE_TRUNCATE, 0x80),
+        ("freebsd", q.EVFILT_VNODE, q.NOTE_OPEN, 0x80),
+        ("netbsd10", q.EVFILT_VNODE, q.NOTE_CLOSE_WRITE, 0x200),
+        ("darwin", q.EVFILT_VNODE, q.NOTE_FUNLOCK, 0x100),
+        ("darwin", q.EVFILT_PROC, q.NOTE_EXIT | q.NOTE_EXITSTATUS, 0x84000000),
+        ("freebsd", q.EVFILT_PROC, q.NOTE_EXIT | q.NOTE_EXITSTATUS, 0x80000000),
+        ("openbsd", q.EVFILT_USER, q.NOTE_TRIGGER | q.NOTE_FFCOPY | 5, 0xC1000005),
+    ],
+)
+def test_notes_that_differ(system: str, filter_: int, note: int, theirs: int) -> None:
+    """Each by its system's header."""
+    assert Translation(LAYOUTS[system]).theirs(Kevent(1, filter_, fflags=note))[1] == theirs
+
+
+def test_every_number_has_a_public_name() -> None:
+    """The enumerations have the names and values of the table, and nothing else."""
+    public = {
+        ("EVFILT_", lowlevel.KqueueFilter): {"AIO"},
+        ("EV_", lowlevel.KeventFlags): set(),
+    }
+    for (prefix, kind), private in public.items():
+        expected = {
+            name.removeprefix(prefix): value
+            for name, value in vars(q).items()
+            if name.startswith(prefix) and name.removeprefix(prefix) not in private
+        }
+        assert {one.name: one.value for one in kind} == expected
+    notes = {
+        f"NOTE_{one.name}": one.value
+        for kind in (
+            lowlevel.KqueueSocketNotes, lowlevel.KqueueVnodeNotes, lowlevel.KqueueProcNotes,
+            lowlevel.KqueueTimerNotes, lowlevel.KqueueUserNotes,
+        )
+        for one in kind
+    }  # fmt: skip
+    masks = {"NOTE_FFNOP", "NOTE_FFCTRLMASK", "NOTE_FFLAGSMASK"}
+    expected = {k: v for k, v in vars(q).items() if k.startswith("NOTE_") and k not in masks}
+    # An IntFlag has no member for what is two bits of others.
+    assert notes | {"NOTE_FFCOPY": int(lowlevel.KqueueUserNotes.FFCOPY)} == expected
 
 
 @pytest.fixture
-def kq() -> Iterator["q.Kqueue | EmulatedKqueue"]:
+def kq() -> Iterator[Kqueue | EmulatedKqueue]:
     made = System().kqueue()
     yield made
     made.close()
@@ -98,7 +230,7 @@ def streams() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-Kq = q.Kqueue | EmulatedKqueue
+Kq = Kqueue | EmulatedKqueue
 Streams = tuple[socket.socket, socket.socket]
 PATIENCE_NS = 20_000_000_000
 
@@ -189,7 +321,7 @@ def test_user_events(kq: Kq) -> None:
     """EVFILT_USER is triggered by a change, and cleared by its event with EV_CLEAR."""
     kq.control([Kevent(5, q.EVFILT_USER, q.EV_ADD | q.EV_CLEAR)])
     assert told(kq, 0) == []
-    kq.control([Kevent(5, q.EVFILT_USER, 0, NOTE_TRIGGER)])
+    kq.control([Kevent(5, q.EVFILT_USER, 0, q.NOTE_TRIGGER)])
     assert told(kq) == [(5, q.EVFILT_USER)]
     assert told(kq, 0) == []
 

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from uringio._sys.kqueue import (
+from uringio._sys.kqueue import Kevent
+from uringio._sys.kqueue_numbers import (
     EV_ADD,
     EV_CLEAR,
     EV_DELETE,
@@ -19,7 +20,6 @@ from uringio._sys.kqueue import (
     EV_RECEIPT,
     EVFILT_READ,
     EVFILT_WRITE,
-    Kevent,
 )
 from uringio._sys.system import System
 

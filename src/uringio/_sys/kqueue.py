@@ -1,15 +1,16 @@
 """
 kqueue(2) of the BSDs and macOS, and of any library that offers it elsewhere.
 
-The call is the same everywhere; the structure is not.  `LAYOUTS` has one for each kind of system,
-and `layout_of_platform` picks it.  A struct that were one field wrong would be read as other events
-on other descriptors, so a system that is in none of the rows is refused.
+The call is the same everywhere; structure and numbers are not.  `LAYOUTS` has one for each kind of
+system, `layout_of` picks it, and `kqueue_numbers` says what the numbers are there.  A struct that
+were one field wrong would be read as other events on other descriptors, so a system that is in none
+of the rows is refused.
 
 On Linux there is no kqueue of the kernel's own.  The environment variable
 ``URINGIO_KQUEUE_LIBRARY`` names a library that exports ``kqueue`` and ``kevent``, such as
 libkqueue; its structure is that of the older BSDs.
 
-Sources: kqueue(2) of FreeBSD 11 and 14, macOS, NetBSD 9 and 10, OpenBSD; libkqueue's sys/event.h.
+Sources: kqueue(2) of FreeBSD 11 and 14, macOS, NetBSD 9 to 11, OpenBSD; libkqueue's sys/event.h.
 """
 
 import ctypes
@@ -18,67 +19,43 @@ import sys
 from collections.abc import Iterable, Sequence
 from struct import Struct
 from struct import error as struct_error
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from uringio.errors import UnsupportedError, op_error
 
+from .kqueue_numbers import (
+    EV_ADD,
+    EVFILT_TIMER,
+    EVFILT_USER,
+    FILTERS,
+    NOTES,
+    TIMER_UNITS,
+    Notes,
+    name_of_filter,
+    names_of_notes,
+)
 from .memory import Memory
 
 __all__ = [
     "EMULATED",
-    "EVFILT_PROC",
-    "EVFILT_READ",
-    "EVFILT_SIGNAL",
-    "EVFILT_TIMER",
-    "EVFILT_USER",
-    "EVFILT_VNODE",
-    "EVFILT_WRITE",
-    "EV_ADD",
-    "EV_CLEAR",
-    "EV_DELETE",
-    "EV_DISABLE",
-    "EV_DISPATCH",
-    "EV_ENABLE",
-    "EV_EOF",
-    "EV_ERROR",
-    "EV_ONESHOT",
-    "EV_RECEIPT",
     "LAYOUTS",
     "VARIABLE",
     "Kevent",
     "Kqueue",
     "Layout",
+    "Translation",
     "check_counts",
+    "check_unit",
     "layout_of",
 ]
 
 VARIABLE: Final = "URINGIO_KQUEUE_LIBRARY"
 EMULATED: Final = "emulated"  # as a value of it: `_sys.kqueue_emulated`
 
-# As all but NetBSD number them; see `Layout.filters`.
-EVFILT_READ: Final = -1
-EVFILT_WRITE: Final = -2
-EVFILT_AIO: Final = -3
-EVFILT_VNODE: Final = -4
-EVFILT_PROC: Final = -5
-EVFILT_SIGNAL: Final = -6
-EVFILT_TIMER: Final = -7
-EVFILT_USER: Final = -11  # but for macOS, NetBSD
-
-EV_ADD: Final = 0x0001
-EV_DELETE: Final = 0x0002
-EV_ENABLE: Final = 0x0004
-EV_DISABLE: Final = 0x0008
-EV_ONESHOT: Final = 0x0010
-EV_CLEAR: Final = 0x0020
-EV_RECEIPT: Final = 0x0040
-EV_DISPATCH: Final = 0x0080
-EV_ERROR: Final = 0x4000
-EV_EOF: Final = 0x8000
-
 _TIMESPEC: Final = Struct("=qq")  # of 64-bit systems
 _NS_PER_S: Final = 1_000_000_000
 _BATCH_COUNT_MAX: Final = 512
+_UNITS_MASK: Final = sum(TIMER_UNITS)
 
 
 class Kevent(NamedTuple):
@@ -90,7 +67,9 @@ class Kevent(NamedTuple):
         filter: EVFILT_*.
         flags: EV_*; of an event, EV_EOF and EV_ERROR too.
         fflags: NOTE_* of the filter.
-        data: The filter's: bytes that can be read, an errno with EV_ERROR, a timer's period.
+        data: The filter's: bytes that can be read, an errno with EV_ERROR; of a timer, its period
+            to begin with and how often it ran out in an event; how often a signal came; what
+            wait(2) would say of a process.
         udata: Comes back as it was given. [an integer of 64 bits]
     """
 
@@ -104,44 +83,55 @@ class Kevent(NamedTuple):
 
 class Layout(NamedTuple):
     """
-    How a system lays ``struct kevent`` out, on 64 bits.
+    What a system's kevent(2) looks like, on 64 bits.
 
     Attributes:
         system: Whose it is.
         packed: The fields up to udata, and what follows.
-        filters: What the filters are called there, where not as everywhere.
+        symbol: The name of the C function that takes this structure.
     """
 
     system: str
     packed: Struct
-    filters: dict[int, int]
+    symbol: str = "kevent"
 
     @property
     def size(self) -> int:
         """The size of one, in bytes."""
         return self.packed.size
 
+    @property
+    def filters(self) -> dict[int, int]:
+        """What the filters are called there; what is missing is not there."""
+        return FILTERS[self.system]
 
-_NETBSD_FILTERS: Final = {
-    EVFILT_READ: 0, EVFILT_WRITE: 1, EVFILT_AIO: 2, EVFILT_VNODE: 3, EVFILT_PROC: 4,
-    EVFILT_SIGNAL: 5, EVFILT_TIMER: 6, EVFILT_USER: 8,
-}  # fmt: skip
+    @property
+    def notes(self) -> dict[int, Notes]:
+        """What the notes of each filter are called there; what is missing is not there."""
+        return NOTES[self.system]
 
+
+# NetBSD kept its older structures under the older names, and gave each new one a name of its own.
 LAYOUTS: Final = {
     one.system: one
     for one in (
-        Layout("freebsd", Struct("=QhHIqQ32x"), {}),  # 12 and later: ext[4] at the end
-        Layout("freebsd11", Struct("=QhHIqQ"), {}),
-        Layout("darwin", Struct("=QhHIqQ"), {EVFILT_USER: -10}),
-        Layout("openbsd", Struct("=QhHIqQ"), {}),
-        Layout("dragonfly", Struct("=QhHIqQ"), {EVFILT_USER: -9}),
-        Layout("netbsd", Struct("=QIII4xqQ32x"), _NETBSD_FILTERS),  # 10 and later
-        Layout("netbsd9", Struct("=QIII4xqQ"), _NETBSD_FILTERS),
-        Layout("library", Struct("=QhHIqQ"), {}),
+        Layout("freebsd", Struct("=QhHIqQ32x")),  # 12 and later: ext[4] at the end
+        Layout("freebsd11", Struct("=QhHIqQ")),
+        Layout("darwin", Struct("=QhHIqQ")),
+        Layout("openbsd", Struct("=QhHIqQ")),
+        Layout("dragonfly", Struct("=QhHIqQ")),
+        Layout("netbsd", Struct("=QIII4xqQ32x"), "__kevent100"),  # 11 and later
+        Layout("netbsd10", Struct("=QIII4xqQ"), "__kevent50"),
+        Layout("netbsd9", Struct("=QIII4xqQ"), "__kevent50"),
+        Layout("library", Struct("=QhHIqQ")),
     )
 }
 
-_EXT_SINCE: Final = {"freebsd": 12, "netbsd": 10}
+# Up to which release which of the rows; after them, the one that has no number.
+_GENERATIONS: Final = {
+    "freebsd": ((11, "freebsd11"),),
+    "netbsd": ((9, "netbsd9"), (10, "netbsd10")),
+}
 
 
 def layout_of(platform: str, release: str) -> Layout:
@@ -156,16 +146,70 @@ def layout_of(platform: str, release: str) -> Layout:
         UnsupportedError: None is known.
     """
     system = platform.rstrip("0123456789")
-    since = _EXT_SINCE.get(system)
-    if since is not None:
+    if system in _GENERATIONS:
         major = release.partition(".")[0]
         if not major.isdecimal():
             raise UnsupportedError("kqueue", f"a release of {system} that has a number")
-        if int(major) < since:
-            system += str(since - 1)
+        for last, older in reversed(_GENERATIONS[system]):
+            if int(major) <= last:
+                system = older
     if system not in LAYOUTS or system == "library":
         raise UnsupportedError("kqueue", "FreeBSD, macOS, NetBSD, OpenBSD or DragonFly")
     return LAYOUTS[system]
+
+
+class Translation:
+    """
+    Between the numbers of programs and those of one system.
+
+    Raises:
+        UnsupportedError: From `theirs`: the system has no such filter or note.
+        ValueError: From `theirs`: a timer was given two units.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._system = layout.system
+        self._filters = layout.filters
+        self._notes = layout.notes
+        # Of the filters that need looking at: ours, and the notes that have another bit there.
+        self._ours: dict[int, tuple[int, Notes]] = {}
+        for ours, theirs in self._filters.items():
+            notes = {b: a for a, b in self._notes.get(ours, {}).items() if b not in (0, a)}
+            if theirs != ours or notes or ours == EVFILT_TIMER:
+                self._ours[theirs] = ours, notes
+
+    def theirs(self, change: Kevent) -> tuple[int, int]:
+        """Return what filter and notes of a change are called there."""
+        ours, fflags = change.filter, change.fflags
+        filter_ = self._filters.get(ours)
+        if filter_ is None:
+            raise UnsupportedError(name_of_filter(ours), f"another system than {self._system}")
+        if not fflags or ours == EVFILT_USER:
+            return filter_, fflags
+        check_unit(change)
+        found = 0
+        for note, theirs in self._notes.get(ours, {}).items():
+            if fflags & note:
+                fflags &= ~note
+                found |= theirs
+        if fflags:
+            what = f"{name_of_filter(ours)} with {names_of_notes(ours, fflags)}"
+            raise UnsupportedError(what, f"another system than {self._system}")
+        return filter_, found
+
+    def ours(self, event: Kevent) -> Kevent:
+        """Return an event by the numbers of programs."""
+        found = self._ours.get(event.filter)
+        if found is None:
+            return event
+        filter_, notes = found
+        if filter_ == EVFILT_TIMER:
+            return event._replace(filter=filter_, fflags=0)  # some repeat the unit
+        fflags = event.fflags
+        for theirs, ours in notes.items():
+            if event.fflags & theirs:
+                fflags = fflags & ~theirs | ours
+        return event._replace(filter=filter_, fflags=fflags)
 
 
 class _Timespec:
@@ -182,7 +226,7 @@ class _Timespec:
 
 class Kqueue:
     """
-    One kqueue.
+    One kqueue; a context manager that closes it.
 
     Raises:
         UnsupportedError: There is none here, and `VARIABLE` names no library that has one.
@@ -196,20 +240,28 @@ class Kqueue:
         self._functions = library
         create = library["kqueue"]
         create.restype = ctypes.c_int
-        self._kevent = library["kevent"]
-        pointer, count = ctypes.c_void_p, ctypes.c_int
-        self._kevent.argtypes = (count, pointer, count, pointer, count, pointer)
+        self._kevent = library[self.layout.symbol]
+        # The counts are C ints everywhere but on NetBSD; a register holds either.
+        pointer, count = ctypes.c_void_p, ctypes.c_size_t
+        self._kevent.argtypes = (ctypes.c_int, pointer, count, pointer, count, pointer)
         self._kevent.restype = ctypes.c_int
         self._close = library["close"]
         self._close.argtypes = (ctypes.c_int,)
         self._room = Memory(self.layout.size * _BATCH_COUNT_MAX)
         self._changes = Memory(self.layout.size * _BATCH_COUNT_MAX)
         self._timespec = _Timespec()
-        self._to_theirs = self.layout.filters
-        self._to_ours = {theirs: ours for ours, theirs in self.layout.filters.items()}
+        translation = Translation(self.layout)
+        self._theirs = translation.theirs
+        self._ours = translation.ours
         self._fd = int(create())
         if self._fd < 0:
             raise op_error(ctypes.get_errno(), "kqueue")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once it is closed."""
@@ -232,15 +284,17 @@ class Kqueue:
 
         Raises:
             OpError: A change failed and there was no room to tell, or the wait was interrupted.
-            ValueError: Too many of either.
+            UnsupportedError: This system has no such filter or note; no change was made.
+            ValueError: Too many of either, two units for a timer, or a number that does not fit.
         """
         check_counts(len(changes), count_max)
         pack_into, size = self.layout.packed.pack_into, self.layout.size
-        room, to_theirs = self._changes.view, self._to_theirs
+        room = self._changes.view
         for index, change in enumerate(changes):
-            filter_ = to_theirs.get(change.filter, change.filter)
+            filter_, fflags = self._theirs(change)
+            ident, _, flags, _, data, udata = change
             try:
-                pack_into(room, index * size, change.ident, filter_, *change[2:])
+                pack_into(room, index * size, ident, filter_, flags, fflags, data, udata)
             except struct_error:
                 raise ValueError(f"{change} does not fit this system's struct kevent") from None
         timeout = 0 if timeout_ns is None else self._timespec.set(timeout_ns)
@@ -253,9 +307,7 @@ class Kqueue:
         return [self._event(fields) for fields in self.layout.packed.iter_unpack(raw)]
 
     def _event(self, fields: Iterable[int]) -> Kevent:
-        event = Kevent(*fields)
-        ours = self._to_ours.get(event.filter)
-        return event if ours is None else event._replace(filter=ours)
+        return self._ours(Kevent(*fields))
 
     def close(self) -> None:
         """Close it; safe to call twice."""
@@ -268,6 +320,12 @@ def check_counts(changes_count: int, count_max: int) -> None:
     """Raise ValueError for more than goes into one call."""
     if changes_count > _BATCH_COUNT_MAX or not 0 <= count_max <= _BATCH_COUNT_MAX:
         raise ValueError(f"at most {_BATCH_COUNT_MAX} changes and events go into one call")
+
+
+def check_unit(change: Kevent) -> None:
+    """Raise ValueError for a timer with two units, which another system takes for a third one."""
+    if change.filter == EVFILT_TIMER and change.fflags & _UNITS_MASK not in TIMER_UNITS:
+        raise ValueError(f"a timer has one unit, not the two of {change}")
 
 
 def _library() -> tuple[Layout, ctypes.CDLL]:
@@ -284,7 +342,7 @@ def _library() -> tuple[Layout, ctypes.CDLL]:
         library = ctypes.CDLL(None, use_errno=True)
     if struct_bits() != 64:
         raise UnsupportedError("kqueue", "a 64-bit process")
-    for function in ("kqueue", "kevent"):
+    for function in ("kqueue", layout.symbol):
         if not hasattr(library, function):
             raise UnsupportedError("kqueue", f"a library that exports {function}")
     return layout, library

@@ -149,6 +149,10 @@ class Libc:
         self.epoll_create1 = self._typed_any(("epoll_create1",), _INT, _INT)
         self.epoll_ctl = self._typed_any(("epoll_ctl",), _INT, _INT, _INT, _INT, _PTR)
         self.epoll_wait = self._typed_any(("epoll_wait",), _INT, _INT, _PTR, _INT, _INT)
+        self.timerfd_create = self._typed_any(("timerfd_create",), _INT, _INT, _INT)
+        self.timerfd_settime = self._typed_any(("timerfd_settime",), _INT, _INT, _INT, _PTR, _PTR)
+        self.inotify_init1 = self._typed_any(("inotify_init1",), _INT, _INT)
+        self.inotify_add_watch = self._typed_any(("inotify_add_watch",), _INT, _INT, _PTR, _INT)
         self.statx = self._typed_any(("statx",), _INT, _INT, _PTR, _INT, _INT, _PTR)
 
     def _typed_any(self, names: tuple[str, ...], restype: type, *argtypes: type) -> _Function:

@@ -33,9 +33,9 @@ from uringio._driver.sockets import (
 from uringio.errors import op_error
 
 from .endpoint import WritingEndpoint
+from .payloads import as_bytes
 from .running import RunningLoop
 from .sockets import INFO_NAMES, HeldSocket, Sock
-from .transport import as_bytes
 
 __all__ = ["DatagramCalls", "DatagramSock", "DatagramTransport"]
 

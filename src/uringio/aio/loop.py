@@ -14,7 +14,6 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from uringio._driver.contract import Driver
-from uringio._driver.op import CONNECT, Op
 from uringio._driver.sockets import (
     SO_KEEPALIVE,
     SO_REUSEADDR,
@@ -22,16 +21,19 @@ from uringio._driver.sockets import (
     AddressInfo,
     RawOption,
     bind_stream_socket,
-    open_stream_socket,
     unix_address,
 )
 
+from .connecting import connect, connect_first, interleaved
 from .datagrams import DatagramCalls
+from .pipes import PipeCalls
+from .processes import ProcessCalls
 from .server import Listening, Server
 from .socket_calls import SocketCalls
 from .sockets import Sock
+from .tls import Tls, refuse_wrapped, require_stdlib_context, start_tls
 from .transport import StreamTransport
-from .unsupported import UnsupportedCalls, refuse
+from .unsupported import UnsupportedCalls
 
 __all__ = ["EventLoop", "new_event_loop", "run"]
 
@@ -43,7 +45,7 @@ _AI_PASSIVE: Final = 1
 _BACKLOG: Final = 100
 
 
-class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
+class EventLoop(SocketCalls, DatagramCalls, PipeCalls, ProcessCalls, UnsupportedCalls):
     """
     An asyncio event loop on a uringio driver.
 
@@ -51,7 +53,7 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
             ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
 
-    Not yet supported: TLS, subprocesses, pipes and ``sendfile``; each raises NotImplementedError.
+    Not yet supported: ``sendfile``, which raises NotImplementedError.
     """
 
     # --- clients ---------------------------------------------------------------------------------
@@ -78,40 +80,33 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         """
         Connect to a TCP address; see `asyncio.loop.create_connection`.
 
-        The addresses of a name are tried one after another.  TCP_NODELAY is on.
+        The addresses of a name are tried one after another or, with *happy_eyeballs_delay*, beside
+        each other.  TCP_NODELAY is on.
 
         Raises:
-            NotImplementedError: *ssl* was asked for.
+            TypeError: *ssl* is no context, or *sock* is a socket of the ssl module.
             ValueError: The arguments contradict each other.
-            OSError: No address answered.
+            OSError: No address answered; ssl.SSLError: the TLS handshake failed.
             ExceptionGroup: The same, with *all_errors*.
         """
-        _refuse_tls(
-            ssl,
-            server_hostname=server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
+        tls = Tls.of_client(ssl, host, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         driver = self.require_driver()
         if sock is not None:
             if host is not None or port is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")
-            return await self._adopt(driver, sock, protocol_factory)
+            return await self._adopt(driver, sock, protocol_factory, tls)
         if host is None and port is None:
-            raise ValueError("neither host and port nor sock was specified")
+            raise ValueError("host and port was not specified and no sock specified")
         infos = await self._resolve(host, port, family=family, proto=proto, flags=flags)
         locals_ = [] if local_addr is None else await self._resolve(*local_addr, family=family)
-        errors: list[OSError] = []
-        for info in infos:
-            try:
-                fd = await _connect(driver, info, locals_)
-            except OSError as error:
-                errors.append(error)
-                continue
-            return await self._start_transport(driver, fd, protocol_factory())
-        if all_errors:
-            raise ExceptionGroup("create_connection failed", errors)
-        raise _only_error(errors)
+        if happy_eyeballs_delay is not None and interleave is None:
+            interleave = 1
+        if interleave:
+            infos = interleaved(infos, interleave)
+        fd = await connect_first(
+            self, driver, infos, locals_, happy_eyeballs_delay, all_errors=all_errors
+        )
+        return await self._start_transport(driver, fd, protocol_factory, tls)
 
     async def create_unix_connection(
         self,
@@ -128,23 +123,19 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         Connect to a Unix stream socket; see `asyncio.loop.create_unix_connection`.
 
         Raises:
-            NotImplementedError: *ssl* was asked for.
+            TypeError: *ssl* is no context, or *sock* is a socket of the ssl module.
             ValueError: The arguments contradict each other, or the path is too long.
-            OSError: Nobody listens there.
+            OSError: Nobody listens there; ssl.SSLError: the TLS handshake failed.
         """
-        _refuse_tls(
-            ssl,
-            server_hostname=server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
+        tls = Tls.of_client(ssl, None, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         driver = self.require_driver()
-        _require_one(path, sock)
+        _require_one(path, sock, "no path and sock were specified")
         if sock is not None:
-            return await self._adopt(driver, sock, protocol_factory)
+            _require_unix_stream(driver, sock)
+            return await self._adopt(driver, sock, protocol_factory, tls)
         assert path is not None
-        fd = await _connect(driver, unix_address(driver.system, os.fspath(path)), ())
-        return await self._start_transport(driver, fd, protocol_factory())
+        fd = await connect(driver, unix_address(driver.system, os.fspath(path)), ())
+        return await self._start_transport(driver, fd, protocol_factory, tls)
 
     async def connect_accepted_socket(
         self,
@@ -159,37 +150,78 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         Take over a connection that was accepted elsewhere.
 
         Raises:
-            NotImplementedError: *ssl* was asked for.
-            ValueError: *sock* is no stream socket.
+            TypeError: *ssl* is no context, or *sock* is a socket of the ssl module.
+            ValueError: *sock* is no stream socket, or *ssl* is True: a server has no default.
+            OSError: The TLS handshake failed, as ssl.SSLError, or the connection ended meanwhile.
         """
-        _refuse_tls(
-            ssl,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
-        return await self._adopt(self.require_driver(), sock, protocol_factory)
+        tls = Tls.of_accepted(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+        return await self._adopt(self.require_driver(), sock, protocol_factory, tls)
 
     async def _adopt(
-        self, driver: Driver, sock: Sock, protocol_factory: Callable[[], P]
+        self, driver: Driver, sock: Sock, protocol_factory: Callable[[], P], tls: Tls | None
     ) -> tuple[asyncio.Transport, P]:
         _require_stream(driver, sock)
         driver.register(sock.fileno())
-        return await self._start_transport(driver, sock.fileno(), protocol_factory(), sock)
+        return await self._start_transport(driver, sock.fileno(), protocol_factory, tls, sock)
 
     async def _start_transport(
-        self, driver: Driver, fd: int, protocol: P, sock: Sock | None = None
+        self,
+        driver: Driver,
+        fd: int,
+        protocol_factory: Callable[[], P],
+        tls: Tls | None,
+        sock: Sock | None = None,
     ) -> tuple[asyncio.Transport, P]:
         context = contextvars.copy_context()
-        transport = StreamTransport(self, driver, fd, protocol, context, sock=sock)
-        # Not from within the caller's task: a protocol is not part of it.
         begun: asyncio.Future[None] = self.create_future()
-        self.call_soon(_begin, self, transport, begun, context=context)
+        try:
+            protocol = protocol_factory()
+            above = None if tls is None else tls.wrap(self, protocol, begun)
+        except BaseException:
+            driver.unregister(fd)
+            if sock is None:
+                driver.system.close(fd)
+            raise
+        transport = StreamTransport(self, driver, fd, above or protocol, context, sock=sock)
+        # Not from within the caller's task: a protocol is not part of it.
+        self.call_soon(_begin, self, transport, begun if above is None else None, context=context)
         try:
             await begun
         except BaseException:
             transport.abort()
+            del begun  # the traceback of its exception leads here
             raise
-        return transport, protocol
+        return transport if above is None else above.program_transport(), protocol
+
+    async def start_tls(
+        self,
+        transport: asyncio.BaseTransport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: object,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport:
+        """
+        Encrypt a connection that stands; see `asyncio.loop.start_tls`.
+
+        Returns the transport that *protocol* is to use from now on.
+
+        Raises:
+            TypeError: *sslcontext* is no context of the ssl module, or *transport* is neither one
+                of a stream socket nor an encrypted one.
+            ValueError: A timeout is not positive.
+            ssl.SSLError: The handshake failed.
+            ConnectionAbortedError: It took too long, or the connection is closed.
+
+        Cancellation: the connection is closed.
+        """
+        context = require_stdlib_context(sslcontext)
+        timeouts = ssl_handshake_timeout, ssl_shutdown_timeout
+        tls = Tls(context, server_side, server_hostname, *timeouts)
+        return await start_tls(self, transport, protocol, tls)
 
     async def _resolve(
         self,
@@ -237,15 +269,11 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         TCP_NODELAY is on for every connection.
 
         Raises:
-            NotImplementedError: *ssl* was asked for.
+            TypeError: *ssl* is no context, or *sock* is a socket of the ssl module.
             ValueError: The arguments contradict each other.
             OSError: An address cannot be bound.
         """
-        _refuse_tls(
-            ssl,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
+        tls = Tls.of_server(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         driver = self.require_driver()
         if sock is not None:
             if host is not None or port is not None:
@@ -255,19 +283,20 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
             listeners = [Listening(self, driver, sock.fileno(), sock=sock)]
         else:
             if host is None and port is None:
-                raise ValueError("neither host and port nor sock was specified")
+                raise ValueError("Neither host/port nor sock were specified")
             options: list[RawOption] = []
             if reuse_address is False:
                 options.append((SOL_SOCKET, SO_REUSEADDR, 0))
             if keep_alive:
                 options.append((SOL_SOCKET, SO_KEEPALIVE, 1))
             infos: dict[AddressInfo, None] = {}
-            for name in _hosts(host):
-                infos.update(
-                    dict.fromkeys(await self._resolve(name, port, family=family, flags=flags))
-                )
+            found = await asyncio.gather(
+                *(self._resolve(name, port, family=family, flags=flags) for name in _hosts(host))
+            )
+            for each in found:
+                infos.update(dict.fromkeys(each))
             listeners = self._bind(driver, infos, bool(reuse_port), options)
-        return await self._serve(driver, listeners, protocol_factory, backlog, start_serving)
+        return await self._serve(driver, listeners, protocol_factory, backlog, tls, start_serving)
 
     def _bind(
         self,
@@ -283,10 +312,16 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
                 try:
                     fd = bind_stream_socket(driver, info, reuse_port=reuse_port, options=options)
                 except OSError as error:
+                    # asyncio's own words, which programs look for.
+                    told = OSError(
+                        error.errno,
+                        f"error while attempting to bind on address {info[3]!r}: "
+                        f"{str(error).lower()}",
+                    )
                     # A family that this machine has not, of which a resolver may tell all the same.
                     if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
-                        raise
-                    failure = failure or error
+                        raise told from error
+                    failure = failure or told
                     continue
                 listeners.append(Listening(self, driver, fd))
         except BaseException:
@@ -318,29 +353,31 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         *cleanup_socket* (the default from Python 3.13 on) closing removes it.
 
         Raises:
-            NotImplementedError: *ssl* was asked for.
+            TypeError: *ssl* is no context, or *sock* is a socket of the ssl module.
             ValueError: The arguments contradict each other, or the path is too long.
             OSError: The path cannot be bound.
         """
-        _refuse_tls(
-            ssl,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
+        tls = Tls.of_server(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
         driver = self.require_driver()
-        _require_one(path, sock)
+        _require_one(path, sock, "path was not specified, and no sock specified")
         if sock is not None:
-            _require_stream(driver, sock)
+            _require_unix_stream(driver, sock)
             driver.register(sock.fileno())
             fd = sock.fileno()
         else:
             assert path is not None
-            fd = bind_stream_socket(driver, unix_address(driver.system, path))
+            try:
+                fd = bind_stream_socket(driver, unix_address(driver.system, path))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                taken = f"Address {os.fspath(path)!r} is already in use"
+                raise OSError(errno.EADDRINUSE, taken) from error
         where = driver.system.getsockname(fd) if cleanup_socket else None
         if not isinstance(where, str):  # nothing of the file system: abstract, or to be left
             where = None
         listening = Listening(self, driver, fd, sock=sock, path=where or None)
-        return await self._serve(driver, [listening], protocol_factory, backlog, start_serving)
+        return await self._serve(driver, [listening], protocol_factory, backlog, tls, start_serving)
 
     async def _serve(
         self,
@@ -348,10 +385,11 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         listeners: list[Listening],
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         backlog: int,
+        tls: Tls | None,
         start_serving: bool,
     ) -> Server:
         context = contextvars.copy_context()
-        server = Server(self, driver, listeners, protocol_factory, backlog, context)
+        server = Server(self, driver, listeners, protocol_factory, backlog, context, tls)
         if start_serving:
             try:
                 await server.start_serving()
@@ -361,57 +399,16 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         return server
 
 
-async def _connect(driver: Driver, info: AddressInfo, locals_: Sequence[AddressInfo]) -> int:
-    """Make a socket and connect it; returns its descriptor."""
-    fd, packed = open_stream_socket(driver, info)
-    try:
-        _bind_one(driver, fd, info[0], locals_)
-        op: Op[None] = Op(CONNECT, fd, off=len(packed), memory=packed)
-        await op
-    except BaseException as error:
-        driver.unregister(fd)
-        driver.system.close(fd)
-        if isinstance(error, OSError):
-            error.add_note(f"while connecting to {info[3]!r}")
-        raise
-    return fd
-
-
-def _bind_one(driver: Driver, fd: int, family: int, locals_: Sequence[AddressInfo]) -> None:
-    """Bind *fd* to the first local address of its family that can be had."""
-    if not locals_:
-        return
-    failure: OSError | None = None
-    for local_family, _, _, address in locals_:
-        if local_family != family:
-            continue
-        try:
-            driver.system.bind(fd, family, address)
-        except OSError as error:
-            failure = failure or error
-        else:
-            return
-    if failure is None:
-        raise OSError(errno.EADDRNOTAVAIL, f"no local address of family {family} was given")
-    raise failure
-
-
 def _begin(
-    loop: asyncio.AbstractEventLoop, transport: StreamTransport, begun: "asyncio.Future[None]"
+    loop: asyncio.AbstractEventLoop,
+    transport: StreamTransport,
+    begun: "asyncio.Future[None] | None",
 ) -> None:
     transport.introduce()
-    if not begun.done():
+    if begun is not None and not begun.done():
         begun.set_result(None)
     # Behind the caller's waking: it is to know its transport before data comes.
     loop.call_soon(transport.read_on)
-
-
-def _only_error(errors: list[OSError]) -> OSError:
-    """Return what to raise for the failures of several addresses."""
-    first = errors[0]
-    if all(str(error) == str(first) for error in errors):
-        return first
-    return OSError(first.errno, "no address answered: " + ", ".join(map(str, errors)))
 
 
 def _hosts(host: str | Sequence[str] | None) -> Sequence[str | None]:
@@ -421,23 +418,22 @@ def _hosts(host: str | Sequence[str] | None) -> Sequence[str | None]:
 
 
 def _require_stream(driver: Driver, sock: Sock) -> None:
+    refuse_wrapped(sock)
     if sock.type != driver.system.SOCK_STREAM:
-        raise ValueError(f"a stream socket is needed here, not {sock!r}")
+        raise ValueError(f"A Stream Socket was expected, got {sock!r}")
 
 
-def _require_one(path: object, sock: object) -> None:
+def _require_unix_stream(driver: Driver, sock: Sock) -> None:
+    system = driver.system
+    if sock.family != system.AF_UNIX or sock.type != system.SOCK_STREAM:
+        raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
+
+
+def _require_one(path: object, sock: object, neither: str) -> None:
     if path is not None and sock is not None:
         raise ValueError("path and sock can not be specified at the same time")
     if path is None and sock is None:
-        raise ValueError("neither path nor sock was specified")
-
-
-def _refuse_tls(ssl: object, **details: object) -> None:
-    if ssl:
-        refuse("TLS")
-    for name, detail in details.items():
-        if detail is not None:
-            raise ValueError(f"{name} is only meaningful with ssl")
+        raise ValueError(neither)
 
 
 def new_event_loop(*, backend: str = "auto") -> EventLoop:

@@ -15,11 +15,12 @@ exception handler.
 # A pass is a method of the loop, taken apart.
 # pyright: reportPrivateUsage=false
 
+import asyncio
 import heapq
-import logging
+from asyncio import base_events
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from uringio._driver.contract import Driver
 from uringio._driver.op import SPENT, Op
@@ -34,8 +35,6 @@ __all__ = ["make_pass"]
 _SECONDS_MAX = 86400.0
 # Timers that were cancelled leave the heap when they come up, or when they are most of it.
 _DEAD_TIMERS_KEPT_MAX = 50
-
-logger = logging.getLogger("asyncio")
 
 
 def make_pass(
@@ -63,6 +62,8 @@ def make_pass(
         else:
             turn(None)
 
+        if loop._debug:
+            wake_watched()
         for _ in range(len(completed)):
             # By operators alone: behind a call a signal handler might raise, and lose it.
             op = completed[0]
@@ -138,21 +139,49 @@ def make_pass(
         heapq.heapify(scheduled)
         loop._timer_cancelled_count = 0
 
+    def wake_watched() -> None:
+        """Wake whoever the finished ops belong to, and name those that take long."""
+        for _ in range(len(completed)):
+            op = completed[0]
+            del completed[0]
+            op.state = SPENT
+            context, waiter = op.context, cast("Callable[..., object]", op.waiter)
+            began = loop.time()
+            try:
+                if context is None:
+                    waiter(op)
+                else:
+                    context.run(waiter, op)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
+                op_failed(op, error)
+            seconds = loop.time() - began
+            if seconds >= loop.slow_callback_duration:
+                warn_of(asyncio.Handle(waiter, (op,), loop, context), seconds)
+
     def run_watched() -> None:
         """Run what is ready, and name the callbacks that take long."""
         for _ in range(len(ready)):
             handle = take_handle()
             if handle._cancelled:
                 continue
-            began = loop.time()
             loop._current_handle = handle
+            began = loop.time()
             try:
                 handle._run()
             finally:
                 loop._current_handle = None
             seconds = loop.time() - began
             if seconds >= loop.slow_callback_duration:
-                logger.warning("Executing %r took %.3f seconds", handle, seconds)
+                warn_of(handle, seconds)
+
+    def warn_of(handle: asyncio.Handle, seconds: float) -> None:
+        # asyncio's own words and logger, which programs look for.
+        what = base_events._format_handle(handle)  # type: ignore[attr-defined]
+        base_events.logger.warning(  # type: ignore[attr-defined]
+            "Executing %s took %.3f seconds", what, seconds
+        )
 
     def op_failed(op: Op[object], error: BaseException) -> None:
         loop.call_exception_handler(

@@ -13,6 +13,7 @@ import weakref
 from asyncio import trsock
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from uringio._driver.contract import Driver
@@ -20,6 +21,7 @@ from uringio._driver.op import ACCEPT, DONE, NEW, SPENT, Op
 from uringio._driver.sockets import ACCEPT_BROKEN, ACCEPT_EXHAUSTED
 
 from .sockets import HeldSocket, Sock
+from .tls import Tls
 from .transport import StreamTransport
 
 if TYPE_CHECKING:
@@ -190,9 +192,11 @@ class Server(asyncio.Server):
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         backlog: int,
         context: Context,
+        tls: Tls | None,
     ) -> None:
         self._loop = loop
         self._driver = driver
+        self._tls = tls
         self._listeners = listeners  # those whose descriptor is not closed
         self._protocol_factory = protocol_factory
         self._backlog = backlog
@@ -238,8 +242,14 @@ class Server(asyncio.Server):
 
     def _connected(self, fd: int, peer: bytes) -> None:
         context = self._context.copy()
+        tls = self._tls
+        waiter: asyncio.Future[None] | None = None
         try:
             protocol = context.run(self._protocol_factory)
+            if tls is not None:
+                if self._loop.get_debug():
+                    waiter = self._loop.create_future()
+                protocol = context.run(tls.wrap, self._loop, protocol, waiter)
         except BaseException as error:
             self._driver.unregister(fd)
             self._driver.system.close(fd)
@@ -256,8 +266,28 @@ class Server(asyncio.Server):
             self._loop, self._driver, fd, protocol, context, server=self, peer=peer
         )
         self._clients.add(transport)
+        if waiter is not None:
+            waiter.add_done_callback(partial(self._handshake_ended, transport, protocol))
         context.run(transport.introduce)
         transport.read_on()
+
+    def _handshake_ended(
+        self,
+        transport: StreamTransport,
+        protocol: asyncio.BaseProtocol,
+        waiter: "asyncio.Future[None]",
+    ) -> None:
+        """Report a handshake that failed, which asyncio does in debug mode only."""
+        error = waiter.exception()
+        if error is not None:
+            self._loop.call_exception_handler(
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": error,
+                    "transport": transport,
+                    "protocol": protocol,
+                }
+            )
 
     def detach(self, transport: StreamTransport, /) -> None:
         """Forget a transport that has ended."""

@@ -34,12 +34,14 @@ from uringio._driver.op import (
 )
 from uringio._driver.sockets import SEND_ALL_FLAGS
 
-from .sockets import INFO_NAMES, HeldSocket, Sock
+from .payloads import as_bytes, deliver_to_nobody, fill
+from .sockets import INFO_NAMES, HeldSocket, Sock, as_builtin
+from .tls import TlsProtocol
 
 if TYPE_CHECKING:
     from .running import RunningLoop
 
-__all__ = ["Hub", "StreamTransport", "as_bytes"]
+__all__ = ["Hub", "StreamTransport"]
 
 logger = logging.getLogger("asyncio")
 
@@ -165,6 +167,9 @@ class StreamTransport(asyncio.Transport):
         fd = self._recv_op.fd
         return f"<StreamTransport{closing} fd={fd} reading={reading} buffered={buffered}>"
 
+    # asyncio's own transports have it, and what works on top of any of them asks for it.
+    _start_tls_compatible = True
+
     if TYPE_CHECKING:
         _extra: dict[str, object]
 
@@ -199,7 +204,8 @@ class StreamTransport(asyncio.Transport):
         try:
             self._deliver(data)
         except BaseException as error:
-            self._protocol_failed("data_received", error)
+            buffered = isinstance(self._protocol, asyncio.BufferedProtocol)
+            self._protocol_failed("buffer_updated" if buffered else "data_received", error)
             return
         if not self._obstacle and op.state == SPENT:  # type: ignore[redundant-expr]
             op.state = NEW
@@ -240,20 +246,18 @@ class StreamTransport(asyncio.Transport):
 
     def _deliver_into_buffers(self, data: bytes) -> None:
         """`data_received` of a `BufferedProtocol`: copy into the buffers that it offers."""
-        protocol = self._protocol
+        protocol = cast("asyncio.BufferedProtocol", self._protocol)
         rest = memoryview(data)
         while rest and not self._obstacle & _CLOSING:
             if protocol is not self._protocol:
                 self._deliver(bytes(rest))  # it has put another in its place
                 return
-            get_buffer = protocol.get_buffer  # type: ignore[attr-defined]
-            buffer = cast("memoryview", get_buffer(len(rest)))
-            room = len(buffer)
-            if not room:
-                raise RuntimeError("get_buffer() returned an empty buffer")
-            count = min(room, len(rest))
-            buffer[:count] = rest[:count]
-            protocol.buffer_updated(count)  # type: ignore[attr-defined]
+            try:
+                count = fill(protocol, rest)
+            except BaseException as error:
+                self._protocol_failed("get_buffer", error)
+                return
+            protocol.buffer_updated(count)
             rest = rest[count:]
             if rest and self._obstacle & _PAUSED:
                 self._recv_op.value = bytes(rest)
@@ -422,6 +426,10 @@ class StreamTransport(asyncio.Transport):
             self._quick_max = high
         self._maybe_pause_writing()
 
+    @property
+    def _protocol_paused(self) -> bool:
+        return self._writing_paused  # see `_start_tls_compatible`
+
     def _maybe_pause_writing(self) -> None:
         if self._writing_paused or self.get_write_buffer_size() <= self._high_water:
             return
@@ -470,7 +478,7 @@ class StreamTransport(asyncio.Transport):
                 logger.debug("%r: %s", self, message, exc_info=error)
         else:
             self._report(message, error)
-        self._force_close(error)
+        self._force_close(as_builtin(error))
 
     def _report(self, message: str, error: BaseException) -> None:
         self._loop.call_exception_handler(
@@ -531,7 +539,7 @@ class StreamTransport(asyncio.Transport):
             op.waiter = op.context = None
         # Protocols hold their transport; here the circle is broken.
         self._protocol = None  # type: ignore[assignment]
-        self._deliver = _deliver_to_nobody
+        self._deliver = deliver_to_nobody
         self._leave_server()
 
     def _leave_server(self) -> None:
@@ -548,10 +556,12 @@ class StreamTransport(asyncio.Transport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Let *protocol* hear what happens from now on."""
         self._protocol = protocol
-        if isinstance(protocol, asyncio.BufferedProtocol):
+        if isinstance(protocol, TlsProtocol):
+            self._deliver = protocol.data_received
+        elif isinstance(protocol, asyncio.BufferedProtocol):
             self._deliver = self._deliver_into_buffers
         else:
-            self._deliver = getattr(protocol, "data_received", _deliver_to_nobody)
+            self._deliver = getattr(protocol, "data_received", deliver_to_nobody)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return who hears what happens."""
@@ -576,16 +586,3 @@ def _not_taken(op: Op[object]) -> None:
     if op.state == NEW:
         op.state = SPENT
         op.memory = None
-
-
-def _deliver_to_nobody(data: object) -> None:
-    """Stand in for a protocol that takes no data."""
-
-
-def as_bytes(data: object) -> bytes:
-    """Return *data*, copied if its owner could change it."""
-    if isinstance(data, bytes):
-        return data
-    if not isinstance(data, bytearray | memoryview):
-        raise TypeError(f"data to write is bytes-like, not {type(data).__name__!r}")
-    return bytes(data)  # pyright: ignore[reportUnknownArgumentType]

@@ -66,7 +66,19 @@ if TYPE_CHECKING:
         ZcrxFeatures,
         ZcrxRegFlags,
     )
-    from ._pollers import Epoll, EpollEvent, Kevent, KeventFlags, Kqueue, KqueueFilter
+    from ._pollers import (
+        Epoll,
+        EpollEvent,
+        Kevent,
+        KeventFlags,
+        Kqueue,
+        KqueueFilter,
+        KqueueProcNotes,
+        KqueueSocketNotes,
+        KqueueTimerNotes,
+        KqueueUserNotes,
+        KqueueVnodeNotes,
+    )
     from ._surface import (
         Batch,
         BigCompletion,
@@ -244,6 +256,11 @@ __all__ = [
     "KeventFlags",
     "Kqueue",
     "KqueueFilter",
+    "KqueueProcNotes",
+    "KqueueSocketNotes",
+    "KqueueTimerNotes",
+    "KqueueUserNotes",
+    "KqueueVnodeNotes",
     "MemRegionFlags",
     "Message",
     "MsgRingCommand",
@@ -425,7 +442,8 @@ FILE_INDEX_ALLOC: Final = IORING_FILE_INDEX_ALLOC
 FILES_SKIP: Final = IORING_REGISTER_FILES_SKIP
 
 _POLLERS: Final = frozenset({
-    "Epoll", "EpollEvent", "Kevent", "KeventFlags", "Kqueue", "KqueueFilter",
+    "Epoll", "EpollEvent", "Kevent", "KeventFlags", "Kqueue", "KqueueFilter", "KqueueProcNotes",
+    "KqueueSocketNotes", "KqueueTimerNotes", "KqueueUserNotes", "KqueueVnodeNotes",
 })  # fmt: skip
 
 if not TYPE_CHECKING:  # a checker would take this for leave to ask for anything

@@ -25,6 +25,7 @@ from uringio.errors import op_error
 
 from ._epoll import SimEpoll
 from ._file_system import FileSystem
+from ._kqueue import SimSources
 from ._messages import Outgoing, deliver, outgoing_at, spans_of
 from ._poll import SimPoll
 from ._registering import register
@@ -381,6 +382,9 @@ class SimSystem(FileSystem):
             return -1
         return count
 
+    def sender(self, _fd: int) -> None:
+        """There is nothing quicker than the bare door."""
+
     def _bare_send_to(
         self,
         fd: int,
@@ -478,7 +482,8 @@ class SimSystem(FileSystem):
 
     def kqueue(self) -> EmulatedKqueue:
         """See `System`."""
-        return EmulatedKqueue(self.epoll(), self._file_at, self.monotonic_ns)
+        sources = SimSources(self._kernel)
+        return EmulatedKqueue(self.epoll(), self._file_at, self.monotonic_ns, sources)
 
     def always_ready(self, fd: int) -> bool:
         """See `System`."""

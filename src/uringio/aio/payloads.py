@@ -1,0 +1,41 @@
+"""What is carried: data as programs hand it over, and as their protocols take it."""
+
+import asyncio
+
+__all__ = ["as_bytes", "deliver_to_nobody", "fill"]
+
+
+def as_bytes(data: object) -> bytes:
+    """
+    Return *data*, copied if its owner could change it.
+
+    Raises:
+        TypeError: It is not bytes-like.
+    """
+    if isinstance(data, bytes):
+        return data
+    if not isinstance(data, bytearray | memoryview):
+        kind = type(data).__name__
+        raise TypeError(f"data argument must be a bytes-like object, not {kind!r}")
+    return bytes(data)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
+    """
+    Copy what fits into the buffer that *protocol* offers; returns how much that was.
+
+    Raises:
+        RuntimeError: The buffer is empty.
+        TypeError: It cannot be written to.
+    """
+    # No view of it outlives this: the protocol may resize what it owns.
+    with memoryview(protocol.get_buffer(len(data))) as view, view.cast("B") as room:
+        count = min(len(room), len(data))
+        if not count:
+            raise RuntimeError("get_buffer() returned an empty buffer")
+        room[:count] = data[:count]
+    return count
+
+
+def deliver_to_nobody(data: object) -> None:
+    """Stand in for a protocol that takes no data."""
