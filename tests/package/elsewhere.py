@@ -115,7 +115,7 @@ SYSTEMS = {
         "freebsd11", "11.4-RELEASE", "amd64", 32, BSD_NUMBERS, {}, frozenset(), OLD_BSD_AT, 8
     ),
     "netbsd10": Elsewhere(
-        "netbsd10", "10.0", "amd64", 72,
+        "netbsd10", "10.0", "amd64", 40,
         {**BSD_NUMBERS, "AF_INET6": 24, "MSG_NOSIGNAL": 0x400, "MSG_CMSG_CLOEXEC": 0x800,
          "SOCK_CLOEXEC": 0x10000000, "SOCK_NONBLOCK": 0x20000000},
         {"os": ["O_DIRECT", "SEEK_DATA", "SEEK_HOLE", "copy_file_range"],
@@ -400,17 +400,18 @@ class Translator:
 
 def translate(system: Elsewhere) -> None:
     """Have what is left of Linux (names of hosts, the wait itself) understand the system too."""
-    import time
-
-    from uringio._sys.kqueue_emulated import EmulatedKqueue
+    from uringio._sys.kqueue import EMULATED, VARIABLE
     from uringio._sys.system import System
 
-    def file_of(fd: int) -> tuple[int, int]:
-        status = os.fstat(fd)
-        return status.st_dev, status.st_ino
+    make = System.kqueue
 
-    def kqueue(_self: System) -> EmulatedKqueue:
-        return EmulatedKqueue(EPOLL(), file_of, time.monotonic_ns)
+    def kqueue(self: System) -> object:
+        os.environ[VARIABLE] = EMULATED
+        select.epoll = EPOLL
+        try:
+            return make(self)
+        finally:
+            del select.epoll, os.environ[VARIABLE]
 
     System.kqueue = kqueue  # type: ignore[method-assign]
     families = {system.numbers.get("AF_INET6", 10): 10}

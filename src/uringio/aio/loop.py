@@ -28,12 +28,11 @@ from .connecting import connect, connect_first, interleaved
 from .datagrams import DatagramCalls
 from .pipes import PipeCalls
 from .processes import ProcessCalls
+from .send_file import FileSending
 from .server import Listening, Server
-from .socket_calls import SocketCalls
 from .sockets import Sock
 from .tls import Tls, refuse_wrapped, require_stdlib_context, start_tls
 from .transport import StreamTransport
-from .unsupported import UnsupportedCalls
 
 __all__ = ["EventLoop", "new_event_loop", "run"]
 
@@ -45,15 +44,13 @@ _AI_PASSIVE: Final = 1
 _BACKLOG: Final = 100
 
 
-class EventLoop(SocketCalls, DatagramCalls, PipeCalls, ProcessCalls, UnsupportedCalls):
+class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
     """
     An asyncio event loop on a uringio driver.
 
     Args:
         backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
             ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
-
-    Not yet supported: ``sendfile``, which raises NotImplementedError.
     """
 
     # --- clients ---------------------------------------------------------------------------------

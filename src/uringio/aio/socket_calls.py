@@ -20,11 +20,7 @@ from uringio._driver.sockets import SO_ERROR, SOL_SOCKET
 from uringio.errors import op_error
 
 from .readiness import READABLE, WRITABLE, Readiness
-
-try:
-    from ssl import SSLSocket
-except ImportError:  # a Python without ssl has no such sockets
-    SSLSocket = None  # type: ignore[assignment, misc]
+from .tls import refuse_wrapped
 
 if TYPE_CHECKING:
     from socket import socket
@@ -33,16 +29,10 @@ if TYPE_CHECKING:
 
     Address = tuple[object, ...] | str | ReadableBuffer
 
-__all__ = ["SocketCalls", "refuse_tls_socket"]
+__all__ = ["SocketCalls"]
 
 # How often connecting is tried while a Unix listener's queue is full; nothing announces its room.
 _CONGESTED_SECONDS: Final = 0.005
-
-
-def refuse_tls_socket(sock: object) -> None:
-    """Raise TypeError if *sock* is an ``ssl.SSLSocket``, whose bytes are not the connection's."""
-    if SSLSocket is not None and isinstance(sock, SSLSocket):
-        raise TypeError("Socket cannot be of type SSLSocket")
 
 
 class SocketCalls(Readiness):
@@ -61,7 +51,7 @@ class SocketCalls(Readiness):
 
         Cancellation: nothing was received.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         while True:
             try:
                 return sock.recv(nbytes)
@@ -77,7 +67,7 @@ class SocketCalls(Readiness):
 
         Cancellation: nothing was received, and *buf* not touched.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         while True:
             try:
                 return sock.recv_into(buf)
@@ -91,7 +81,7 @@ class SocketCalls(Readiness):
 
         Cancellation: nothing was received.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         while True:
             try:
                 return sock.recvfrom(bufsize)
@@ -112,7 +102,7 @@ class SocketCalls(Readiness):
 
         Cancellation: nothing was received, and *buf* not touched.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         with memoryview(buf) as view:
             nbytes = nbytes or view.nbytes
         while True:
@@ -131,7 +121,7 @@ class SocketCalls(Readiness):
         Cancellation: some of it may have been sent; the exception's ``done`` counts the bytes.
         The same holds for an OSError.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         done = 0
         with memoryview(data) as whole, whole.cast("B") as view:
             try:
@@ -153,7 +143,7 @@ class SocketCalls(Readiness):
 
         Cancellation: it was not sent.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         while True:
             try:
                 return sock.sendto(data, address)
@@ -170,7 +160,7 @@ class SocketCalls(Readiness):
 
         Cancellation: the kernel may go on connecting; close the socket.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         system = self.require_driver().system
         if sock.family in {system.AF_INET, system.AF_INET6}:
             found = await self._ensure_resolved(
@@ -200,7 +190,7 @@ class SocketCalls(Readiness):
 
         Cancellation: none was accepted.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         while True:
             try:
                 connection, address = sock.accept()
@@ -211,13 +201,13 @@ class SocketCalls(Readiness):
                 return connection, address
             await self.until(fd, READABLE)
 
-    def until(self, fd: int, event: int) -> Op[object]:
+    def until(self, fd: int, event: int) -> Op[int]:
         """Return what waits until *event*, READABLE or WRITABLE, or an error holds on *fd*."""
         return Op(POLL, fd, flags=event)
 
-    def _check(self, sock: "socket") -> int:
+    def check_socket(self, sock: "socket") -> int:
         """Return the descriptor of *sock*, which must be fit for these calls."""
-        refuse_tls_socket(sock)
+        refuse_wrapped(sock)
         if self._debug and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
         # Before it is used at all: the descriptors of transports may be in blocking mode.

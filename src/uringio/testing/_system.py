@@ -382,8 +382,13 @@ class SimSystem(FileSystem):
             return -1
         return count
 
-    def sender(self, _fd: int) -> None:
+    def epoll_waiter(self, fd: int) -> None:
+        """The simulated epoll does not round."""
+        del fd
+
+    def sender(self, fd: int) -> None:
         """There is nothing quicker than the bare door."""
+        del fd
 
     def _bare_send_to(
         self,

@@ -15,8 +15,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol
 
-from uringio._driver.contract import System
-from uringio._driver.sockets import MSG_DONTWAIT, SEND_FLAGS
+from uringio._sys.numbers import MSG_DONTWAIT, MSG_NOSIGNAL
+from uringio._sys.system import System
 from uringio.errors import OpError, op_error
 
 __all__ = ["Outlet", "RelaySource", "relay", "relay_all"]
@@ -27,7 +27,7 @@ _AT_ONCE_BYTES_MAX: Final = 1024 * 1024
 _HANDED_ON_BYTES_MIN: Final = 65536
 _PIECE_BYTES: Final = 128 * 1024  # of a file that must be waited for
 _NOT_CACHED: Final = -1  # in the place of an errno
-_FLAGS: Final = MSG_DONTWAIT | SEND_FLAGS
+_FLAGS: Final = MSG_DONTWAIT | MSG_NOSIGNAL
 
 
 class RelaySource(Protocol):
@@ -74,7 +74,7 @@ def relay(system: System, to_fd: int, from_fd: int, offset: int, count: int) -> 
 
     Returns:
         How many bytes were sent, and why not more: 0 because that was enough, EAGAIN because the
-        socket is full, ENODATA because a file must be waited for or has ended, or an errno of
+        socket is full, _NOT_CACHED because a file must be waited for or has ended, or an errno of
         send(2).
     """
     count = min(count, _AT_ONCE_BYTES_MAX)
