@@ -376,7 +376,7 @@ class DatagramCalls(RunningLoop):
             )
         if sock is not None:
             if sock.type == driver.system.SOCK_STREAM:
-                raise ValueError(f"a datagram socket is needed here, not {sock!r}")
+                raise ValueError(f"A datagram socket was expected, got {sock!r}")
             if any((local_addr, remote_addr, family, proto, flags, reuse_port, allow_broadcast)):
                 raise ValueError("socket modifier keyword arguments can not be used with sock")
             fd, chosen_family, remote = sock.fileno(), int(sock.family), None
