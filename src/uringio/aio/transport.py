@@ -318,7 +318,9 @@ class StreamTransport(asyncio.Transport):
             raise RuntimeError("write() after write_eof()")
         if not chunk:
             return
-        if self._obstacle & _CLOSING:
+        # While the end waits for what was written, more is taken, as asyncio does: what its TLS held
+        # back while it was to pause comes when it may go on, and TLS's own end with it.
+        if self._ending:
             if self._lost_writes >= _WARN_AFTER_LOST_WRITES:
                 logger.warning("writing to a transport that is closed")
             self._lost_writes += 1
