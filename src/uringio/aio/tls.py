@@ -15,6 +15,8 @@ Python 3.11, 3.12 and 3.13:
   protocol of one kind or the other; ``_app_protocol``, ``_app_protocol_get_buffer`` and
   ``_app_protocol_buffer_updated``; at TLS's own end ``_call_eof_received``, ``_start_shutdown``;
   ``_do_read``, which calls one of the two unless the program has paused reading;
+- ``connection_lost`` tells the protocol unless ``_set_state`` says that a handshake goes on, whose
+  end ``_wakeup_waiter`` announces;
 - ``_app_transport``: what the program writes to, None once the connection is lost;
 - ``_app_writing_paused``: whether the program's protocol was told to pause, and waits for more;
 - of the transport beneath, it calls ``_force_close(error)``; transports have
@@ -98,6 +100,19 @@ class TlsProtocol(sslproto.SSLProtocol):
         if ended:
             self._peer_has_ended()
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Hear of the end, and tell the program; in a handshake of start_tls, the stdlib does not."""
+        self._set_state(sslproto.SSLProtocolState.UNWRAPPED)
+        super().connection_lost(exc)
+
+    def _wakeup_waiter(self, exc: BaseException | None = None) -> None:
+        if exc is not None:
+            # Where it was raised says nothing, but leads back here: a cycle that holds everything.
+            exc = exc.with_traceback(None)
+            if isinstance(exc, ConnectionResetError) and not exc.args:
+                exc.args = ("the peer closed the connection during the TLS handshake",)
+        super()._wakeup_waiter(exc)
+
     def _peer_has_ended(self) -> None:
         self._call_eof_received()
         self._start_shutdown()
@@ -127,6 +142,7 @@ class TlsProtocol(sslproto.SSLProtocol):
         _app_protocol_buffer_updated: Callable[[int], None]
 
         def _do_read(self) -> None: ...
+        def _set_state(self, new_state: object) -> None: ...
         def _call_eof_received(self) -> None: ...
 
 

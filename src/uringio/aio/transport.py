@@ -318,8 +318,8 @@ class StreamTransport(asyncio.Transport):
             raise RuntimeError("write() after write_eof()")
         if not chunk:
             return
-        # While the end waits for what was written, more is taken, as asyncio does: what its TLS held
-        # back while it was to pause comes when it may go on, and TLS's own end with it.
+        # While the end waits for what was written, more is taken, as asyncio does: what its TLS
+        # held back while it was to pause comes when it may go on, and TLS's own end with it.
         if self._ending:
             if self._lost_writes >= _WARN_AFTER_LOST_WRITES:
                 logger.warning("writing to a transport that is closed")
@@ -541,6 +541,7 @@ class StreamTransport(asyncio.Transport):
             op.waiter = op.context = None
         # Protocols hold their transport; here the circle is broken.
         self._protocol = None  # type: ignore[assignment]
+        self._error = None  # whose traceback may lead here
         self._deliver = deliver_to_nobody
         self._leave_server()
 
