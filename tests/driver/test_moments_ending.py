@@ -81,7 +81,7 @@ def test_calls_of_threads_that_ended(
     """What a thread has done is delivered, or closed, once, whatever strikes as it is settled."""
     from uringio._driver.uring_files import ThreadCalls
 
-    monkeypatch.setattr(ThreadCalls, "must_take", lambda *_: True)
+    monkeypatch.setattr(ThreadCalls, "_ring_takes", lambda *_: False)
     path = bytes(tmp_path / "file")
     Path(os.fsdecode(path)).write_bytes(b"content")
     rig = make_rig(kind)

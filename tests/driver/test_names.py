@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.driver.conftest import RigMaker
-from tests.driver.rig import KINDS, Orphans, Rig, StandInCancelled, is_open
+from tests.driver.rig import RINGS, Orphans, Rig, StandInCancelled, is_open
 from uringio._driver import op as o
 from uringio._driver.op import Op, Vectored
 from uringio._sys import constants as k
-from uringio._sys.layouts import PROBE_HEAD, PROBE_OP
-from uringio._sys.system import System
 from uringio.errors import OpError
 
 CURRENT_POSITION = (1 << 64) - 1
@@ -26,31 +24,6 @@ RENAME_NOREPLACE = 1
 FALLOC_FL_KEEP_SIZE = 1
 RWF_HIPRI = 1
 CONTENT = bytes(range(251)) * 100
-
-
-class NarrowSystem(System):
-    """A kernel whose io_uring knows none of the operations on names, nor FTRUNCATE."""
-
-    def io_uring_register(self, fd: int, opcode: int, arg_addr: int, nr_args: int) -> int:
-        result = super().io_uring_register(fd, opcode, arg_addr, nr_args)
-        if opcode == k.IORING_REGISTER_PROBE:
-            size = PROBE_HEAD.size + nr_args * PROBE_OP.size
-            raw = self.memory_at(arg_addr, size)
-            for number in (1, 2, 17, 21, 28, 35, 36, 37, 38, 39, 55):
-                struct.pack_into("=H", raw, PROBE_HEAD.size + number * PROBE_OP.size + 2, 0)
-        return result
-
-
-@pytest.fixture(params=[*KINDS, "uring-narrow"])
-def rig(request: pytest.FixtureRequest, make_rig: RigMaker) -> Iterator[Rig]:
-    """Every driver, and the ring of a kernel that leaves these operations to threads."""
-    if request.param == "uring-narrow":
-        made = make_rig("uring", system=NarrowSystem())
-    else:
-        made = make_rig(request.param)
-    yield made
-    statistics = made.driver.statistics()
-    assert (statistics.in_flight, statistics.stray) == (0, 0)
 
 
 @pytest.fixture
@@ -292,7 +265,7 @@ def test_cancelled_transfers_are_never_data(rig: Rig, file_fd: int) -> None:
 
 def test_driver_closes_over_calls_in_flight(make_rig: RigMaker, tmp_path: Path) -> None:
     """Closing waits for the threads that carry operations out for a ring."""
-    rig = make_rig("uring", system=NarrowSystem())
+    rig = make_rig(RINGS[-1])
     paths = [tmp_path / str(number) for number in range(20)]
     for path in paths:
         rig.submit(path_op(o.MKDIR, path, len_=0o755))

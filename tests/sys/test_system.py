@@ -1,6 +1,7 @@
 """The seam to the kernel, against the real one."""
 
 import errno
+import gc
 import os
 import select
 import socket
@@ -128,6 +129,32 @@ def test_bytes_are_sent_through_the_bare_door(system: System, fds: list[int]) ->
     assert system.read_bytes(right, 100) == b"a\0b"
     assert system.bare_send(-1, b"x", 1, 0) == -1
     assert system.get_errno() == errno.EBADF
+
+
+def test_a_borrowed_socket_stays_its_owners(system: System, fds: list[int]) -> None:
+    """What sends on a number waits for nothing, whatever the default says, and closes nothing."""
+    left, right = (one.detach() for one in socket.socketpair())
+    fds += [left, right]
+    os.set_blocking(left, False)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(50.0)
+    try:
+        send = system.sender(left)
+    finally:
+        socket.setdefaulttimeout(before)
+    assert send is not None
+    assert send(b"a\0b", socket.MSG_NOSIGNAL) == 3
+    assert os.read(right, 10) == b"a\0b"
+    with pytest.raises(BlockingIOError):
+        while True:
+            send(bytes(65536), socket.MSG_NOSIGNAL)
+    del send
+    gc.collect()
+    assert stat.S_ISSOCK(os.fstat(left).st_mode)
+    read_end, write_end = os.pipe()
+    fds += [read_end, write_end]
+    assert system.sender(write_end) is None
+    assert system.sender(-1) is None
 
 
 def test_accept_answers_that_nobody_waits(system: System, fds: list[int]) -> None:

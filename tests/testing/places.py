@@ -1,6 +1,8 @@
 """
 Where a generated program can run: on the drivers over the real kernel, and on simulated kernels.
 
+io_uring comes twice over the real kernel: as it is, and with nothing that is optional
+(`tests.older`).
 What is compared is what came of it in all of these places: it has to be the same in each.
 """
 
@@ -8,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar, TypeVarTuple
 
 import uringio
+from tests.older import RUNGS, in_place
 from uringio import testing
 
 __all__ = ["REAL", "is_simulated", "places", "run_at", "told_apart", "unlike"]
@@ -15,11 +18,12 @@ __all__ = ["REAL", "is_simulated", "places", "run_at", "told_apart", "unlike"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-REAL = ("uring", "epoll", "kqueue", "poll")
+REAL = ("uring", "uring-plain", "epoll", "kqueue", "poll")
 _SIMULATED = "simulated "
 # The profiles that run each driver.
 _TWINS = {
     "uring": ("6.18", "6.1", "6.0", "5.19"),
+    "uring-plain": ("plain",),
     "epoll": ("blocked",),
     "kqueue": ("kqueue",),
     "poll": ("poll",),
@@ -28,7 +32,7 @@ _TWINS = {
 
 def places(backends: Sequence[str] = REAL) -> tuple[str, ...]:
     """Name the drivers on the real kernel, and each of them on every simulated one it runs on."""
-    simulated = [_SIMULATED + name for backend in backends for name in _TWINS[backend]]
+    simulated = [_SIMULATED + name for backend in backends for name in _TWINS.get(backend, ())]
     return (*backends, *simulated)
 
 
@@ -42,7 +46,8 @@ def run_at(place: str, seed: int, async_fn: Callable[[*Ts], Awaitable[T]], *args
     if is_simulated(place):
         profile = place.removeprefix(_SIMULATED)
         return testing.run(async_fn, *args, seed=seed, profile=profile)
-    return uringio.run(async_fn, *args, backend=place)
+    with in_place(place if place in RUNGS else ""):
+        return uringio.run(async_fn, *args, backend=place.partition("-")[0])
 
 
 def unlike(traces: Mapping[str, Sequence[object]]) -> list[tuple[int, dict[str, object]]]:

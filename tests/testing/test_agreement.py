@@ -2,29 +2,33 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.backends import CHOSEN
+from tests.backends import CHOSEN, RUNG
 from tests.kernel import uring_refusal
+from tests.marks import needs_uring
+from tests.older import RUNGS
 from tests.testing import agreement
 from tests.testing.agreement import Step, differences
 from tests.testing.comparing import compare_files, compare_messages, compare_rings
 from tests.testing.places import REAL, places, told_apart
 
-PROGRAM_COUNT = 8
-RING_PROGRAM_COUNT = 12
-MESSAGE_PROGRAM_COUNT = 3
-FILE_PROGRAM_COUNT = 6
+PROGRAM_COUNT = 6
+RING_PROGRAM_COUNT = 10
+MESSAGE_PROGRAM_COUNT = 2
+FILE_PROGRAM_COUNT = 4
+RUNG_PROGRAM_COUNT = 2
 
 
 @pytest.fixture
 def where() -> tuple[str, ...]:
     """Every driver that can be had, and each on every simulated kernel that it runs on."""
-    backends = [CHOSEN] if CHOSEN else list(REAL)
-    if uring_refusal() and "uring" in backends:
-        backends.remove("uring")
+    backends: Sequence[str] = [RUNG or CHOSEN] if CHOSEN else REAL
+    if uring_refusal():
+        backends = [one for one in backends if not one.startswith("uring")]
     return places(backends)
 
 
@@ -80,5 +84,15 @@ def test_messages_are_the_same_everywhere(
 def test_files_are_the_same_everywhere(where: tuple[str, ...], tmp_path: Path) -> None:
     """Opening, writing, names, links, folders, copies: outcomes and the resulting tree agree."""
     for seed in range(FILE_PROGRAM_COUNT):
+        differing = compare_files(seed, where, tmp_path)
+        assert not differing, f"seed {seed} {differing}"
+
+
+@needs_uring
+def test_every_rung_of_the_ladder_does_the_same(tmp_path: Path) -> None:
+    """Kernels that lack one optional part of io_uring, or many, on the real one: no difference."""
+    where = ("uring", *RUNGS)
+    assert differences(range(RUNG_PROGRAM_COUNT), False, where, str(tmp_path)) == {}
+    for seed in range(RUNG_PROGRAM_COUNT):
         differing = compare_files(seed, where, tmp_path)
         assert not differing, f"seed {seed} {differing}"

@@ -14,7 +14,8 @@ credential boundaries, nor once the end of the stream, an error or urgent data w
 
 import errno
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
 from typing import Final, Protocol
 
 from uringio._sys.system import System
@@ -85,9 +86,18 @@ class Descriptor:
         exact: A short read proves it dry.
         readers, writers: Ops that met EAGAIN, oldest first.
         pollers: POLL ops.
+        asked: The length of the RECVs that *reads* is for.
+        size: What they read at most. [bytes]
+        reads: Reads once for each step; see `Descriptors.prepare_reads`.
+        send: Sends all of some bytes with MSG_* flags, or raises OSError; None until it is worth
+            having, and where there is no such thing.
+        sends: Something was sent before there was *send*.
     """
 
-    __slots__ = ("dry", "exact", "fd", "pollers", "readers", "stream", "watched", "writers")
+    __slots__ = (
+        "asked", "dry", "exact", "fd", "pollers", "readers", "reads", "send", "sends", "size",
+        "stream", "watched", "writers",
+    )  # fmt: skip
 
     def __init__(self, fd: int, stream: bool) -> None:
         self.fd = fd
@@ -98,6 +108,11 @@ class Descriptor:
         self.readers: list[Op[object]] = []
         self.writers: list[Op[object]] = []
         self.pollers: list[Op[object]] = []
+        self.asked = -1
+        self.size = 0
+        self.reads: Iterator[bytes] = iter(())
+        self.send: Callable[[bytes, int], int] | None = None
+        self.sends = False
 
 
 class Descriptors:
@@ -118,6 +133,7 @@ class Descriptors:
     def __init__(self, system: System, poller: Poller, deliver: Deliver) -> None:
         self._system = system
         self._poller = poller
+        self._bare_send = system.bare_send
         self.deliver = deliver
         self.table: dict[int, Descriptor] = {}
         self.attempts = make_attempts(system, self.adopt)
@@ -228,6 +244,30 @@ class Descriptors:
         else:
             self.finish(op, res)
 
+    def send_early(self, descriptor: Descriptor, op: Op[object], data: bytes) -> int:
+        """Send all of *data* for *op* while its descriptor has no `send`; a result or -errno."""
+        if descriptor.sends:
+            # A second time: making ready, which costs as much as a few sends, will pay.
+            descriptor.send = self._system.sender(op.fd)
+            if descriptor.send is not None:
+                return descriptor.send(data, op.flags)
+        descriptor.sends = True
+        res = self._bare_send(op.fd, data, op.len, op.flags)
+        return res if res >= 0 else -self._system.get_errno()
+
+    def prepare_reads(self, descriptor: Descriptor, len_bytes: int) -> None:
+        """
+        Make `Descriptor.reads` for RECVs of *len_bytes*.
+
+        Each step reads, and nothing is run between that and the storing of what it yields, where a
+        call would let a signal handler in, whose exception would lose the bytes.
+        """
+        descriptor.asked = len_bytes
+        descriptor.size = len_bytes if 0 < len_bytes < RECV_BYTES_MAX else RECV_BYTES_MAX
+        descriptor.reads = map(
+            self._system.read_bytes, repeat(descriptor.fd), repeat(descriptor.size)
+        )
+
     def start_connect(self, op: Op[object]) -> None:
         """Begin to connect."""
         if not self._try_connect(op):
@@ -298,10 +338,12 @@ class Descriptors:
 
     def recv_failed(self, descriptor: Descriptor, op: Op[object], error: OSError) -> None:
         """Take what a read for *op*, the first reader, raised."""
+        if error.errno is None:
+            raise error  # a signal handler's, such as a TimeoutError
         if error.errno == errno.EAGAIN:
             descriptor.dry = True
         else:
-            self.finish(op, -(error.errno or errno.EIO))
+            self.finish(op, -error.errno)
             descriptor.readers.remove(op)
 
     # --- ending ----------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from uringio._sys.system import System
 from uringio.errors import ClosedError, RingForkedError, WrongThreadError
 
 from . import op as o
-from .attempts import RECV_BYTES_MAX, SEND_BYTES_MAX, locate
+from .attempts import SEND_BYTES_MAX, locate
 from .bound import BoundDriver, discard
 from .contract import Deliver, MakeCancelled, Statistics
 from .descriptors import Descriptor, Descriptors, Poller
@@ -89,7 +89,6 @@ def make_readiness_driver(
     poller.watch_level(wake_read_fd)
 
     wait = poller.wait
-    read, send, get_errno = system.read_bytes, system.bare_send, system.get_errno
     clock = system.monotonic_ns
     get_ident = _thread.get_ident
     owner_thread = get_ident()
@@ -126,20 +125,32 @@ def make_readiness_driver(
                 return
         elif code == SEND_ALL:
             memory = op.memory
-            if type(memory) is bytes and op.len <= SEND_BYTES_MAX:
-                descriptor = find(op.fd)
-                if descriptor is None or not descriptor.writers:
-                    use += 1
-                    op.use = use
-                    op.state = SUBMITTED
-                    res = send(op.fd, memory, op.len, op.flags)
-                    if res == op.len:
-                        op.memory = None
-                        op.state = DONE
-                        deliver(op)
+            descriptor = find(op.fd)
+            if (
+                descriptor is not None
+                and type(memory) is bytes
+                and len(memory) == op.len < SEND_BYTES_MAX
+                and not descriptor.writers
+            ):
+                use += 1
+                op.use = use
+                op.state = SUBMITTED
+                try:
+                    if descriptor.send is not None:
+                        res = descriptor.send(memory, op.flags)
                     else:
-                        descriptors.go_on_sending(op, res if res >= 0 else -get_errno())
-                    return
+                        res = descriptors.send_early(descriptor, op, memory)
+                except OSError as error:
+                    if error.errno is None:
+                        raise  # a signal handler's, such as a TimeoutError
+                    res = -error.errno
+                if res == op.len:
+                    op.memory = None
+                    op.state = DONE
+                    deliver(op)
+                else:
+                    descriptors.go_on_sending(op, res)
+                return
         start = starts[code]
         if code == READ_CACHED:
             if read_inline(op, system):
@@ -202,20 +213,22 @@ def make_readiness_driver(
                     if readers:
                         op = readers[0]
                         if op.code == RECV and not op.flags and len(readers) == 1:
-                            size = op.len if 0 < op.len < RECV_BYTES_MAX else RECV_BYTES_MAX
+                            if op.len != descriptor.asked:
+                                descriptors.prepare_reads(descriptor, op.len)
                             try:
                                 # No call of ours, behind which a handler might raise, stands
                                 # between reading and storing.
-                                (op.value,) = map(read, (fd,), (size,))
+                                for op.value in descriptor.reads:
+                                    break
                             except OSError as error:
                                 descriptors.recv_failed(descriptor, op, error)
                             else:
-                                data = op.value
                                 op.state = DONE
                                 del readers[0]
                                 deliver(op)
-                                if descriptor.exact and 0 < len(data) < size:
-                                    descriptor.dry = True
+                                if descriptor.exact:
+                                    got = len(op.value)  # type: ignore[arg-type]
+                                    descriptor.dry = 0 < got < descriptor.size
                         else:
                             serve_readers(descriptor)
                 if descriptor.writers and bits & _WRITABLE:

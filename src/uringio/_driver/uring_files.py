@@ -23,7 +23,7 @@ from . import op as o
 from .attempts import locate
 from .direct import Direct
 from .file_calls import FILE_OPERATIONS, FileCalls
-from .op import CANCELLING, NEW, SUBMITTED, Op, Vectored
+from .op import CANCELLING, SUBMITTED, Op, Vectored
 from .outcome import settle_succeeded
 from .uring_rows import WRITING_HEADS
 
@@ -78,30 +78,37 @@ class ThreadCalls(FileCalls):
         self._known: frozenset[int] | None = None
 
     def must_take(self, op: Op[object]) -> bool:
-        """Whether the ring would refuse *op*."""
+        """
+        Whether the ring would refuse *op*; if so its memory is pinned, before the op counts.
+
+        Raises:
+            TypeError, UsageError: The memory will not do.
+        """
+        if self._ring_takes(op):
+            return False
+        locate(op)
+        return True
+
+    def _ring_takes(self, op: Op[object]) -> bool:
         if self._known is None:
             try:
                 self._known = probe_ring(self._ring).opcodes
             except OpError:
                 self._known = frozenset()
         if SHAPED[op.code] not in self._known:
-            return True
+            return False
         if op.code in FILE_OPERATIONS and self._system.buggify("a thread does it"):
-            return True
+            return False
         # Polled transfers belong on a ring made for polling; on others the kernel answers EINVAL
         # where preadv2 takes the flag for the hint that it is.
-        return isinstance(op, Vectored) and bool(op.flags & k.RWF_HIPRI)
+        return not (isinstance(op, Vectored) and op.flags & k.RWF_HIPRI)
 
     def begin(self, op: Op[object]) -> int:
         """Have a worker carry *op* out; returns an errno if it cannot be."""
         try:
-            locate(op)
             self.start_on_duplicate(op)
         except OSError as error:
             return error.errno or errno.EIO
-        except BaseException:
-            op.state = NEW  # its memory will not do: it was not begun
-            raise
         return 0
 
     def settle_all(

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, AnyStr, Final, cast
 
 from uringio.errors import op_error
 
-from . import caching, copying, fences, pairs
+from . import borrowing, caching, copying, fences, pairs
 from .constants import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -281,6 +281,10 @@ class System:
             return 0
         return found.st_ino if stat.S_ISSOCK(found.st_mode) else 0
 
+    def sender(self, fd: int) -> Callable[[bytes, int], int] | None:
+        """Return what sends bytes, with MSG_* flags, on the non-blocking socket *fd*, or None."""
+        return borrowing.sender(fd)
+
     def socket_object(self, fd: int) -> "std_socket":
         """Make a standard socket object of *fd*, which has the duty to close it from now on."""
         import socket  # at first need: most programs never ask
@@ -479,6 +483,18 @@ class System:
         poller.register(fd, mask)
         found = poller.poll(timeout_ms)
         return found[0][1] if found else 0
+
+    # --- processes -------------------------------------------------------------------------------
+
+    def open_pidfd(self, pid: int) -> int:
+        """Attempt pidfd_open(2): a descriptor that can be read once *pid* has ended."""
+        opener: Callable[[int], int] | None = getattr(os, "pidfd_open", None)
+        if opener is None:
+            return -errno.ENOSYS
+        try:
+            return opener(pid)
+        except OSError as error:
+            return -(error.errno or errno.ENOSYS)
 
     # --- threads ---------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 from uringio._driver.contract import Driver
 from uringio._driver.op import CANCELLING, DONE, NEW, SPENT, SUBMITTED, Op
 
+from .sockets import as_builtin
+
 if TYPE_CHECKING:
     from .running import RunningLoop
 
@@ -157,7 +159,7 @@ class Endpoint(asyncio.BaseTransport):
             self._report(message, error)
         elif self._loop.get_debug():
             logger.debug("%r: %s", self, message, exc_info=error)
-        self._force_close(error)
+        self._force_close(as_builtin(error))
 
     def _force_close(self, error: BaseException | None) -> None:
         if self._ending:
@@ -175,6 +177,10 @@ class Endpoint(asyncio.BaseTransport):
         if self._ending:
             return
         self._ending = _ENDING
+        if self._loop.is_closed():
+            self._ending = _OVER  # and nobody is left to be told of it
+            self._release()
+            return
         for op in self._ops:
             self._driver.cancel(op)
         if self._is_idle():

@@ -23,6 +23,8 @@ from uringio._driver.sockets import (
 
 from .connecting import connect, connect_first, interleaved
 from .datagrams import DatagramCalls
+from .pipes import PipeCalls
+from .processes import ProcessCalls
 from .server import Listening, Server
 from .socket_calls import SocketCalls
 from .sockets import Sock
@@ -43,7 +45,7 @@ _SO_REUSEADDR: Final = 2
 _SO_KEEPALIVE: Final = 9
 
 
-class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
+class EventLoop(SocketCalls, DatagramCalls, PipeCalls, ProcessCalls, UnsupportedCalls):
     """
     An asyncio event loop on a uringio driver.
 
@@ -51,7 +53,7 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
         backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
             ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
 
-    Not yet supported: subprocesses, pipes and ``sendfile``; each raises NotImplementedError.
+    Not yet supported: ``sendfile``, which raises NotImplementedError.
     """
 
     # --- clients ---------------------------------------------------------------------------------
@@ -310,10 +312,16 @@ class EventLoop(SocketCalls, DatagramCalls, UnsupportedCalls):
                 try:
                     fd = bind_stream_socket(driver, info, reuse_port=reuse_port, options=options)
                 except OSError as error:
+                    # asyncio's own words, which programs look for.
+                    told = OSError(
+                        error.errno,
+                        f"error while attempting to bind on address {info[3]!r}: "
+                        f"{str(error).lower()}",
+                    )
                     # A family that this machine has not, of which a resolver may tell all the same.
                     if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
-                        raise
-                    failure = failure or error
+                        raise told from error
+                    failure = failure or told
                     continue
                 listeners.append(Listening(self, driver, fd))
         except BaseException:

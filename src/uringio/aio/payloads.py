@@ -15,7 +15,8 @@ def as_bytes(data: object) -> bytes:
     if isinstance(data, bytes):
         return data
     if not isinstance(data, bytearray | memoryview):
-        raise TypeError(f"data to write is bytes-like, not {type(data).__name__!r}")
+        kind = type(data).__name__
+        raise TypeError(f"data argument must be a bytes-like object, not {kind!r}")
     return bytes(data)  # pyright: ignore[reportUnknownArgumentType]
 
 

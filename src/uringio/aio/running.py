@@ -10,12 +10,14 @@ exception handlers, async generators, debug mode.
 """
 
 import asyncio
+import inspect
+import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
-from typing import TYPE_CHECKING, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from uringio._driver import current
 from uringio._driver.choice import chosen_backend, make_driver
@@ -26,10 +28,11 @@ from uringio.errors import UsageError, WrongThreadError
 from .handles import Handle
 from .passes import make_pass
 from .signals import Signals
-from .tasks import AsyncioScheduler, make_cancelled
+from .tasks import AsyncioScheduler, forget_caller, make_cancelled, start_task
 
 __all__ = ["RunningLoop"]
 
+T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
@@ -41,6 +44,12 @@ class _Here(threading.local):
 
 
 _here = _Here()
+
+
+# Whether asyncio's own hands on whatever a task takes.
+_TAKES_EAGER_START: Final = bool(
+    asyncio.BaseEventLoop.create_task.__code__.co_flags & inspect.CO_VARKEYWORDS
+)
 
 
 class RunningLoop(asyncio.BaseEventLoop):
@@ -187,6 +196,29 @@ class RunningLoop(asyncio.BaseEventLoop):
         else:
             self._completed.clear()
             driver.leave()
+
+    if sys.version_info >= (3, 12) and not _TAKES_EAGER_START:
+
+        def create_task(
+            self,
+            coro: Coroutine[Any, Any, T],
+            *,
+            name: object = None,
+            context: Context | None = None,
+            eager_start: bool | None = None,
+        ) -> asyncio.Task[T]:
+            """
+            Make a task of *coro*.
+
+            With *eager_start* it runs at once up to where it first waits, as a task may from Python
+            3.12 on; asyncio's own loop can be asked for it from 3.13.3 on.
+            """
+            if eager_start is None:
+                task = super().create_task(coro, name=name, context=context)
+                forget_caller(task)
+                return task
+            self._check_closed()
+            return start_task(self, coro, name=name, context=context, eager_start=eager_start)
 
     # --- being called ----------------------------------------------------------------------------
 

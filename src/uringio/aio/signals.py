@@ -49,7 +49,7 @@ class Signals:
         self._loop = loop
         self._handles: dict[int, asyncio.Handle] = {}
 
-    def add(self, number: int, callback: Callable[..., object], args: tuple[object, ...]) -> None:
+    def add(self, number: int, callback: object, args: tuple[object, ...]) -> None:
         """
         Have the loop call ``callback(*args)`` when the signal arrives.
 
@@ -58,8 +58,10 @@ class Signals:
             ValueError: There is no such signal.
             RuntimeError: The signal cannot be caught, or this is not the main thread.
         """
-        if inspect.iscoroutinefunction(callback) or not callable(callback):
-            raise TypeError("a signal handler is a plain function, not a coroutine")
+        if asyncio.iscoroutine(callback) or inspect.iscoroutinefunction(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+        if not callable(callback):
+            raise TypeError(f"a signal handler is called, which {callback!r} cannot be")
         _check(number)
         self._handles[number] = asyncio.Handle(callback, args, self._loop, None)
         try:
@@ -69,7 +71,8 @@ class Signals:
             del self._handles[number]
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
-            raise RuntimeError(f"signal {number} cannot be handled here: {error}") from error
+            what = f"sig {number} cannot be caught" if isinstance(error, OSError) else str(error)
+            raise RuntimeError(what) from error
 
     def remove(self, number: int) -> bool:
         """Restore the signal's default; False if the loop does not handle it."""

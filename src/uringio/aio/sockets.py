@@ -10,8 +10,9 @@ from typing import Final, Protocol
 
 from uringio._driver.contract import Driver
 from uringio._own.fd import OwnedFd
+from uringio.errors import OpError
 
-__all__ = ["INFO_NAMES", "HeldSocket", "Sock"]
+__all__ = ["INFO_NAMES", "HeldSocket", "Sock", "as_builtin"]
 
 INFO_NAMES: Final = frozenset({"socket", "sockname", "peername"})
 
@@ -36,6 +37,13 @@ class Sock(Protocol):
     def close(self) -> None:
         """Close the descriptor."""
         ...
+
+
+def as_builtin(error: BaseException) -> BaseException:
+    """Return a kernel's refusal as the builtin class itself: some protocols ask for no less."""
+    if not isinstance(error, OpError):
+        return error
+    return OSError(error.errno, error.strerror).with_traceback(error.__traceback__)
 
 
 class HeldSocket:

@@ -4,11 +4,17 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from uringio._driver.op import Op
 
-__all__ = ["AsyncioScheduler", "ServingGroup", "make_cancelled"]
+__all__ = [
+    "AsyncioScheduler",
+    "ServingGroup",
+    "forget_caller",
+    "make_cancelled",
+    "start_task",
+]
 
 T = TypeVar("T")
 
@@ -72,3 +78,33 @@ def make_cancelled(op: Op[object]) -> BaseException:
     error = asyncio.CancelledError() if message is None else asyncio.CancelledError(message)
     error.done = op.done_bytes  # type: ignore[attr-defined]
     return error
+
+
+def start_task(
+    loop: asyncio.AbstractEventLoop,
+    coro: Coroutine[Any, Any, T],
+    *,
+    name: object,
+    context: Context | None,
+    eager_start: bool,
+) -> asyncio.Task[T]:
+    """Make a task as `asyncio.loop.create_task` does from Python 3.13.3 on; needs 3.12."""
+    # Every Task there takes what only later stubs know.
+    factory = cast("Callable[..., asyncio.Task[T]] | None", loop.get_task_factory())
+    if factory is not None:
+        task = factory(loop, coro, context=context, eager_start=eager_start)
+        if name is not None:
+            task.set_name(str(name))
+    else:
+        make = cast("Callable[..., asyncio.Task[T]]", asyncio.Task)
+        task = make(coro, loop=loop, name=name, context=context, eager_start=eager_start)
+        forget_caller(task)
+    forget_caller(task)
+    return task
+
+
+def forget_caller(task: asyncio.Task[T]) -> None:
+    """Take the last step off the way by which a task came into being: the loop's own."""
+    steps = cast("list[object] | None", cast("Any", task)._source_traceback)
+    if steps:
+        del steps[-1]

@@ -35,7 +35,7 @@ from uringio._driver.op import (
 from uringio._driver.sockets import SEND_ALL_FLAGS
 
 from .payloads import as_bytes, deliver_to_nobody, fill
-from .sockets import INFO_NAMES, HeldSocket, Sock
+from .sockets import INFO_NAMES, HeldSocket, Sock, as_builtin
 from .tls import TlsProtocol
 
 if TYPE_CHECKING:
@@ -480,7 +480,7 @@ class StreamTransport(asyncio.Transport):
                 logger.debug("%r: %s", self, message, exc_info=error)
         else:
             self._report(message, error)
-        self._force_close(error)
+        self._force_close(as_builtin(error))
 
     def _report(self, message: str, error: BaseException) -> None:
         self._loop.call_exception_handler(

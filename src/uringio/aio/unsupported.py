@@ -14,22 +14,6 @@ def refuse(what: str) -> NoReturn:
 class UnsupportedCalls(asyncio.BaseEventLoop):
     """The refusals, as methods."""
 
-    async def connect_read_pipe(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("pipes")
-
-    async def connect_write_pipe(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("pipes")
-
-    async def subprocess_exec(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("subprocesses")
-
-    async def subprocess_shell(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refuse."""
-        refuse("subprocesses")
-
     async def sendfile(self, *args: object, **kwargs: object) -> NoReturn:
         """Refuse."""
         refuse("sendfile")

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, NoReturn, TypeVar, TypeVarTuple
 
 from uringio._driver.choice import make_driver
 from uringio._driver.contract import Driver
@@ -94,6 +94,17 @@ class SimEventLoop(EventLoop):
         assert start_call is not None
         start_call(call)
         return future
+
+    async def connect_read_pipe(self, protocol_factory: object, pipe: object) -> NoReturn:
+        """Refuse: the pipes of the program are the real system's."""
+        raise NotSimulatedError("pipes of the real system's")
+
+    async def connect_write_pipe(self, protocol_factory: object, pipe: object) -> NoReturn:
+        """Refuse, as `connect_read_pipe`."""
+        raise NotSimulatedError("pipes of the real system's")
+
+    async def _make_subprocess_transport(self, *arguments: object, **terms: object) -> NoReturn:
+        raise NotSimulatedError("child processes")
 
     async def getaddrinfo(  # type: ignore[override]
         self,
