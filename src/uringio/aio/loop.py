@@ -28,7 +28,7 @@ from .processes import ProcessCalls
 from .server import Listening, Server
 from .socket_calls import SocketCalls
 from .sockets import Sock
-from .tls import Tls, refuse_wrapped, require_stdlib_context, start_tls
+from .tls import Tls, refuse_tls_socket, require_context, start_tls
 from .transport import StreamTransport
 from .unsupported import UnsupportedCalls
 
@@ -218,7 +218,7 @@ class EventLoop(SocketCalls, DatagramCalls, PipeCalls, ProcessCalls, Unsupported
 
         Cancellation: the connection is closed.
         """
-        context = require_stdlib_context(sslcontext)
+        context = require_context(sslcontext)
         timeouts = ssl_handshake_timeout, ssl_shutdown_timeout
         tls = Tls(context, server_side, server_hostname, *timeouts)
         return await start_tls(self, transport, protocol, tls)
@@ -418,7 +418,7 @@ def _hosts(host: str | Sequence[str] | None) -> Sequence[str | None]:
 
 
 def _require_stream(driver: Driver, sock: Sock) -> None:
-    refuse_wrapped(sock)
+    refuse_tls_socket(sock)
     if sock.type != driver.system.SOCK_STREAM:
         raise ValueError(f"A Stream Socket was expected, got {sock!r}")
 

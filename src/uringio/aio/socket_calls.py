@@ -19,11 +19,7 @@ from uringio._driver.op import POLL, Op
 from uringio.errors import op_error
 
 from .readiness import READABLE, WRITABLE, Readiness
-
-try:
-    from ssl import SSLSocket
-except ImportError:  # a Python without ssl has no such sockets
-    SSLSocket = None  # type: ignore[assignment, misc]
+from .tls import refuse_tls_socket
 
 if TYPE_CHECKING:
     from socket import socket
@@ -32,18 +28,12 @@ if TYPE_CHECKING:
 
     Address = tuple[object, ...] | str | ReadableBuffer
 
-__all__ = ["SocketCalls", "refuse_tls_socket"]
+__all__ = ["SocketCalls"]
 
 _SOL_SOCKET: Final = 1
 _SO_ERROR: Final = 4
 # How often connecting is tried while a Unix listener's queue is full; nothing announces its room.
 _CONGESTED_SECONDS: Final = 0.005
-
-
-def refuse_tls_socket(sock: object) -> None:
-    """Raise TypeError if *sock* is an ``ssl.SSLSocket``, whose bytes are not the connection's."""
-    if SSLSocket is not None and isinstance(sock, SSLSocket):
-        raise TypeError("Socket cannot be of type SSLSocket")
 
 
 class SocketCalls(Readiness):

@@ -26,20 +26,27 @@ Python 3.11, 3.12 and 3.13:
 # pyright: reportPrivateUsage=false
 
 import asyncio
-import ssl as stdlib_ssl
 from asyncio import sslproto
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
-__all__ = ["Tls", "TlsProtocol", "refuse_wrapped", "require_stdlib_context", "start_tls"]
+if TYPE_CHECKING:
+    from ssl import MemoryBIO, SSLContext, SSLObject, SSLSocket
+else:
+    try:
+        from ssl import SSLContext, SSLSocket
+    except ImportError:  # a Python without ssl has asyncio all the same, and nothing is of these
+        SSLContext = SSLSocket = ()
+
+__all__ = ["Tls", "TlsProtocol", "refuse_tls_socket", "require_context", "start_tls"]
 
 # A record holds no more, and a read never returns more than one record.  The stdlib's reads ask for
 # 256 KiB each time, which malloc maps and unmaps: a small message costs 30 us more.
 _RECORD_BYTES_MAX: Final = 16384
 
 # What a read raises while the record is not complete.
-_AGAIN: Final = (stdlib_ssl.SSLWantReadError, stdlib_ssl.SSLSyscallError)
+_AGAIN: Final[tuple[type[Exception], ...]] = getattr(sslproto, "SSLAgainErrors", ())
 
 
 class TlsProtocol(sslproto.SSLProtocol):
@@ -101,7 +108,7 @@ class TlsProtocol(sslproto.SSLProtocol):
             self._peer_has_ended()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Hear of the end, and tell the program; in a handshake of start_tls, the stdlib does not."""
+        """Tell the program of the end, as the stdlib does not in a handshake of start_tls."""
         self._set_state(sslproto.SSLProtocolState.UNWRAPPED)
         super().connection_lost(exc)
 
@@ -135,8 +142,8 @@ class TlsProtocol(sslproto.SSLProtocol):
         self._app_writing_paused = True
 
     if TYPE_CHECKING:
-        _sslobj: stdlib_ssl.SSLObject
-        _incoming: stdlib_ssl.MemoryBIO
+        _sslobj: SSLObject
+        _incoming: MemoryBIO
         _app_writing_paused: bool
         _app_protocol_get_buffer: Callable[[int], bytearray]
         _app_protocol_buffer_updated: Callable[[int], None]
@@ -160,7 +167,7 @@ class Tls:
             [seconds]
     """
 
-    context: stdlib_ssl.SSLContext | None
+    context: "SSLContext | None"
     server_side: bool
     server_hostname: str | None
     handshake_timeout: float | None
@@ -207,7 +214,7 @@ class Tls:
             if not host:
                 raise ValueError("You must set server_hostname when using ssl without a host")
             server_hostname = host
-        context = None if isinstance(ssl, bool) else _require_context(ssl)
+        context = None if isinstance(ssl, bool) else _looks_like_context(ssl)
         return cls(context, False, server_hostname, handshake_timeout, shutdown_timeout)
 
     @classmethod
@@ -244,7 +251,7 @@ class Tls:
         if isinstance(ssl, bool):
             # As asyncio says it, which raises it when there is a connection.
             raise ValueError("Server side SSL needs a valid SSLContext")  # noqa: TRY004
-        return cls(_require_context(ssl), True, None, handshake_timeout, shutdown_timeout)
+        return cls(_looks_like_context(ssl), True, None, handshake_timeout, shutdown_timeout)
 
     def wrap(
         self,
@@ -320,25 +327,25 @@ async def start_tls(
     return above.program_transport()
 
 
-def refuse_wrapped(sock: object) -> None:
-    """Raise TypeError for a socket of the ssl module, which does its own TLS, and blocks."""
-    if isinstance(sock, stdlib_ssl.SSLSocket):
+def refuse_tls_socket(sock: object) -> None:
+    """Raise TypeError if *sock* is an ``ssl.SSLSocket``, whose bytes are not the connection's."""
+    if isinstance(sock, SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")
 
 
-def _require_context(ssl: object) -> stdlib_ssl.SSLContext:
-    if not hasattr(ssl, "wrap_bio"):  # some look like the standard library's, and will do
-        raise TypeError(f"ssl argument must be an SSLContext or None, not {ssl!r}")
-    return cast("stdlib_ssl.SSLContext", ssl)
-
-
-def require_stdlib_context(sslcontext: object) -> stdlib_ssl.SSLContext:
-    """Return the context if it is one of the ssl module's; raises TypeError."""
-    if not isinstance(sslcontext, stdlib_ssl.SSLContext):
+def require_context(sslcontext: object) -> "SSLContext":
+    """Return what start_tls was given; raises TypeError if it is no context of the ssl module."""
+    if not isinstance(sslcontext, SSLContext):
         raise TypeError(
             f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}"
         )
     return sslcontext
+
+
+def _looks_like_context(ssl: object) -> "SSLContext":
+    if not hasattr(ssl, "wrap_bio"):  # what has it need not be the standard library's
+        raise TypeError(f"ssl argument must be an SSLContext or None, not {ssl!r}")
+    return cast("SSLContext", ssl)
 
 
 def _require_nothing(**details: object) -> None:
