@@ -180,17 +180,6 @@ def test_contradicting_arguments(run: Run[None]) -> None:
     run(main())
 
 
-def test_what_is_not_supported_says_so(run: Run[None]) -> None:
-    """What is missing raises NotImplementedError with a reason."""
-
-    async def main() -> None:
-        loop: Any = asyncio.get_running_loop()
-        with pytest.raises(NotImplementedError, match="does not support"):
-            await loop.sendfile(None, None)
-
-    run(main())
-
-
 def test_cancelled_while_connecting(run: Run[None]) -> None:
     """A create_connection that is cancelled leaves no socket behind."""
 

@@ -70,6 +70,7 @@ ANNOTATION_ONLY: dict[tuple[str, str], str] = {
         ("uringio.aio.socket_calls", name): "asyncio's signatures of ``sock_*``"
         for name in ("socket", "_typeshed")
     },
+    ("uringio.aio.send_file", "socket"): "asyncio's signature of ``sock_sendfile``",
 }
 
 

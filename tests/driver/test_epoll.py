@@ -80,6 +80,7 @@ class Counting(System):
             poll, close = map(counted, ("poll", "close"))
             register, modify, unregister = map(staticmethod, (register, modify, unregister))
             poll, close = staticmethod(poll), staticmethod(close)
+            fileno = staticmethod(real.fileno)
 
         return Epoll()
 
@@ -244,6 +245,90 @@ def test_a_signal_handlers_timeout_is_no_failure_of_the_descriptor(rig: Rig) -> 
             index += 1
         assert index > 2
         assert rig.in_flight() == 0
+
+
+# --- deadlines -----------------------------------------------------------------------------------
+
+
+class Waiting(System):
+    """A system that notes how long its epoll is asked to wait, by either door."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rounded_s: list[float] = []
+        self.exact_ns: list[int] = []
+
+    def epoll(self) -> Any:
+        real, noted = super().epoll(), self.rounded_s
+
+        class Epoll:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+            def poll(self, seconds: float, count: int) -> object:
+                noted.append(seconds)
+                return real.poll(seconds, count)
+
+        return Epoll()
+
+    def epoll_waiter(self, fd: int) -> Callable[[int, int], list[tuple[int, int]]] | None:
+        wait = super().epoll_waiter(fd)
+        assert wait is not None
+
+        def noting(timeout_ns: int, count: int) -> list[tuple[int, int]]:
+            self.exact_ns.append(timeout_ns)
+            return wait(timeout_ns, count)
+
+        return noting
+
+
+def test_a_deadline_is_waited_for_in_nanoseconds(make_rig: RigMaker) -> None:
+    """The first part by the quick door, never to the end; what is left by the exact one."""
+    system = Waiting()
+    rig = make_rig("epoll", system=system)
+    lengths_ns = (400_000, 4_700_000, 20_300_000)
+    for length_ns in lengths_ns:
+        system.rounded_s.clear()
+        system.exact_ns.clear()
+        timer = rig.timeout(length_ns)
+        rig.driver.turn(None)
+        assert rig.is_delivered(timer)  # so the one turn lasted until then
+        rig.wait(timer)
+        assert len(system.exact_ns) <= 1  # none if it was over before the wait began
+        assert all(0 <= left <= length_ns for left in system.exact_ns)
+        assert len(system.rounded_s) <= 1
+        # Rounded up to its millisecond it ends before the deadline does.
+        assert all(-(-one // 0.001) / 1000 < length_ns / 1e9 for one in system.rounded_s)
+
+
+def test_what_comes_before_the_deadline_costs_one_wait(make_rig: RigMaker) -> None:
+    """A deadline that is not reached costs no second call."""
+    system = Waiting()
+    rig = make_rig("epoll", system=system)
+    timer = rig.timeout(40_000_000_000)
+    with connected(rig) as (ours, theirs):
+        op = rig.recv(ours.fileno())
+        theirs.sendall(b"x")
+        rig.driver.turn(None)
+        assert rig.finish(op) == b"x"
+    assert system.exact_ns == []
+    assert 0 < system.rounded_s[0] < 40
+    rig.driver.cancel(timer)
+    rig.wait(timer)
+
+
+def test_a_system_without_an_exact_wait_rounds_up(make_rig: RigMaker) -> None:
+    """Nothing is early all the same."""
+
+    class Plain(Waiting):
+        def epoll_waiter(self, fd: int) -> None:
+            return None
+
+    rig = make_rig("epoll", system=Plain())
+    timer = rig.timeout(300_000)
+    rig.driver.turn(None)
+    assert rig.is_delivered(timer)
+    rig.wait(timer)
 
 
 # --- where a short read proves nothing -----------------------------------------------------------

@@ -3,15 +3,27 @@
 import errno
 import os
 import select
+import signal
 import socket
+import threading
 import time
 
 import pytest
 
-from uringio._sys.epoll import Epoll, EpollEvent, event_layout
+from uringio._sys.epoll import Epoll, EpollEvent, event_layout, waiter
+from uringio._sys.libc import Libc
 from uringio.errors import ClosedError, OpError
 
 FOREVER_NS = 20_000_000_000
+
+
+def patiently(epoll: Epoll, timeout_ns: int) -> list[EpollEvent]:
+    """Wait, though a process that is stopped and goes on again hears of it by EINTR."""
+    while True:
+        try:
+            return epoll.wait(timeout_ns)
+        except InterruptedError:
+            pass
 
 
 def test_layouts() -> None:
@@ -40,17 +52,49 @@ def test_waits_are_of_nanoseconds() -> None:
     """A wait of a fifth of a millisecond neither returns at once nor is rounded to nothing."""
     with Epoll() as epoll:
         began = time.monotonic_ns()
-        assert epoll.wait(200_000) == []
+        assert patiently(epoll, 200_000) == []
         assert time.monotonic_ns() - began >= 200_000
 
 
-def test_an_older_kernel_rounds_up() -> None:
-    """Without epoll_pwait2 a wait is of milliseconds, and never shorter than asked."""
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_an_older_kernel_rounds_up(number: int) -> None:
+    """Without epoll_pwait2, or behind a filter, a wait is of milliseconds, and never shorter."""
     with Epoll() as epoll:
-        epoll._libc.syscall = lambda *_: -errno.ENOSYS
+        epoll._wait._libc.syscall = lambda *_: -number
         began = time.monotonic_ns()
-        assert epoll.wait(200_000) == []
+        assert patiently(epoll, 200_000) == []
         assert time.monotonic_ns() - began >= 200_000
+
+
+def test_a_wait_on_the_librarys_epoll_answers_like_it() -> None:
+    """The same pairs; and after a signal's handler has run, none."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, select.epoll() as epoll:
+        wait = waiter(Libc(), epoll.fileno())
+        epoll.register(ours, select.EPOLLIN | select.EPOLLOUT)
+        assert wait(FOREVER_NS, 9) == epoll.poll(50.0) == [(ours.fileno(), select.EPOLLOUT)]
+        epoll.modify(ours, select.EPOLLIN)
+        assert wait(0, 9) == []
+        theirs.send(b"x")
+        assert wait(FOREVER_NS, 9) == [(ours.fileno(), select.EPOLLIN)]
+        ours.recv(1)
+        handled: list[int] = []
+        before = signal.signal(signal.SIGUSR1, lambda number, _: handled.append(number))
+        enough, main = threading.Event(), threading.get_ident()
+
+        def interrupt() -> None:
+            while not enough.wait(0.001):  # again, since one may come before the wait does
+                signal.pthread_kill(main, signal.SIGUSR1)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        try:
+            while not handled:
+                assert wait(FOREVER_NS, 9) == []
+        finally:
+            enough.set()
+            thread.join()
+            signal.signal(signal.SIGUSR1, before)
 
 
 def test_what_is_wrong_is_said() -> None:

@@ -52,6 +52,11 @@ class Poller(Protocol):
         ...
 
     @property
+    def wait_until(self) -> Callable[[int, int], list[tuple[int, int]]] | None:
+        """Wait until a time on the system's clock [ns], exactly; None where `wait` is as exact."""
+        ...
+
+    @property
     def wait(self) -> Callable[[float, int], list[tuple[int, int]]]:
         """Return (fd, bits) of what has changed, in at most so many seconds (-1: for ever)."""
         ...

@@ -43,6 +43,7 @@ class _KqueuePoller:
 
     name = "kqueue"
     # libkqueue was seen not to (f966089); of the kernels that do, none was at hand to try.
+    wait_until = None
     tells_ends = False
 
     def __init__(self, system: System) -> None:

@@ -42,6 +42,7 @@ class _PollPoller:
     """See `uringio._driver.descriptors.Poller`."""
 
     name = "poll"
+    wait_until = None
     tells_ends = True  # it is looked at again before each wait
 
     def __init__(self, system: System) -> None:

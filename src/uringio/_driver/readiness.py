@@ -88,7 +88,7 @@ def make_readiness_driver(
         raise
     poller.watch_level(wake_read_fd)
 
-    wait = poller.wait
+    wait, wait_until = poller.wait, poller.wait_until
     clock = system.monotonic_ns
     get_ident = _thread.get_ident
     owner_thread = get_ident()
@@ -178,7 +178,7 @@ def make_readiness_driver(
         turns += 1
         if departed:
             descriptors.unwatch_departed()
-        seconds = -1.0
+        seconds, until_ns = -1.0, 0
         if deadline_ns == 0 or woken or nops or unfinished or suspect or cancelling:
             seconds = 0.0
         else:
@@ -188,14 +188,20 @@ def make_readiness_driver(
             if deadline_ns is not None:
                 # The poller rounds up to its milliseconds: never early, so never a busy wait.
                 seconds = min(max(0.0, (deadline_ns - clock()) / 1e9), _WAIT_SECONDS_MAX)
+                if wait_until is not None and 0 < seconds < _WAIT_SECONDS_MAX:
+                    until_ns = deadline_ns
             if congested and not 0 <= seconds < _CONGESTED_SECONDS:
-                seconds = _CONGESTED_SECONDS
+                seconds, until_ns = _CONGESTED_SECONDS, 0
         waits += 1
         try:
             if suspect:
                 descriptors.serve_everybody()
                 suspect = False
-            for fd, bits in wait(seconds, _BATCH_COUNT_MAX):
+            if until_ns and wait_until is not None:
+                found = wait_until(until_ns, _BATCH_COUNT_MAX)
+            else:
+                found = wait(seconds, _BATCH_COUNT_MAX)
+            for fd, bits in found:
                 descriptor = find(fd)
                 if descriptor is None:
                     if fd == wake_read_fd:

@@ -2,14 +2,15 @@
 epoll(7) as the kernel has it: events with 64 bits of the user's own, waits in nanoseconds.
 
 The standard library's `select.epoll` is quicker for a loop (a wait of it is one C function, where
-this is a ctypes call and the unpacking of an array), and the driver uses that.  This one is for
-those who want what it leaves out.
+this is a ctypes call and the unpacking of an array), and the driver uses that, but for the last
+part of a wait that has a deadline.  This one is for those who want what it leaves out.
 
 Source: epoll_create1(2), epoll_ctl(2), epoll_pwait2(2).
 """
 
 import errno
 import platform
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Final, NamedTuple, Self
 
@@ -18,7 +19,7 @@ from uringio.errors import ClosedError, UnsupportedError, op_error
 from .libc import Libc
 from .memory import Memory, pin
 
-__all__ = ["Epoll", "EpollEvent", "event_layout"]
+__all__ = ["Epoll", "EpollEvent", "EventWait", "event_layout", "waiter"]
 
 _EPOLL_CLOEXEC: Final = 0o2000000
 _ADD: Final = 1
@@ -30,6 +31,8 @@ _NS_PER_S: Final = 1_000_000_000
 _NS_PER_MS: Final = 1_000_000
 _COUNT_MAX: Final = 1024
 _INT_MAX: Final = (1 << 31) - 1
+_FD_MASK: Final = 0xFFFFFFFF
+_NOT_TO_BE_HAD: Final = (-errno.ENOSYS, -errno.EPERM)
 
 
 class EpollEvent(NamedTuple):
@@ -50,6 +53,66 @@ def event_layout(machine: str) -> Struct:
     return Struct("=IQ" if machine in {"x86_64", "AMD64", "amd64"} else "=I4xQ")
 
 
+class EventWait:
+    """
+    Waits for events by epoll_pwait2(2), or in whole milliseconds where that is not to be had.
+
+    Older kernels do not know it (ENOSYS), and filters neither, who may call that EPERM.
+    """
+
+    def __init__(self, libc: Libc) -> None:
+        self._libc = libc
+        self._layout = event_layout(platform.machine())
+        self._room = Memory(self._layout.size * _COUNT_MAX)
+        self._timespec = Memory(_TIMESPEC.size)
+        self._rounds = False  # no nanoseconds here
+
+    def __call__(
+        self, fd: int, timeout_ns: int | None, count_max: int, /
+    ) -> Iterator[tuple[int, int]]:
+        """
+        Return (events, data) of at most *count_max* events, up to 1024, to be taken at once.
+
+        Raises:
+            OpError: EINTR, when a signal ended the wait.
+        """
+        found = -errno.ENOSYS
+        if not self._rounds:
+            timeout = 0
+            if timeout_ns is not None:
+                _TIMESPEC.pack_into(self._timespec.view, 0, *divmod(timeout_ns, _NS_PER_S))
+                timeout = self._timespec.addr
+            found = self._libc.syscall(
+                _NR_EPOLL_PWAIT2, fd, self._room.addr, count_max, timeout, 0, 0
+            )
+        if found in _NOT_TO_BE_HAD:
+            self._rounds = True
+            timeout_ms = -1 if timeout_ns is None else -(-timeout_ns // _NS_PER_MS)
+            found = self._libc.epoll_wait(fd, self._room.addr, count_max, min(timeout_ms, _INT_MAX))
+        if found < 0:
+            raise op_error(-found, "epoll_wait", fd)
+        return self._layout.iter_unpack(self._room.view[: found * self._layout.size])
+
+
+def waiter(libc: Libc, fd: int) -> Callable[[int, int], list[tuple[int, int]]]:
+    """
+    Return a wait of nanoseconds on the `select.epoll` of descriptor *fd*, which answers like its.
+
+    It ends early, with nothing, when a signal comes.
+    """
+    wait = EventWait(libc)
+
+    def poll(timeout_ns: int, count_max: int) -> list[tuple[int, int]]:
+        try:
+            found = wait(fd, timeout_ns, count_max)
+        except InterruptedError:
+            return []  # back to Python, which runs the handler
+        # Of the 64 bits of their data `select.epoll` sets the lower ones.
+        return [(data & _FD_MASK, bits) for bits, data in found]
+
+    return poll
+
+
 class Epoll:
     """
     One epoll instance; a context manager that closes it.
@@ -64,9 +127,7 @@ class Epoll:
         if self._libc.epoll_create1(-1) == -errno.ENOSYS:
             raise UnsupportedError("epoll", "Linux")
         self._layout = event_layout(platform.machine())
-        self._room = Memory(self._layout.size * _COUNT_MAX)
-        self._timespec = Memory(_TIMESPEC.size)
-        self._rounds = False  # no nanoseconds here
+        self._wait = EventWait(self._libc)
         self._fd = self._libc.epoll_create1(_EPOLL_CLOEXEC)
         if self._fd < 0:
             raise op_error(-self._fd, "epoll_create1")
@@ -135,23 +196,7 @@ class Epoll:
             raise ValueError(f"a wait takes from 1 to {_COUNT_MAX} events, not {count_max}")
         if timeout_ns is not None and timeout_ns < 0:
             raise ValueError("a timeout is from 0 ns; None waits for ever")
-        found = -errno.ENOSYS
-        if not self._rounds:
-            timeout = 0
-            if timeout_ns is not None:
-                _TIMESPEC.pack_into(self._timespec.view, 0, *divmod(timeout_ns, _NS_PER_S))
-                timeout = self._timespec.addr
-            found = self._libc.syscall(
-                _NR_EPOLL_PWAIT2, fd, self._room.addr, count_max, timeout, 0, 0
-            )
-        if found == -errno.ENOSYS:
-            self._rounds = True
-            timeout_ms = -1 if timeout_ns is None else -(-timeout_ns // _NS_PER_MS)
-            found = self._libc.epoll_wait(fd, self._room.addr, count_max, min(timeout_ms, _INT_MAX))
-        if found < 0:
-            raise op_error(-found, "epoll_wait", fd)
-        raw = self._room.view[: found * self._layout.size]
-        return [EpollEvent(*fields) for fields in self._layout.iter_unpack(raw)]
+        return [EpollEvent(*fields) for fields in self._wait(fd, timeout_ns, count_max)]
 
     def close(self) -> None:
         """Close it; safe to call twice."""

@@ -451,6 +451,12 @@ class System:
         """Return a new epoll object, closed on exec; raises OSError."""
         return select.epoll()
 
+    def epoll_waiter(self, fd: int) -> "Callable[[int, int], list[tuple[int, int]]] | None":
+        """Return a wait(timeout_ns, count_max) on the epoll object of descriptor *fd*, or None."""
+        from .epoll import waiter  # with the first deadline
+
+        return waiter(self._libc, fd)
+
     def poll(self) -> "select.poll":
         """Return a new poll object."""
         return select.poll()

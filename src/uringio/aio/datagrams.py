@@ -8,6 +8,9 @@ Only datagrams that find no room wait, for the socket to be writable.  Of a Unix
 connected no readiness tells whether a certain receiver has room; there it is tried after a pause.
 """
 
+# The order of callbacks is asyncio's, whose queue is private.
+# pyright: reportPrivateUsage=false
+
 import asyncio
 import errno
 import os
@@ -58,9 +61,9 @@ class DatagramSock(Sock, Protocol):
         ...
 
 
-class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport):
+class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport, asyncio.Transport):
     """
-    A datagram socket's transport.
+    A datagram socket's transport; as in asyncio a `Transport`, too, whose streams it has not.
 
     Args:
         loop, driver, protocol: See `Endpoint`.
@@ -70,21 +73,6 @@ class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport):
         address: Where everything is sent to; None: where `sendto` is told.
         connected: The kernel knows the peer.
     """
-
-    __slots__ = (
-        "_address",
-        "_backlog",
-        "_connected",
-        "_family",
-        "_fd",
-        "_memory",
-        "_packed",
-        "_pause_op",
-        "_peer",
-        "_recv_op",
-        "_room_op",
-        "_socket",
-    )
 
     def __init__(
         self,
@@ -118,8 +106,8 @@ class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport):
     def __repr__(self) -> str:
         if self._recv_op.fd < 0:
             return "<DatagramTransport closed>"
-        closing = " closing" if self._closing else ""
-        return f"<DatagramTransport{closing} fd={self._fd} buffered={self._unsent_bytes}>"
+        state = "closing" if self._closing else "open"
+        return f"<DatagramTransport {state} fd={self._fd} buffered={self._unsent_bytes}>"
 
     # --- receiving -------------------------------------------------------------------------------
 
@@ -134,6 +122,13 @@ class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport):
             return
         error, received = op.error, op.value
         op.error = op.value = None
+        if self._loop._ready:
+            # Behind what was ready before, as in asyncio.
+            self._loop.call_soon(self._deliver, error, received, context=self._context)
+        else:
+            self._deliver(error, received)
+
+    def _deliver(self, error: BaseException | None, received: object) -> None:
         if self._closing:
             return  # what was written is still being sent
         if error is not None:
@@ -355,7 +350,7 @@ class DatagramCalls(RunningLoop):
             )
         if sock is not None:
             if sock.type == driver.system.SOCK_STREAM:
-                raise ValueError(f"a datagram socket is needed here, not {sock!r}")
+                raise ValueError(f"A datagram socket was expected, got {sock!r}")
             if any((local_addr, remote_addr, family, proto, flags, reuse_port, allow_broadcast)):
                 raise ValueError("socket modifier keyword arguments can not be used with sock")
             fd, chosen_family, remote = sock.fileno(), int(sock.family), None

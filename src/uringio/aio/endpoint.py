@@ -39,23 +39,13 @@ class Endpoint(asyncio.BaseTransport):
     """
     A transport that makes its ops by `_make_op`, each of whose waiters asks `_has_ended` first.
 
+    Without slots, since programs put attributes of their own on asyncio's.
+
     Args:
         loop: The running loop.
         driver: The loop's driver.
         protocol: Told what happens, in the caller's context.
     """
-
-    __slots__ = (
-        "__weakref__",
-        "_closing",
-        "_context",
-        "_driver",
-        "_ending",
-        "_error",
-        "_loop",
-        "_ops",
-        "_protocol",
-    )
 
     if TYPE_CHECKING:
         _extra: dict[str, object]
@@ -219,8 +209,6 @@ class Endpoint(asyncio.BaseTransport):
 
 class WritingEndpoint(Endpoint):
     """An endpoint that is written to, within limits."""
-
-    __slots__ = ("_high_water", "_lost_writes", "_low_water", "_unsent_bytes", "_writing_paused")
 
     def __init__(self, loop: "RunningLoop", driver: Driver, protocol: asyncio.BaseProtocol) -> None:
         super().__init__(loop, driver, protocol)

@@ -25,12 +25,11 @@ from .connecting import connect, connect_first, interleaved
 from .datagrams import DatagramCalls
 from .pipes import PipeCalls
 from .processes import ProcessCalls
+from .send_file import FileSending
 from .server import Listening, Server
-from .socket_calls import SocketCalls
 from .sockets import Sock
-from .tls import Tls, refuse_tls_socket, require_context, start_tls
+from .tls import Tls, refuse_wrapped, require_context, start_tls
 from .transport import StreamTransport
-from .unsupported import UnsupportedCalls
 
 __all__ = ["EventLoop", "new_event_loop", "run"]
 
@@ -45,15 +44,13 @@ _SO_REUSEADDR: Final = 2
 _SO_KEEPALIVE: Final = 9
 
 
-class EventLoop(SocketCalls, DatagramCalls, PipeCalls, ProcessCalls, UnsupportedCalls):
+class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
     """
     An asyncio event loop on a uringio driver.
 
     Args:
         backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
             ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
-
-    Not yet supported: ``sendfile``, which raises NotImplementedError.
     """
 
     # --- clients ---------------------------------------------------------------------------------
@@ -418,7 +415,7 @@ def _hosts(host: str | Sequence[str] | None) -> Sequence[str | None]:
 
 
 def _require_stream(driver: Driver, sock: Sock) -> None:
-    refuse_tls_socket(sock)
+    refuse_wrapped(sock)
     if sock.type != driver.system.SOCK_STREAM:
         raise ValueError(f"A Stream Socket was expected, got {sock!r}")
 

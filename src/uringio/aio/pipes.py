@@ -87,7 +87,7 @@ class _HeldPipe:
         """Return the transport's repr."""
         if self._pipe is None:
             return f"<{self._what} closed>"
-        return f"<{self._what}{' closing' if closing else ''} fd={self.fd}>"
+        return f"<{self._what} {'closing' if closing else 'open'} fd={self.fd}>"
 
     def __del__(self) -> None:
         pipe: PipeEnd | None = getattr(self, "_pipe", None)
@@ -105,8 +105,6 @@ class ReadPipeTransport(Endpoint, asyncio.ReadTransport):
         loop, driver, protocol: See `Endpoint`.
         pipe: What to read from.
     """
-
-    __slots__ = ("_paused", "_pipe", "_poll_op")
 
     def __init__(
         self, loop: RunningLoop, driver: Driver, protocol: asyncio.BaseProtocol, pipe: PipeEnd
@@ -187,8 +185,6 @@ class WritePipeTransport(WritingEndpoint, asyncio.WriteTransport):
         loop, driver, protocol: See `Endpoint`.
         pipe: What to write to.
     """
-
-    __slots__ = ("_backlog", "_gone_op", "_pipe", "_room_op")
 
     def __init__(
         self, loop: RunningLoop, driver: Driver, protocol: asyncio.BaseProtocol, pipe: PipeEnd

@@ -4,7 +4,7 @@ Child processes.
 asyncio's own `BaseSubprocessTransport` stays, of which the streams of `asyncio.subprocess` are
 made, as it is in the running version: what of its privacies this module relies on is that it calls
 ``_start``, which sets ``_proc``, makes its pipes by the loop's ``connect_*_pipe``, takes the exit
-status by ``_process_exited``, and lets ``_wait`` be awaited; and that `BaseEventLoop` makes it by
+status by ``_process_exited``; and that `BaseEventLoop` makes it by
 ``_make_subprocess_transport`` (all alike from Python 3.11 to 3.14).
 
 The end of a child is told by a pidfd, for which a POLL waits on every driver: in any thread, and
@@ -47,6 +47,8 @@ _UNKNOWN_STATUS: Final = 255
 class _ChildTransport(base_subprocess.BaseSubprocessTransport):
     """A child process under a protocol."""
 
+    ended: "asyncio.Future[None] | None" = None
+
     if TYPE_CHECKING:
         _proc: subprocess.Popen[bytes] | None
 
@@ -81,10 +83,22 @@ class _ChildTransport(base_subprocess.BaseSubprocessTransport):
     def exited(self, returncode: int) -> None:
         """Take note of the process's end."""
         self._process_exited(returncode)
+        if self.ended is not None and not self.ended.done():
+            self.ended.set_result(None)
 
-    async def wait(self) -> int:
-        """Wait for the process's end."""
-        return await self._wait()
+    async def end(self) -> None:
+        """Kill the process and wait for its end, but not for its pipes, which may be missing."""
+        self.close()
+        if self._returncode is None:
+            self.ended = self._loop.create_future()
+            await self.ended
+
+    def close_unconnected(self) -> None:
+        """Close the pipes that no transport has taken."""
+        process = self.process
+        for number, stream in enumerate((process.stdin, process.stdout, process.stderr)):
+            if stream is not None and self._pipes.get(number) is None:
+                stream.close()
 
     # Not by way of `Popen.send_signal`, as asyncio did before Python 3.13: that takes the status.
 
@@ -222,8 +236,9 @@ class ProcessCalls(RunningLoop):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException:
-            transport.close()  # which kills it
-            await transport.wait()
+            await transport.end()
+            if not begun.cancelled():  # a pipe could not be connected, and no others will be
+                transport.close_unconnected()
             raise
         return transport
 

@@ -17,7 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from uringio._driver import current
 from uringio._driver.choice import chosen_backend, make_driver
@@ -70,6 +70,10 @@ class RunningLoop(asyncio.BaseEventLoop):
         def _check_closed(self) -> None: ...
         def _check_running(self) -> None: ...
         def _add_callback_signalsafe(self, handle: asyncio.Handle) -> None: ...
+
+        async def _sendfile_fallback(
+            self, transp: asyncio.BaseTransport, file: IO[bytes], offset: int, count: int | None
+        ) -> int: ...
 
         async def _ensure_resolved(
             self,

@@ -19,7 +19,7 @@ from uringio._driver.op import POLL, Op
 from uringio.errors import op_error
 
 from .readiness import READABLE, WRITABLE, Readiness
-from .tls import refuse_tls_socket
+from .tls import refuse_wrapped
 
 if TYPE_CHECKING:
     from socket import socket
@@ -52,7 +52,7 @@ class SocketCalls(Readiness):
 
         Cancellation: nothing was received.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         while True:
             try:
                 return sock.recv(nbytes)
@@ -68,7 +68,7 @@ class SocketCalls(Readiness):
 
         Cancellation: nothing was received, and *buf* not touched.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         while True:
             try:
                 return sock.recv_into(buf)
@@ -82,7 +82,7 @@ class SocketCalls(Readiness):
 
         Cancellation: nothing was received.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         while True:
             try:
                 return sock.recvfrom(bufsize)
@@ -103,7 +103,7 @@ class SocketCalls(Readiness):
 
         Cancellation: nothing was received, and *buf* not touched.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         with memoryview(buf) as view:
             nbytes = nbytes or view.nbytes
         while True:
@@ -122,7 +122,7 @@ class SocketCalls(Readiness):
         Cancellation: some of it may have been sent; the exception's ``done`` counts the bytes.
         The same holds for an OSError.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         done = 0
         with memoryview(data) as whole, whole.cast("B") as view:
             try:
@@ -144,7 +144,7 @@ class SocketCalls(Readiness):
 
         Cancellation: it was not sent.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         while True:
             try:
                 return sock.sendto(data, address)
@@ -161,7 +161,7 @@ class SocketCalls(Readiness):
 
         Cancellation: the kernel may go on connecting; close the socket.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         system = self.require_driver().system
         if sock.family in {system.AF_INET, system.AF_INET6}:
             found = await self._ensure_resolved(
@@ -191,7 +191,7 @@ class SocketCalls(Readiness):
 
         Cancellation: none was accepted.
         """
-        fd = self._check(sock)
+        fd = self.check_socket(sock)
         while True:
             try:
                 connection, address = sock.accept()
@@ -202,13 +202,13 @@ class SocketCalls(Readiness):
                 return connection, address
             await self.until(fd, READABLE)
 
-    def until(self, fd: int, event: int) -> Op[object]:
+    def until(self, fd: int, event: int) -> Op[int]:
         """Return what waits until *event*, READABLE or WRITABLE, or an error holds on *fd*."""
         return Op(POLL, fd, flags=event)
 
-    def _check(self, sock: "socket") -> int:
+    def check_socket(self, sock: "socket") -> int:
         """Return the descriptor of *sock*, which must be fit for these calls."""
-        refuse_tls_socket(sock)
+        refuse_wrapped(sock)
         if self._debug and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
         # Before it is used at all: the descriptors of transports may be in blocking mode.

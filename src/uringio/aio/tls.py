@@ -39,7 +39,7 @@ else:
     except ImportError:  # a Python without ssl has asyncio all the same, and nothing is of these
         SSLContext = SSLSocket = ()
 
-__all__ = ["Tls", "TlsProtocol", "refuse_tls_socket", "require_context", "start_tls"]
+__all__ = ["Tls", "TlsProtocol", "refuse_wrapped", "require_context", "start_tls"]
 
 # A record holds no more, and a read never returns more than one record.  The stdlib's reads ask for
 # 256 KiB each time, which malloc maps and unmaps: a small message costs 30 us more.
@@ -327,7 +327,7 @@ async def start_tls(
     return above.program_transport()
 
 
-def refuse_tls_socket(sock: object) -> None:
+def refuse_wrapped(sock: object) -> None:
     """Raise TypeError if *sock* is an ``ssl.SSLSocket``, whose bytes are not the connection's."""
     if isinstance(sock, SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")

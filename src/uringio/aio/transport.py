@@ -17,23 +17,16 @@ cancels the receive and lets the sending end, `abort` cancels both.
 
 import asyncio
 import logging
+from asyncio import constants
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from uringio._driver.contract import Driver
-from uringio._driver.op import (
-    CANCELLING,
-    DONE,
-    NEW,
-    RECV,
-    SEND_ALL,
-    SPENT,
-    SUBMITTED,
-    Op,
-)
+from uringio._driver.op import NEW, RECV, SEND_ALL, SPENT, Op
 from uringio._driver.sockets import SEND_ALL_FLAGS
 
+from .flow_control import IN_FLIGHT, FlowControl
 from .payloads import as_bytes, deliver_to_nobody, fill
 from .sockets import INFO_NAMES, HeldSocket, Sock, as_builtin
 from .tls import TlsProtocol
@@ -41,16 +34,14 @@ from .tls import TlsProtocol
 if TYPE_CHECKING:
     from .running import RunningLoop
 
-__all__ = ["Hub", "StreamTransport"]
+__all__ = ["Borrower", "Hub", "StreamTransport"]
 
 logger = logging.getLogger("asyncio")
 
 _RECV_BYTES: Final = 65536
 _SEND_BYTES_MAX: Final = 1 << 30  # what one SQE is given; the kernel stops below 2 GiB anyway
-_HIGH_WATER_BYTES: Final = 65536
 _SHUT_WR: Final = 1
 _WARN_AFTER_LOST_WRITES: Final = 5
-_IN_FLIGHT: Final = frozenset({SUBMITTED, CANCELLING, DONE})
 
 # Reasons not to read on.
 _PAUSED: Final = 1
@@ -63,6 +54,18 @@ _ENDING: Final = 1  # nothing more will be sent; waiting for the ops in flight
 _OVER: Final = 2  # connection_lost is on its way
 
 
+class Borrower(Protocol):
+    """Who sends in place of `StreamTransport.write` for a while."""
+
+    def begin(self) -> None:
+        """All that was written before is sent; told once or more."""
+        ...
+
+    def stop(self) -> None:
+        """The transport is forced to end: let go of the descriptor as soon as possible."""
+        ...
+
+
 class Hub(Protocol):
     """What a transport tells the server that accepted it."""
 
@@ -71,7 +74,7 @@ class Hub(Protocol):
         ...
 
 
-class StreamTransport(asyncio.Transport):
+class StreamTransport(FlowControl):
     """
     A stream socket's transport.
 
@@ -87,9 +90,8 @@ class StreamTransport(asyncio.Transport):
 
     __slots__ = (
         "__weakref__",
-        "_after_send",
         "_backlog",
-        "_backlog_bytes",
+        "_borrower",
         "_context",
         "_deliver",
         "_driver",
@@ -97,19 +99,12 @@ class StreamTransport(asyncio.Transport):
         "_eof",
         "_error",
         "_held",
-        "_high_water",
-        "_loop",
         "_lost_writes",
-        "_low_water",
         "_obstacle",
-        "_protocol",
-        "_quick_max",
         "_recv_op",
-        "_send_op",
         "_server",
         "_socket",
         "_submit",
-        "_writing_paused",
     )
 
     def __init__(
@@ -124,8 +119,7 @@ class StreamTransport(asyncio.Transport):
         sock: Sock | None = None,
         peer: bytes | None = None,
     ) -> None:
-        super().__init__()
-        self._loop = loop
+        super().__init__(loop)
         self._driver = driver
         self._submit = driver.submit
         self._socket = HeldSocket(driver, fd, "transport", sock, peer)
@@ -134,18 +128,12 @@ class StreamTransport(asyncio.Transport):
         self._obstacle = 0
         self._held = False
         self._backlog: list[bytes] = []
-        self._backlog_bytes = 0
-        self._after_send = False  # whether the end of a send is more than that
-        self._writing_paused = False
+        self._borrower: Borrower | None = None
         self._eof = False
         self._ending = _OPEN
         self._error: BaseException | None = None
         self._lost_writes = 0
-        self._protocol: asyncio.BaseProtocol
         self._deliver: Callable[..., object]
-        self._high_water = _HIGH_WATER_BYTES
-        self._low_water = _HIGH_WATER_BYTES // 4
-        self._quick_max = _HIGH_WATER_BYTES  # what `write` may send on the spot: 0 behind the end
         self.set_protocol(protocol)
         self._recv_op = self._make_op(Op(RECV, fd, len_=_RECV_BYTES), self._received)
         self._send_op = self._make_op(Op(SEND_ALL, fd, flags=SEND_ALL_FLAGS), self._sent)
@@ -167,7 +155,8 @@ class StreamTransport(asyncio.Transport):
         fd = self._recv_op.fd
         return f"<StreamTransport{closing} fd={fd} reading={reading} buffered={buffered}>"
 
-    # asyncio's own transports have it, and what works on top of any of them asks for it.
+    # asyncio's own transports have them, and what works on top of any of them asks for them.
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE  # pyright: ignore[reportPrivateUsage]
     _start_tls_compatible = True
 
     if TYPE_CHECKING:
@@ -315,7 +304,9 @@ class StreamTransport(asyncio.Transport):
     def _write_otherwise(self, data: object) -> None:
         chunk = as_bytes(data)
         if self._eof:
-            raise RuntimeError("write() after write_eof()")
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if self._borrower is not None:
+            raise RuntimeError("unable to write; sendfile is in progress")
         if not chunk:
             return
         # While the end waits for what was written, more is taken, as asyncio does: what its TLS
@@ -351,7 +342,11 @@ class StreamTransport(asyncio.Transport):
             _not_taken(op)
             raise
         self._after_send = bool(
-            backlog or self._writing_paused or self._eof or self._obstacle & _CLOSING
+            backlog
+            or self._writing_paused
+            or self._eof
+            or self._obstacle & _CLOSING
+            or self._borrower is not None
         )
 
     def _sent(self, op: Op[object]) -> None:
@@ -375,7 +370,9 @@ class StreamTransport(asyncio.Transport):
 
     def _finish_writing(self) -> None:
         """Do what waited for the last byte to be sent."""
-        if self._obstacle & _CLOSING:
+        if self._borrower is not None:
+            self._borrower.begin()
+        elif self._obstacle & _CLOSING:
             self._end()
         elif self._eof:
             self._driver.system.shutdown(self._send_op.fd, _SHUT_WR)
@@ -398,59 +395,41 @@ class StreamTransport(asyncio.Transport):
         """Return True: every stream socket has an end to send."""
         return True
 
-    # --- flow control ----------------------------------------------------------------------------
+    def _choose_quick_max(self) -> None:
+        refused = self._eof or self._obstacle & _CLOSING or self._borrower is not None
+        self._quick_max = 0 if refused else self._high_water
 
-    def get_write_buffer_size(self) -> int:
-        """Return how many bytes were written and are not sent."""
-        op = self._send_op
-        return self._backlog_bytes + (op.len if op.state in _IN_FLIGHT else 0)
+    # --- lending ---------------------------------------------------------------------------------
 
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Return the low and the high limit, in bytes."""
-        return self._low_water, self._high_water
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+    def lend(self, borrower: Borrower) -> int:
         """
-        Set at how many waiting bytes the protocol is asked to pause, and at how few to go on.
+        Let *borrower* send, from when it is told to begin until `give_back`, and `write` refuse.
+
+        Returns the descriptor, which stays open until then.
 
         Raises:
-            ValueError: Not ``high >= low >= 0``.
+            RuntimeError: It is lent already, or `write_eof` was called.
         """
-        if high is None:
-            high = _HIGH_WATER_BYTES if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"it takes high >= low >= 0, not high={high!r} and low={low!r}")
-        self._high_water = high
-        self._low_water = low
-        if self._quick_max:
-            self._quick_max = high
-        self._maybe_pause_writing()
-
-    @property
-    def _protocol_paused(self) -> bool:
-        return self._writing_paused  # see `_start_tls_compatible`
-
-    def _maybe_pause_writing(self) -> None:
-        if self._writing_paused or self.get_write_buffer_size() <= self._high_water:
-            return
-        self._writing_paused = True
+        if self._borrower is not None or self._eof:
+            what = "write_eof() was called" if self._eof else "sendfile is in progress already"
+            raise RuntimeError(f"unable to send a file; {what}")
+        self._borrower = borrower
+        self._quick_max = 0
         self._after_send = True
-        self._tell_protocol("pause_writing", self._protocol.pause_writing)
+        if self._send_op.state == SPENT:
+            borrower.begin()
+        return self._send_op.fd
 
-    def _maybe_resume_writing(self) -> None:
-        if self._writing_paused and self.get_write_buffer_size() <= self._low_water:
-            self._writing_paused = False
-            self._tell_protocol("resume_writing", self._protocol.resume_writing)
-
-    def _tell_protocol(self, name: str, method: Callable[[], object]) -> None:
-        try:
-            method()
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:
-            self._report(f"protocol.{name}() failed", error)
+    def give_back(self, failure: BaseException | None) -> None:
+        """Send what is written again; *failure* is why the borrower could not go on sending."""
+        self._borrower = None
+        if failure is not None:
+            self._fatal_error(failure, "Fatal write error on socket transport")
+        self._choose_quick_max()
+        if self._ending:
+            self._end_now_if_idle()
+        else:
+            self._finish_writing()
 
     # --- the ends --------------------------------------------------------------------------------
 
@@ -465,7 +444,7 @@ class StreamTransport(asyncio.Transport):
         self._obstacle |= _CLOSING
         self._quick_max = 0
         self._driver.cancel(self._recv_op)
-        if self._send_op.state in _IN_FLIGHT or self._backlog:
+        if self._send_op.state in IN_FLIGHT or self._backlog or self._borrower is not None:
             self._after_send = True
         else:
             self._end()
@@ -482,16 +461,6 @@ class StreamTransport(asyncio.Transport):
             self._report(message, error)
         self._force_close(as_builtin(error))
 
-    def _report(self, message: str, error: BaseException) -> None:
-        self._loop.call_exception_handler(
-            {
-                "message": message,
-                "exception": error,
-                "transport": self,
-                "protocol": self._protocol,
-            }
-        )
-
     def _force_close(self, error: BaseException | None) -> None:
         if self._ending:
             return
@@ -503,6 +472,8 @@ class StreamTransport(asyncio.Transport):
         self._driver.cancel(self._recv_op)
         if self._driver.cancel(self._send_op):
             self._after_send = True
+        if self._borrower is not None:
+            self._borrower.stop()
         self._end()
 
     def _end(self) -> None:
@@ -521,7 +492,11 @@ class StreamTransport(asyncio.Transport):
             self._connection_lost()
 
     def _is_idle(self) -> bool:
-        return self._recv_op.state not in _IN_FLIGHT and self._send_op.state not in _IN_FLIGHT
+        return (
+            self._recv_op.state not in IN_FLIGHT
+            and self._send_op.state not in IN_FLIGHT
+            and self._borrower is None
+        )
 
     def _connection_lost(self) -> None:
         protocol, error = self._protocol, self._error

@@ -23,6 +23,7 @@ from uringio._driver.op import (
     STALE,
     Op,
 )
+from uringio._driver.relaying import Outlet, RelaySource, relay_all
 from uringio._driver.sockets import SEND_ALL_FLAGS, HasFileno, SocketAddress
 from uringio._own.fd import OwnedFd
 from uringio.errors import BusyError, EndOfStreamError, OpError
@@ -42,7 +43,6 @@ from ._messages import (
 )
 from ._moves import Moves, arrived
 from ._polling import KeepsUnread
-from ._relaying import Outlet, RelaySource, relay_all
 
 __all__ = ["SocketStream"]
 

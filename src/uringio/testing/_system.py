@@ -381,6 +381,9 @@ class SimSystem(FileSystem):
             return -1
         return count
 
+    def epoll_waiter(self, _fd: int) -> None:
+        """The simulated epoll does not round."""
+
     def sender(self, _fd: int) -> None:
         """There is nothing quicker than the bare door."""
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol
 
-from uringio._driver.contract import System
+from uringio._sys.system import System
 from uringio.errors import OpError, op_error
 
 __all__ = ["Outlet", "RelaySource", "relay", "relay_all"]
