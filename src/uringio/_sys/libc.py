@@ -22,6 +22,7 @@ from typing import Final, Protocol
 from .numbers import IS_LINUX
 
 __all__ = [
+    "BareRecvFrom",
     "BareSend",
     "BareSendTo",
     "BareSyscall",
@@ -78,6 +79,21 @@ class BareSendTo(Protocol):
     ) -> int: ...
 
 
+class BareRecvFrom(Protocol):
+    """``recvfrom(fd, data, len_bytes, flags, name, name_bytes)``, all but two prebuilt."""
+
+    def __call__(
+        self,
+        fd: int,
+        data: ctypes.c_void_p,
+        len_bytes: ctypes.c_size_t,
+        flags: int,
+        name: ctypes.c_void_p,
+        name_bytes: ctypes.c_void_p,
+        /,
+    ) -> int: ...
+
+
 def pointer_argument(addr: int) -> ctypes.c_void_p:
     """Prebuild a pointer for the bare door; 0 is NULL."""
     return ctypes.c_void_p(addr)
@@ -103,6 +119,8 @@ class Libc:
         # Bytes travel as the pointer to their storage; about 400 ns below the typed door.
         bare_send = self._library["send"]
         self.bare_send: BareSend = bare_send
+        bare_recv_from = self._library["recvfrom"]
+        self.bare_recv_from: BareRecvFrom = bare_recv_from
         bare_send_to = self._library["sendto"]
         self.bare_send_to: BareSendTo = bare_send_to
         self.syscall = _missing

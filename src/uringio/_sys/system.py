@@ -36,7 +36,7 @@ from .constants import (
     STATX_DIOALIGN,
 )
 from .layouts import STATX
-from .libc import BareSend, BareSendTo, BareSyscall, Libc, get_errno
+from .libc import BareRecvFrom, BareSend, BareSendTo, BareSyscall, Libc, get_errno
 from .listing import Listing
 from .memory import Memory, ReadableBuffer, memory_at, pin
 from .numbers import AT_FDCWD, IS_LINUX, NATIVE_POLLER, SO_NOSIGPIPE, SOL_SOCKET
@@ -111,6 +111,8 @@ class System:
         # of all ways to have some bytes it is the quickest where there are any.
         self.bare_send: BareSend = libc.bare_send
         self.bare_send_to: BareSendTo = libc.bare_send_to
+        # None: what stands in for it need not have it.
+        self.bare_recv_from: BareRecvFrom | None = libc.bare_recv_from
         self.read_bytes: Callable[[int, int], bytes] = os.read
         # Clock and wake-ups: the standard library's own C functions.
         self.monotonic_ns: Callable[[], int] = time.monotonic_ns

@@ -31,7 +31,7 @@ from .processes import ProcessCalls
 from .send_file import FileSending
 from .server import Listening, Server
 from .sockets import Sock
-from .tls import Tls, refuse_wrapped, require_stdlib_context, start_tls
+from .tls import Tls, refuse_wrapped, require_context, start_tls
 from .transport import StreamTransport
 
 __all__ = ["EventLoop", "new_event_loop", "run"]
@@ -215,7 +215,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
 
         Cancellation: the connection is closed.
         """
-        context = require_stdlib_context(sslcontext)
+        context = require_context(sslcontext)
         timeouts = ssl_handshake_timeout, ssl_shutdown_timeout
         tls = Tls(context, server_side, server_hostname, *timeouts)
         return await start_tls(self, transport, protocol, tls)

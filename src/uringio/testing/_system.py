@@ -111,6 +111,7 @@ class SimSystem(FileSystem):
         self.buggify = self._buggify
         self.bare_send = self._bare_send
         self.bare_send_to = self._bare_send_to
+        self.bare_recv_from = None
         self.read_bytes = self._read_bytes
         self._data = b""
         self.start_call = self._start_call
