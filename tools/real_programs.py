@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,7 @@ import uringio.aio
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "asyncio"
 PATIENCE_S = 60.0
+LOOPS = {"uringio": uringio.aio.new_event_loop, "asyncio": asyncio.SelectorEventLoop}
 OPENING_AT_ONCE = 100  # more would overrun the backlog of a server that is still in Python
 
 
@@ -307,6 +309,7 @@ def main() -> int:
     parser.add_argument("--exchanges", type=int, default=5)
     parser.add_argument("--only", default="", help="programs whose names match this")
     parser.add_argument("--backend", default="", help="of servers and clients")
+    parser.add_argument("--loop", choices=LOOPS, default="uringio", help="of the clients")
     parser.add_argument("--json", type=Path, help="where to write the counts")
     options = parser.parse_args()
     if options.backend:
@@ -325,9 +328,16 @@ def main() -> int:
                 continue
             began = time.monotonic()
             with server() as (process, port):
-                counts = uringio.aio.run(
-                    load(process, connect(port), options.connections, options.exchanges)
-                )
+                try:
+                    with asyncio.Runner(loop_factory=LOOPS[options.loop]) as runner:
+                        counts = runner.run(
+                            load(process, connect(port), options.connections, options.exchanges)
+                        )
+                except Exception:  # the other programs are tried, too
+                    traceback.print_exc()
+                    print(f"{name:<22} failed", flush=True)
+                    failed = True
+                    continue
                 faults = end(process)
             results[name] = dict(counts)
             right, cancelled = counts.pop("right"), counts.pop("cancelled")

@@ -29,6 +29,7 @@ async def main() -> None:
     config.certfile, config.keyfile = options.tls
     config.loglevel = "WARNING"
     config.graceful_timeout = 5
+    config.keep_alive_timeout = 60
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -3,14 +3,18 @@
 import asyncio
 import contextvars
 import logging
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.aio.conftest import Run
-from tests.aio.waiting import until
+from tests.aio.waiting import passes, until
+from uringio._driver.op import NOP, Op
 from uringio.errors import UsageError
 
 
@@ -45,6 +49,32 @@ def test_callback_of_a_callback_waits_for_the_next_pass(run: Run[None]) -> None:
         await asyncio.sleep(0.001)
         handle[0].cancel()
         assert count > 1
+
+    run(main())
+
+
+def test_what_was_scheduled_before_data_came_runs_before_it_is_delivered(run: Run[None]) -> None:
+    """Bytes that are there already do not overtake callbacks and tasks that wait for their turn."""
+
+    async def main() -> None:
+        order: list[str] = []
+
+        class Noting(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                order.append("data")
+
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            transport, _ = await loop.create_connection(Noting, sock=ours)
+            await passes(3)  # the receive is under way
+            theirs.sendall(b"x")
+            loop.call_soon(order.append, "callback")
+            task = asyncio.create_task(passes(0))
+            task.add_done_callback(lambda _: order.append("task"))
+            await until(lambda: len(order) == 3)
+            transport.close()
+        assert order[0] == "callback"
 
     run(main())
 
@@ -213,12 +243,65 @@ def test_debug_mode_names_slow_callbacks(
     assert any("named_callback" in record.getMessage() for record in caplog.records)
 
 
+def test_debug_mode_names_tasks_that_an_operation_woke(
+    loop: asyncio.AbstractEventLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What runs at the end of an operation is watched, too, and goes by the task's name."""
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.0
+
+    async def main() -> None:
+        await Op[int](NOP)
+        caplog.clear()
+        await Op[int](NOP)
+
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        loop.run_until_complete(loop.create_task(main(), name="sleepless"))
+    told = [record.getMessage() for record in caplog.records]
+    assert any(one.startswith("Executing <Task") and "'sleepless'" in one for one in told), told
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no eager tasks before Python 3.12")
+def test_eager_tasks(run: Run[None]) -> None:
+    """By argument or by factory a task runs up to its first wait as it is made."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        steps: list[str] = []
+
+        async def stepping(name: str) -> str:
+            steps.append(name)
+            await asyncio.sleep(0)
+            return name
+
+        one = loop.create_task(stepping("one"), eager_start=True, name="first")
+        assert steps == ["one"]
+        assert one.get_name() == "first"
+        two = loop.create_task(stepping("two"))
+        assert steps == ["one"]
+        loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        three = loop.create_task(stepping("three"), name="third")
+        assert steps == ["one", "three"]
+        assert three.get_name() == "third"
+        loop.set_task_factory(None)
+        assert await asyncio.gather(one, two, three) == ["one", "two", "three"]
+
+    run(main())
+
+
 def test_debug_mode_tells_where_a_handle_was_made(loop: asyncio.AbstractEventLoop) -> None:
     """The repr of a debug handle names the line that called call_soon, not one of the loop's."""
     loop.set_debug(True)
     handle = loop.call_soon(print)
     assert "test_callbacks.py" in repr(handle)
     handle.cancel()
+
+    async def main() -> None:
+        task = loop.create_task(asyncio.sleep(0))
+        assert f"created at {__file__}" in repr(task)
+        await task
+
+    loop.run_until_complete(main())
 
 
 def test_exceptions_of_callbacks_go_to_the_handler(loop: asyncio.AbstractEventLoop) -> None:

@@ -2,9 +2,13 @@
 One pass of the loop, as a flat closure.
 
 A pass makes one turn of the driver, which hands over all that was submitted since the last one and
-waits; wakes whoever the finished ops belong to; and runs the callbacks that are ready, in asyncio's
-order.  Finished ops are woken directly: a transport's waiter is called, a task's C-level wake-up is
-called in the task's context, neither goes through ``call_soon``.
+waits; runs the callbacks that were ready before; wakes whoever the finished ops belong to; and runs
+what that made ready.  So what is scheduled before something arrives comes before it, as programs
+expect, and what is scheduled by a callback waits for the next pass, yet what an arrival schedules,
+such as the waking of a stream's reader, costs no turn of its own.
+
+Finished ops are woken directly: a transport's waiter is called, a task's C-level wake-up is called
+in the task's context, neither goes through ``call_soon``.
 
 What is called here may raise anything.  KeyboardInterrupt and SystemExit end the run, as in
 asyncio; what has not been woken yet stays queued for the next run.  All else goes to the loop's
@@ -62,9 +66,16 @@ def make_pass(
         else:
             turn(None)
 
+        # What ends from here on, such as by being cancelled, waits for what ends along with it.
+        arrived = len(completed)
+        if ready:
+            run_ready()
+        later = len(ready)  # what those have scheduled
+
         if loop._debug:
-            wake_watched()
-        for _ in range(len(completed)):
+            wake_watched(arrived)
+            arrived = 0
+        for _ in range(arrived):
             # By operators alone: behind a call a signal handler might raise, and lose it.
             op = completed[0]
             del completed[0]
@@ -82,7 +93,10 @@ def make_pass(
 
         if scheduled:
             expire()
+        if ready and not later:
+            run_ready()
 
+    def run_ready() -> None:
         if loop._debug:
             run_watched()
             return
@@ -139,9 +153,9 @@ def make_pass(
         heapq.heapify(scheduled)
         loop._timer_cancelled_count = 0
 
-    def wake_watched() -> None:
+    def wake_watched(count: int) -> None:
         """Wake whoever the finished ops belong to, and name those that take long."""
-        for _ in range(len(completed)):
+        for _ in range(count):
             op = completed[0]
             del completed[0]
             op.state = SPENT
