@@ -7,7 +7,7 @@ import pytest
 
 from uringio import testing
 
-PROFILES = ["6.18", "5.19", "blocked", "kqueue", "poll"]
+PROFILES = ["6.18", "plain", "blocked", "kqueue", "poll"]
 
 
 async def ask(number: int) -> None:
