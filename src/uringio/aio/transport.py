@@ -309,7 +309,7 @@ class StreamTransport(FlowControl):
             raise RuntimeError("unable to write; sendfile is in progress")
         if not chunk:
             return
-        if self._obstacle & _CLOSING:
+        if self._ending:
             if self._lost_writes >= _WARN_AFTER_LOST_WRITES:
                 logger.warning("writing to a transport that is closed")
             self._lost_writes += 1
@@ -436,7 +436,11 @@ class StreamTransport(FlowControl):
         return bool(self._obstacle & _CLOSING)
 
     def close(self) -> None:
-        """Read no more, send what was written, then end; safe to call twice."""
+        """
+        Read no more, send what was written, then end; safe to call twice.
+
+        Until all is sent more may be written: what TLS holds back while it is to pause.
+        """
         if self._obstacle & _CLOSING:
             return
         self._obstacle |= _CLOSING
