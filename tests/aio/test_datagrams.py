@@ -226,6 +226,45 @@ def test_errors_are_told_and_end_nothing(run: Run[None]) -> None:
     run(main())
 
 
+def test_bursts_and_errors_among_them(run: Run[None]) -> None:
+    """
+    Of a burst every datagram comes, in order, from both of two senders; a refusal among them is
+    told once, and nothing behind it is lost.
+    """
+
+    async def main() -> None:
+        transport, box = await opened(Mailbox, ("127.0.0.1", 0))
+        where = transport.get_extra_info("sockname")
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other,
+        ):
+            one.bind(("127.0.0.1", 0))
+            other.bind(("127.0.0.1", 0))
+            for number in range(100):
+                (one, other)[number % 3 == 0].sendto(b"%d" % number, where)
+            await box.until(lambda: len(box.mail) == 100)
+            names = one.getsockname(), other.getsockname()
+        assert box.mail == [(b"%d" % n, names[n % 3 == 0]) for n in range(100)]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(("127.0.0.1", 0))
+            place = peer.getsockname()
+            to_peer, second = await opened(Mailbox, None, place)
+            own = to_peer.get_extra_info("sockname")
+            peer.sendto(b"1", own)
+            peer.sendto(b"2", own)
+        to_peer.sendto(b"into the void")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.bind(place)
+            peer.sendto(b"3", own)
+            await second.until(lambda: len(second.mail) == 3 and second.errors)
+        assert [data for data, _ in second.mail] == [b"1", b"2", b"3"]
+        assert [type(error) for error in second.errors] == [ConnectionRefusedError]
+        await closed(box, second)
+
+    run(main())
+
+
 def test_names_and_broadcast(run: Run[None]) -> None:
     """A name is looked up by sendto; a socket that may broadcast is not connected to its peer."""
 

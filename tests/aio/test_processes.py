@@ -243,6 +243,27 @@ def test_sigchld_is_the_programs(run: Run[None]) -> None:
     assert heard
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="there are no child watchers any more")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_child_watchers_are_not_let_in(run: Run[None]) -> None:
+    """A watcher of asyncio's that waits for any child is attached, and takes none's status."""
+
+    async def main() -> None:
+        watcher: Any = asyncio.FastChildWatcher()
+        watcher.attach_loop(asyncio.get_running_loop())
+        async with asyncio.TaskGroup() as group:
+            for number in range(10):
+                group.create_task(one(number))
+        watcher.attach_loop(None)
+        watcher.close()
+
+    async def one(number: int) -> None:
+        child = await shell(f"exit {number}")
+        assert await child.wait() == number
+
+    run(main())
+
+
 def test_status_taken_by_somebody_else(run: Run[None], caplog: pytest.LogCaptureFixture) -> None:
     """
     255 and a warning, where others have waited for the child, or SIGCHLD is ignored; what `Popen`

@@ -480,7 +480,7 @@ def test_peer_that_leaves_in_the_handshake(run: Run[None]) -> None:
                 self.transport.close()
 
         async with listening(Leaving) as (_, (host, port)):
-            with pytest.raises(ConnectionResetError):
+            with pytest.raises(ConnectionResetError, match="during the TLS handshake"):
                 await loop.create_connection(Diary, host, port, ssl=client_context())
 
     run(main())

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel import uring_refusal
+from uringio._driver.draining import Drain
 from uringio._sys import constants as k
 from uringio._sys.layouts import PARAMS
 from uringio._sys.memory import Memory, pin
@@ -128,6 +129,27 @@ def test_bytes_are_sent_through_the_bare_door(system: System, fds: list[int]) ->
     assert system.bare_send(left, b"a\0b", 3, 0) == 3
     assert system.read_bytes(right, 100) == b"a\0b"
     assert system.bare_send(-1, b"x", 1, 0) == -1
+    assert system.get_errno() == errno.EBADF
+
+
+def test_datagrams_go_through_the_bare_door(system: System, fds: list[int]) -> None:
+    """Datagrams go to an address and to the connected peer, and come with their sender's."""
+    one, other = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    one.bind(("127.0.0.1", 0))
+    other.bind(("127.0.0.1", 0))
+    name = system.pack_sockaddr(system.AF_INET, one.getsockname())
+    own = system.pack_sockaddr(system.AF_INET, other.getsockname())
+    other.connect(one.getsockname())
+    fds += [one.detach(), other.detach()]
+    left, right = fds[-2:]
+    drain = Drain(system, 100)
+    assert system.bare_send_to(right, b"a\0b", 3, 0, None, 0) == 3
+    assert system.bare_send_to(right, b"", 0, 0, name, len(name)) == 0
+    assert drain.take(left) == (b"a\0b", own)
+    assert drain.take(left) == (b"", own)
+    assert drain.take(left) == -errno.EAGAIN
+    assert drain.take(-1) == -errno.EBADF
+    assert system.bare_send_to(-1, b"x", 1, 0, name, len(name)) == -1
     assert system.get_errno() == errno.EBADF
 
 

@@ -1,10 +1,10 @@
 """
 The choice between the drivers.
 
-Another backend takes io_uring's place where io_uring is absent or forbidden, and for no other
-reason: a want of descriptors or memory would hit every backend, only later and less plainly.  The
-one want with a remedy of its own is that of locked memory, for which a smaller ring is made, with a
-warning.
+Another backend (epoll on Linux, kqueue on the BSDs and macOS) takes io_uring's place where io_uring
+is absent or forbidden, and for no other reason: a want of descriptors or memory would hit every
+backend, only later and less plainly.  The one want with a remedy of its own is that of locked
+memory, for which a smaller ring is made, with a warning.
 
 Whose word counts: the program's, where it names a backend; else that of the environment variable
 ``URINGIO_BACKEND``; else what works, io_uring first.
@@ -137,9 +137,10 @@ def _make(
             error.__cause__ = error.__context__ = None
             refusal = error.with_traceback(None)
     make: Callable[[System, Deliver, MakeCancelled], BoundDriver]
-    if wanted == "kqueue":
+    poller = wanted or system.native_poller
+    if poller == "kqueue":
         from .kqueue import make_kqueue_driver as make
-    elif wanted == "poll":
+    elif poller == "poll":
         from .poll import make_poll_driver as make
     else:
         from .epoll import make_epoll_driver as make

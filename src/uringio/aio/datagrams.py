@@ -19,9 +19,15 @@ from collections.abc import Callable
 from typing import Final, Protocol, TypeVar, cast
 
 from uringio._driver.contract import Driver
+from uringio._driver.draining import Drain
 from uringio._driver.messages import MSG_CMSG_CLOEXEC, Incoming, Received
 from uringio._driver.op import POLL, RECVMSG, SPENT, TIMEOUT, Op
 from uringio._driver.sockets import (
+    MSG_DONTWAIT,
+    SEND_FLAGS,
+    SO_BROADCAST,
+    SO_REUSEPORT,
+    SOL_SOCKET,
     Address,
     RawOption,
     SocketAddress,
@@ -33,7 +39,7 @@ from uringio.errors import op_error
 from .endpoint import WritingEndpoint
 from .payloads import as_bytes
 from .running import RunningLoop
-from .sockets import INFO_NAMES, HeldSocket, Sock
+from .sockets import INFO_NAMES, HeldSocket, Sock, as_builtin
 
 __all__ = ["DatagramCalls", "DatagramSock", "DatagramTransport"]
 
@@ -41,15 +47,16 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 # More than UDP and what a Unix socket's send buffer usually hold; touched as far as it is used.
 _RECEIVE_BYTES: Final = 256 * 1024
-_SEND_FLAGS: Final = 0x4040  # MSG_NOSIGNAL, MSG_DONTWAIT
+# After so many receives that found one datagram alone, only every so many-th looks for more.
+_LONE_MAX: Final = 4
+_NOTHING: Final = frozenset({-errno.EAGAIN, -errno.EINTR})
+_MORE_MAX: Final = 31  # what one receive may be followed by, while everybody else waits
+_SEND_FLAGS: Final = SEND_FLAGS | MSG_DONTWAIT
 _HEADER_BYTES: Final = 8  # what a waiting datagram counts beside its payload
 _POLLOUT: Final = 0x004
 _PAUSE_NS: Final = 1_000_000
 # A socket of which these are said is none any more.
 _NO_SOCKET: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
-_SOL_SOCKET: Final = 1
-_SO_BROADCAST: Final = 6
-_SO_REUSEPORT: Final = 15
 
 
 class DatagramSock(Sock, Protocol):
@@ -96,6 +103,8 @@ class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport, asyncio.Tran
         # The last address that was unpacked, and the last that was packed, with their bytes.
         self._peer: tuple[bytes, SocketAddress | None] = (b"", None)
         self._packed: tuple[object, bytes] | None = None
+        self._lone = 0  # receives since one that was followed at once by another
+        self._drain = Drain(driver.system, _RECEIVE_BYTES)
         self._memory = Incoming(driver.system, _RECEIVE_BYTES, 0)
         op: Op[object] = Op(RECVMSG, fd, addr=self._memory.addr, len_=1, flags=MSG_CMSG_CLOEXEC)
         self._recv_op = self._make_op(op, self._received)
@@ -139,25 +148,44 @@ class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport, asyncio.Tran
                 self._fatal_error(error, message, expected=isinstance(error, OSError))
         else:
             assert isinstance(received, Received)
-            if received.name != self._peer[0]:
-                unpack = self._driver.system.unpack_sockaddr
-                # Of a Unix socket without a name the kernel tells none.
-                self._peer = received.name, unpack(received.name) if received.name else None
-            peer = self._peer[1]
-            protocol = cast("asyncio.DatagramProtocol", self._protocol)
-            try:
-                protocol.datagram_received(received.data, peer)  # type: ignore[arg-type]
-            except (KeyboardInterrupt, SystemExit):
-                self._go_on()
-                raise
-            except BaseException as failure:
-                self._report("protocol.datagram_received() failed", failure)
+            self._hand_over(received.data, received.name)
+            self._take_more()
         self._go_on()
+
+    def _take_more(self) -> None:
+        """Deliver what has come already, if lately there was more than one at a time."""
+        self._lone += 1
+        if self._lone > _LONE_MAX and self._lone % _LONE_MAX:
+            return
+        for _ in range(_MORE_MAX):
+            if self._closing:
+                break
+            found = self._drain.take(self._fd)
+            if isinstance(found, tuple):
+                self._lone = 0
+                self._hand_over(*found)
+            elif found in _NOTHING:
+                break
+            else:  # of an earlier datagram, and told only once
+                self._refused(op_error(-found, "recvfrom", self._fd))
+
+    def _hand_over(self, data: bytes, name: bytes) -> None:
+        if name != self._peer[0]:
+            unpack = self._driver.system.unpack_sockaddr
+            # Of a Unix socket without a name the kernel tells none.
+            self._peer = name, unpack(name) if name else None
+        try:
+            self._protocol.datagram_received(data, self._peer[1])  # type: ignore[attr-defined]
+        except (KeyboardInterrupt, SystemExit):
+            self._go_on()
+            raise
+        except BaseException as error:
+            self._report("protocol.datagram_received() failed", error)
 
     def _refused(self, error: OSError) -> None:
         """Tell the protocol what the kernel says of a datagram, maybe of an earlier one."""
         protocol = cast("asyncio.DatagramProtocol", self._protocol)
-        self._tell_protocol("error_received", protocol.error_received, error)
+        self._tell_protocol("error_received", protocol.error_received, as_builtin(error))
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -297,7 +325,7 @@ class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport, asyncio.Tran
 
     def _release(self) -> None:
         self._socket.close()
-        del self._memory
+        del self._memory, self._drain
 
     # --- about it --------------------------------------------------------------------------------
 
@@ -359,9 +387,9 @@ class DatagramCalls(RunningLoop):
         else:
             options: list[RawOption] = []
             if reuse_port:
-                options.append((_SOL_SOCKET, _SO_REUSEPORT, 1))
+                options.append((SOL_SOCKET, SO_REUSEPORT, 1))
             if allow_broadcast:
-                options.append((_SOL_SOCKET, _SO_BROADCAST, 1))
+                options.append((SOL_SOCKET, SO_BROADCAST, 1))
             fd, chosen_family, remote = await self._open_datagrams(
                 driver, local_addr, remote_addr, (family, proto, flags), options,
                 connect=not allow_broadcast,

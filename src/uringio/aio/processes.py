@@ -22,9 +22,9 @@ import logging
 import os
 import signal
 import subprocess
-from asyncio import base_subprocess
+from asyncio import base_subprocess, unix_events
 from collections.abc import Callable, Sequence
-from typing import IO, TYPE_CHECKING, Final, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, Final, TypeAlias, TypeVarTuple, cast
 
 from uringio._driver.contract import Driver
 from uringio._driver.op import POLL, Op
@@ -33,6 +33,8 @@ from uringio._own.fd import OwnedFd
 from .running import RunningLoop
 
 __all__ = ["ProcessCalls"]
+
+Ts = TypeVarTuple("Ts")
 
 File: TypeAlias = int | IO[bytes] | None
 Command: TypeAlias = str | bytes | Sequence[str | bytes]
@@ -211,6 +213,18 @@ class ProcessCalls(RunningLoop):
     def __init__(self, *, backend: str = "auto") -> None:
         super().__init__(backend=backend)
         self.watches: set[_Watch] = set()
+
+    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """
+        See `RunningLoop`.
+
+        asyncio's child watchers (up to Python 3.13) are not let in: they are not needed, and one
+        kind takes the status of every child.
+        """
+        watcher: type | None = getattr(unix_events, "AbstractChildWatcher", None)
+        owner = getattr(callback, "__self__", None)
+        if sig != signal.SIGCHLD or watcher is None or not isinstance(owner, watcher):
+            super().add_signal_handler(sig, callback, *args)
 
     async def _make_subprocess_transport(
         self,

@@ -15,6 +15,8 @@ Python 3.11, 3.12 and 3.13:
   protocol of one kind or the other; ``_app_protocol``, ``_app_protocol_get_buffer`` and
   ``_app_protocol_buffer_updated``; at TLS's own end ``_call_eof_received``, ``_start_shutdown``;
   ``_do_read``, which calls one of the two unless the program has paused reading;
+- ``connection_lost`` tells the protocol unless ``_set_state`` says that a handshake goes on, whose
+  end ``_wakeup_waiter`` announces;
 - ``_app_transport``: what the program writes to, None once the connection is lost;
 - ``_app_writing_paused``: whether the program's protocol was told to pause, and waits for more;
 - of the transport beneath, it calls ``_force_close(error)``; transports have
@@ -24,20 +26,27 @@ Python 3.11, 3.12 and 3.13:
 # pyright: reportPrivateUsage=false
 
 import asyncio
-import ssl as stdlib_ssl
 from asyncio import sslproto
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
-__all__ = ["Tls", "TlsProtocol", "refuse_wrapped", "require_stdlib_context", "start_tls"]
+if TYPE_CHECKING:
+    from ssl import MemoryBIO, SSLContext, SSLObject, SSLSocket
+else:
+    try:
+        from ssl import SSLContext, SSLSocket
+    except ImportError:  # a Python without ssl has asyncio all the same, and nothing is of these
+        SSLContext = SSLSocket = ()
+
+__all__ = ["Tls", "TlsProtocol", "refuse_wrapped", "require_context", "start_tls"]
 
 # A record holds no more, and a read never returns more than one record.  The stdlib's reads ask for
 # 256 KiB each time, which malloc maps and unmaps: a small message costs 30 us more.
 _RECORD_BYTES_MAX: Final = 16384
 
 # What a read raises while the record is not complete.
-_AGAIN: Final = (stdlib_ssl.SSLWantReadError, stdlib_ssl.SSLSyscallError)
+_AGAIN: Final[tuple[type[Exception], ...]] = getattr(sslproto, "SSLAgainErrors", ())
 
 
 class TlsProtocol(sslproto.SSLProtocol):
@@ -98,6 +107,19 @@ class TlsProtocol(sslproto.SSLProtocol):
         if ended:
             self._peer_has_ended()
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell the program of the end, as the stdlib does not in a handshake of start_tls."""
+        self._set_state(sslproto.SSLProtocolState.UNWRAPPED)
+        super().connection_lost(exc)
+
+    def _wakeup_waiter(self, exc: BaseException | None = None) -> None:
+        if exc is not None:
+            # Where it was raised says nothing, but leads back here: a cycle that holds everything.
+            exc = exc.with_traceback(None)
+            if isinstance(exc, ConnectionResetError) and not exc.args:
+                exc.args = ("the peer closed the connection during the TLS handshake",)
+        super()._wakeup_waiter(exc)
+
     def _peer_has_ended(self) -> None:
         self._call_eof_received()
         self._start_shutdown()
@@ -120,13 +142,14 @@ class TlsProtocol(sslproto.SSLProtocol):
         self._app_writing_paused = True
 
     if TYPE_CHECKING:
-        _sslobj: stdlib_ssl.SSLObject
-        _incoming: stdlib_ssl.MemoryBIO
+        _sslobj: SSLObject
+        _incoming: MemoryBIO
         _app_writing_paused: bool
         _app_protocol_get_buffer: Callable[[int], bytearray]
         _app_protocol_buffer_updated: Callable[[int], None]
 
         def _do_read(self) -> None: ...
+        def _set_state(self, new_state: object) -> None: ...
         def _call_eof_received(self) -> None: ...
 
 
@@ -144,7 +167,7 @@ class Tls:
             [seconds]
     """
 
-    context: stdlib_ssl.SSLContext | None
+    context: "SSLContext | None"
     server_side: bool
     server_hostname: str | None
     handshake_timeout: float | None
@@ -191,7 +214,7 @@ class Tls:
             if not host:
                 raise ValueError("You must set server_hostname when using ssl without a host")
             server_hostname = host
-        context = None if isinstance(ssl, bool) else _require_context(ssl)
+        context = None if isinstance(ssl, bool) else _looks_like_context(ssl)
         return cls(context, False, server_hostname, handshake_timeout, shutdown_timeout)
 
     @classmethod
@@ -228,7 +251,7 @@ class Tls:
         if isinstance(ssl, bool):
             # As asyncio says it, which raises it when there is a connection.
             raise ValueError("Server side SSL needs a valid SSLContext")  # noqa: TRY004
-        return cls(_require_context(ssl), True, None, handshake_timeout, shutdown_timeout)
+        return cls(_looks_like_context(ssl), True, None, handshake_timeout, shutdown_timeout)
 
     def wrap(
         self,
@@ -305,24 +328,24 @@ async def start_tls(
 
 
 def refuse_wrapped(sock: object) -> None:
-    """Raise TypeError for a socket of the ssl module, which does its own TLS, and blocks."""
-    if isinstance(sock, stdlib_ssl.SSLSocket):
+    """Raise TypeError if *sock* is an ``ssl.SSLSocket``, whose bytes are not the connection's."""
+    if isinstance(sock, SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")
 
 
-def _require_context(ssl: object) -> stdlib_ssl.SSLContext:
-    if not hasattr(ssl, "wrap_bio"):  # some look like the standard library's, and will do
-        raise TypeError(f"ssl argument must be an SSLContext or None, not {ssl!r}")
-    return cast("stdlib_ssl.SSLContext", ssl)
-
-
-def require_stdlib_context(sslcontext: object) -> stdlib_ssl.SSLContext:
-    """Return the context if it is one of the ssl module's; raises TypeError."""
-    if not isinstance(sslcontext, stdlib_ssl.SSLContext):
+def require_context(sslcontext: object) -> "SSLContext":
+    """Return what start_tls was given; raises TypeError if it is no context of the ssl module."""
+    if not isinstance(sslcontext, SSLContext):
         raise TypeError(
             f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}"
         )
     return sslcontext
+
+
+def _looks_like_context(ssl: object) -> "SSLContext":
+    if not hasattr(ssl, "wrap_bio"):  # what has it need not be the standard library's
+        raise TypeError(f"ssl argument must be an SSLContext or None, not {ssl!r}")
+    return cast("SSLContext", ssl)
 
 
 def _require_nothing(**details: object) -> None:

@@ -309,6 +309,8 @@ class StreamTransport(FlowControl):
             raise RuntimeError("unable to write; sendfile is in progress")
         if not chunk:
             return
+        # While the end waits for what was written, more is taken, as asyncio does: what its TLS
+        # held back while it was to pause comes when it may go on, and TLS's own end with it.
         if self._ending:
             if self._lost_writes >= _WARN_AFTER_LOST_WRITES:
                 logger.warning("writing to a transport that is closed")
@@ -436,11 +438,7 @@ class StreamTransport(FlowControl):
         return bool(self._obstacle & _CLOSING)
 
     def close(self) -> None:
-        """
-        Read no more, send what was written, then end; safe to call twice.
-
-        Until all is sent more may be written: what TLS holds back while it is to pause.
-        """
+        """Read no more, send what was written, then end; safe to call twice."""
         if self._obstacle & _CLOSING:
             return
         self._obstacle |= _CLOSING
@@ -518,6 +516,7 @@ class StreamTransport(FlowControl):
             op.waiter = op.context = None
         # Protocols hold their transport; here the circle is broken.
         self._protocol = None  # type: ignore[assignment]
+        self._error = None  # whose traceback may lead here
         self._deliver = deliver_to_nobody
         self._leave_server()
 

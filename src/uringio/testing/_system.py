@@ -105,11 +105,13 @@ class SimSystem(FileSystem):
         self.bare_syscall = self._enter
         self.get_errno = self._get_errno
         self.total_store_order = True  # nothing else runs
+        self.native_poller = "epoll"
         self.monotonic_ns = self._monotonic_ns
         self.clock_ns = self._clock_ns
         self.buggify = self._buggify
         self.bare_send = self._bare_send
         self.bare_send_to = self._bare_send_to
+        self.bare_recv_from = None
         self.read_bytes = self._read_bytes
         self._data = b""
         self.start_call = self._start_call
@@ -381,11 +383,13 @@ class SimSystem(FileSystem):
             return -1
         return count
 
-    def epoll_waiter(self, _fd: int) -> None:
+    def epoll_waiter(self, fd: int) -> None:
         """The simulated epoll does not round."""
+        del fd
 
-    def sender(self, _fd: int) -> None:
+    def sender(self, fd: int) -> None:
         """There is nothing quicker than the bare door."""
+        del fd
 
     def _bare_send_to(
         self,
