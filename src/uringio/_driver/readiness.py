@@ -229,11 +229,12 @@ def make_readiness_driver(
                             except OSError as error:
                                 descriptors.recv_failed(descriptor, op, error)
                             else:
+                                data = op.value  # a handler that cancels takes it away
                                 op.state = DONE
                                 del readers[0]
                                 deliver(op)
                                 if descriptor.exact:
-                                    got = len(op.value)  # type: ignore[arg-type]
+                                    got = len(data)  # type: ignore[arg-type]
                                     descriptor.dry = 0 < got < descriptor.size
                         else:
                             serve_readers(descriptor)
