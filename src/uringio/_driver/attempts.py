@@ -87,7 +87,9 @@ def make_attempts(system: System, adopt: Callable[[int], None]) -> list[Attempt]
             # `map`, so that no call of ours stands between reading and storing: see `readiness`.
             (op.value,) = map(read_bytes, (op.fd,), (size,))
         except OSError as error:
-            return -(error.errno or errno.EIO)
+            if error.errno is None:
+                raise  # a signal handler's, such as a TimeoutError
+            return -error.errno
         return len(op.value)
 
     def attempt_recv_into(op: Op[object]) -> int:
