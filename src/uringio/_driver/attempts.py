@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 from uringio._sys.memory import pin
+from uringio._sys.numbers import SO_ERROR, SOL_SOCKET
+from uringio._sys.sockaddr import family_at
 from uringio._sys.system import System
 
 from . import op as o
@@ -38,8 +40,6 @@ VALUED: Final = frozenset({
 })  # fmt: skip
 
 _WRITES_MEMORY: Final = frozenset({o.RECV_INTO, o.READ, o.STATX})
-_SOL_SOCKET: Final = 1
-_SO_ERROR: Final = 4
 _POLLNVAL: Final = 0x020
 _POLL_MASK: Final = 0x7FFF
 
@@ -112,7 +112,7 @@ def make_attempts(system: System, adopt: Callable[[int], None]) -> list[Attempt]
     def attempt_connect(op: Op[object]) -> int:
         """Ask how the connecting that `start_connecting` began has gone."""
         try:
-            number = system.getsockopt(op.fd, _SOL_SOCKET, _SO_ERROR)
+            number = system.getsockopt(op.fd, SOL_SOCKET, SO_ERROR)
         except OSError as error:
             return -(error.errno or errno.EIO)
         if number:
@@ -171,6 +171,6 @@ def start_connecting(system: System, op: Op[object]) -> int:
     res = system.connect(op.fd, op.addr, op.off)
     if res == -errno.EINTR:
         return -errno.EINPROGRESS  # connect(2): it goes on by itself
-    if res == -errno.EAGAIN and system.memory_at(op.addr, 2).cast("H")[0] != system.AF_UNIX:
+    if res == -errno.EAGAIN and family_at(system.memory_at(op.addr, 2)) != system.AF_UNIX:
         return -errno.EADDRNOTAVAIL  # what Linux means by it: no local port is free
     return res

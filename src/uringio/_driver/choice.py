@@ -1,10 +1,10 @@
 """
 The choice between the drivers.
 
-Another backend takes io_uring's place where io_uring is absent or forbidden, and for no other
-reason: a want of descriptors or memory would hit every backend, only later and less plainly.  The
-one want with a remedy of its own is that of locked memory, for which a smaller ring is made, with a
-warning.
+Another backend (epoll on Linux, kqueue on the BSDs and macOS) takes io_uring's place where io_uring
+is absent or forbidden, and for no other reason: a want of descriptors or memory would hit every
+backend, only later and less plainly.  The one want with a remedy of its own is that of locked
+memory, for which a smaller ring is made, with a warning.
 
 Whose word counts: the program's, where it names a backend; else that of the environment variable
 ``URINGIO_BACKEND``; else what works, io_uring first.
@@ -32,6 +32,7 @@ __all__ = [
     "VARIABLE",
     "chosen_backend",
     "make_driver",
+    "preload",
 ]
 
 AUTO: Final = "auto"
@@ -100,6 +101,28 @@ def chosen_backend(backend: str | None) -> str | None:
         raise UsageError(f"the environment variable {VARIABLE}: {error}") from None
 
 
+def preload(backend: str | None) -> None:
+    """
+    Import what `make_driver` will need.
+
+    It takes tens of milliseconds, which would count as part of the first run otherwise: a timer
+    that was set before it would be late.
+
+    Args:
+        backend: What `chosen_backend` returned.
+    """
+    from . import forks  # noqa: F401 - for its import alone
+
+    if backend in {None, "uring"}:
+        from . import uring, uring_rows  # noqa: F401
+    elif backend == "kqueue":
+        from . import kqueue  # noqa: F401
+    elif backend == "poll":
+        from . import poll  # noqa: F401
+    else:
+        from . import epoll  # noqa: F401
+
+
 def _make(
     wanted: str | None, system: System, deliver: Deliver, make_cancelled: MakeCancelled
 ) -> Driver:
@@ -114,9 +137,10 @@ def _make(
             error.__cause__ = error.__context__ = None
             refusal = error.with_traceback(None)
     make: Callable[[System, Deliver, MakeCancelled], BoundDriver]
-    if wanted == "kqueue":
+    poller = wanted or system.native_poller
+    if poller == "kqueue":
         from .kqueue import make_kqueue_driver as make
-    elif wanted == "poll":
+    elif poller == "poll":
         from .poll import make_poll_driver as make
     else:
         from .epoll import make_epoll_driver as make

@@ -18,6 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from typing import Final, Protocol
 
+from uringio._sys.numbers import (
+    IPPROTO_TCP,
+    MSG_CMSG_CLOEXEC,
+    MSG_DONTWAIT,
+    SO_PROTOCOL,
+    SOL_SOCKET,
+)
 from uringio._sys.system import System
 
 from . import op as o
@@ -31,11 +38,6 @@ __all__ = ["Descriptor", "Descriptors", "Poller"]
 _PLAIN: Final = 0x001 | 0x004  # IN, OUT: what every poller tells by itself
 _TROUBLE: Final = 0x008 | 0x010  # ERR, HUP: told unasked
 _ANY: Final = 0xFFFF
-_SOL_SOCKET: Final = 1
-_SO_PROTOCOL: Final = 38
-_IPPROTO_TCP: Final = 6
-_MSG_DONTWAIT: Final = 0x40
-_MSG_CMSG_CLOEXEC: Final = 0x40000000
 _TRANSFERS: Final = frozenset({
     o.RECV, o.RECV_INTO, o.SEND, o.SEND_ALL, o.SENDMSG, o.RECVMSG
 })  # fmt: skip
@@ -464,7 +466,7 @@ class Descriptors:
 
     def _is_tcp(self, fd: int) -> bool:
         try:
-            return self._system.getsockopt(fd, _SOL_SOCKET, _SO_PROTOCOL) == _IPPROTO_TCP
+            return self._system.getsockopt(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP
         except OSError:
             return False
 
@@ -472,12 +474,12 @@ class Descriptors:
 def _tells_nothing(op: Op[object]) -> bool:
     """Whether MSG_* flags (PEEK, OOB, ...) keep the result from telling about the stream."""
     if op.code == o.RECVMSG:
-        return op.flags & ~_MSG_CMSG_CLOEXEC != 0
+        return op.flags & ~MSG_CMSG_CLOEXEC != 0
     return op.flags != 0 and op.code <= o.RECV_INTO
 
 
 def _must_wait(op: Op[object], res: int) -> bool:
-    return res == -errno.EAGAIN and not (op.flags & _MSG_DONTWAIT and op.code in _TRANSFERS)
+    return res == -errno.EAGAIN and not (op.flags & MSG_DONTWAIT and op.code in _TRANSFERS)
 
 
 def _advance(op: Op[object], res: int) -> None:

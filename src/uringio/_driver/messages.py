@@ -15,8 +15,15 @@ however a receive ends (cancelled, abandoned with its loop, dropped unread) none
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from uringio._sys.layouts import CMSG_ALIGN, CMSGHDR, IOVEC, MSGHDR, UCRED
+from uringio._sys.layouts import CMSG_ALIGN, CMSG_DATA_AT, CMSGHDR, IOVEC, MSGHDR, UCRED
 from uringio._sys.memory import Memory, Pinned, ReadableBuffer, pin
+from uringio._sys.numbers import (
+    MSG_CMSG_CLOEXEC,
+    MSG_CTRUNC,
+    MSG_TRUNC,
+    SCM_RIGHTS,
+    SOL_SOCKET,
+)
 from uringio._sys.system import System
 
 __all__ = [
@@ -39,12 +46,7 @@ __all__ = [
 
 PIECES_MAX: Final = 1024  # IOV_MAX
 DESCRIPTORS_MAX: Final = 253  # SCM_MAX_FD
-MSG_CMSG_CLOEXEC: Final = 0x40000000
 
-_MSG_CTRUNC: Final = 0x08
-_MSG_TRUNC: Final = 0x20
-_SOL_SOCKET: Final = 1
-_SCM_RIGHTS: Final = 1
 _SCM_CREDENTIALS: Final = 2
 _SCM_PIDFD: Final = 4
 _SOL_UDP: Final = 17
@@ -79,12 +81,12 @@ class Credentials(NamedTuple):
 def descriptors_item(fds: Sequence[int]) -> Ancillary:
     """Make the item that passes copies of *fds* on; see unix(7)."""
     raw = b"".join(fd.to_bytes(4, _BYTE_ORDER, signed=True) for fd in fds)
-    return Ancillary(_SOL_SOCKET, _SCM_RIGHTS, raw)
+    return Ancillary(SOL_SOCKET, SCM_RIGHTS, raw)
 
 
 def credentials_item(credentials: Credentials) -> Ancillary:
     """Make the item that says who sends; the kernel checks it, see unix(7)."""
-    return Ancillary(_SOL_SOCKET, _SCM_CREDENTIALS, UCRED.pack(*credentials))
+    return Ancillary(SOL_SOCKET, _SCM_CREDENTIALS, UCRED.pack(*credentials))
 
 
 def segment_item(segment_bytes: int) -> Ancillary:
@@ -94,7 +96,7 @@ def segment_item(segment_bytes: int) -> Ancillary:
 
 def read_credentials(item: Ancillary) -> Credentials | None:
     """Return who sent the message, if *item* is that."""
-    if item[:2] != (_SOL_SOCKET, _SCM_CREDENTIALS) or len(item.data) < UCRED.size:
+    if item[:2] != (SOL_SOCKET, _SCM_CREDENTIALS) or len(item.data) < UCRED.size:
         return None
     return Credentials(*UCRED.unpack_from(item.data))
 
@@ -110,7 +112,8 @@ def pack_control(items: Sequence[Ancillary]) -> bytes:
     """Encode *items* as the kernel's control buffer."""
     raw = bytearray()
     for level, kind, data in items:
-        raw += CMSGHDR.pack(CMSGHDR.size + len(data), level, kind)
+        head = CMSGHDR.pack(CMSG_DATA_AT + len(data), level, kind)
+        raw += head.ljust(CMSG_DATA_AT, b"\0")
         raw += data
         raw += bytes(-len(raw) % CMSG_ALIGN)
     return bytes(raw)
@@ -120,9 +123,9 @@ def _unpack_control(raw: bytes) -> Iterator[Ancillary]:
     at = 0
     while at + CMSGHDR.size <= len(raw):
         length, level, kind = CMSGHDR.unpack_from(raw, at)
-        if length < CMSGHDR.size:
+        if length < CMSG_DATA_AT:
             return
-        yield Ancillary(level, kind, raw[at + CMSGHDR.size : at + length])
+        yield Ancillary(level, kind, raw[at + CMSG_DATA_AT : at + length])
         at += length + -length % CMSG_ALIGN
 
 
@@ -234,6 +237,7 @@ class Incoming:
         "_memory",
         "_pieces",
         "_pieces_count",
+        "_seal",
         "addr",
         "control_bytes",
         "data_bytes",
@@ -254,6 +258,7 @@ class Incoming:
         self._data_at = self._control_at + control_bytes + -control_bytes % CMSG_ALIGN
         self._memory: Memory = system.allocate(self._data_at + data_bytes)
         self._close: Callable[[int], int] = system.close
+        self._seal = None if MSG_CMSG_CLOEXEC else system.close_on_exec
         self._asked_bytes = 0
         self.addr = self._memory.addr
         self.data_bytes = data_bytes
@@ -286,7 +291,10 @@ class Incoming:
         control = b""
         if control_bytes:
             control = slices[self._control_at : self._control_at + control_bytes]
-        return Received(count, data, name, control, flags, self._pieces, self._close)
+        message = Received(count, data, name, control, flags, self._pieces, self._close)
+        if self._seal is not None:  # a system where a descriptor cannot come closed on exec
+            message.seal_fds(self._seal)
+        return message
 
 
 class Received:
@@ -333,14 +341,14 @@ class Received:
         self.data = data
         self.name = name
         self.items: list[Ancillary] = []
-        self.truncated = bool(flags & _MSG_TRUNC)
-        self.control_truncated = bool(flags & _MSG_CTRUNC)
+        self.truncated = bool(flags & MSG_TRUNC)
+        self.control_truncated = bool(flags & MSG_CTRUNC)
         if control:
             for item in _unpack_control(control):
-                if item.level == _SOL_SOCKET and item.kind == _SCM_RIGHTS:
+                if item.level == SOL_SOCKET and item.kind == SCM_RIGHTS:
                     fds = memoryview(item.data[: len(item.data) & ~3]).cast("i")
                     self._fds.extend(fds)
-                elif item.level == _SOL_SOCKET and item.kind == _SCM_PIDFD:
+                elif item.level == SOL_SOCKET and item.kind == _SCM_PIDFD:
                     # KERNEL 6.5: a descriptor as well; negative where the sender has gone.
                     self._pidfd = memoryview(item.data[:4]).cast("i")[0]
                 else:
@@ -348,6 +356,11 @@ class Received:
 
     def __del__(self) -> None:
         self.close_fds()
+
+    def seal_fds(self, seal: Callable[[int], object]) -> None:
+        """Give each descriptor that came to *seal*."""
+        for fd in self._fds:
+            seal(fd)
 
     def take_fds(self) -> list[int]:
         """Hand the descriptors over, with the duty to close them."""

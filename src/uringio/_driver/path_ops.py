@@ -9,8 +9,9 @@ from collections.abc import Callable
 from operator import index
 from typing import Final, TypeAlias, TypeVar
 
-from uringio._sys.constants import AT_FDCWD, SIZEOF_STATX, STATX_BASIC_STATS
+from uringio._sys.constants import SIZEOF_STATX, STATX_BASIC_STATS
 from uringio._sys.layouts import OPEN_HOW, STATX
+from uringio._sys.numbers import AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW
 
 from . import op as o
 from .op import Op
@@ -33,9 +34,6 @@ AnyPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 _PERMISSIONS_MAX: Final = 0o7777
 _FLAGS_MAX: Final = (1 << 31) - 1
-_AT_SYMLINK_NOFOLLOW: Final = 0x100
-_AT_REMOVEDIR: Final = 0x200
-_AT_SYMLINK_FOLLOW: Final = 0x400
 # What the names in memory cannot settle, and what keeps an open of a FIFO or device from waiting.
 _O_CHANGES: Final = os.O_CREAT | os.O_TRUNC | (getattr(os, "O_TMPFILE", 0) & ~os.O_DIRECTORY)
 _O_RETURNS: Final = os.O_NONBLOCK | os.O_DIRECTORY | getattr(os, "O_PATH", 0)
@@ -98,7 +96,7 @@ def stat_op(path: AnyPath, *, follow: bool = True, folder_fd: int = AT_FDCWD) ->
     def finish(_: object) -> os.stat_result:
         return _status(room)
 
-    flags = 0 if follow else _AT_SYMLINK_NOFOLLOW
+    flags = 0 if follow else AT_SYMLINK_NOFOLLOW
     return Op(o.STATX, folder_fd, len_=STATX_BASIC_STATS, flags=flags, memory=room, finish=finish)
 
 
@@ -116,7 +114,7 @@ def link_op(source: AnyPath, path: AnyPath, *, follow: bool) -> Op[None]:
     first = encode_path(source)
     return Op(
         o.LINK, AT_FDCWD, len_=AT_FDCWD, off=len(first),
-        flags=_AT_SYMLINK_FOLLOW if follow else 0, memory=first + encode_path(path),
+        flags=AT_SYMLINK_FOLLOW if follow else 0, memory=first + encode_path(path),
     )  # fmt: skip
 
 
@@ -128,7 +126,7 @@ def symlink_op(target: AnyPath, path: AnyPath) -> Op[None]:
 
 def unlink_op(path: AnyPath, *, folder: bool = False) -> Op[None]:
     """Build an UNLINK of a name, or of an empty folder."""
-    return Op(o.UNLINK, AT_FDCWD, flags=_AT_REMOVEDIR if folder else 0, memory=encode_path(path))
+    return Op(o.UNLINK, AT_FDCWD, flags=AT_REMOVEDIR if folder else 0, memory=encode_path(path))
 
 
 def mkdir_op(path: AnyPath, permissions: int) -> Op[None]:

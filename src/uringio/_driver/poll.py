@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
+from uringio._sys.numbers import MSG_OOB
 from uringio._sys.system import System
 
 from .bound import BoundDriver
@@ -29,7 +30,6 @@ POLLOUT: Final = 0x004
 POLLERR: Final = 0x008
 POLLHUP: Final = 0x010
 POLLNVAL: Final = 0x020
-_MSG_OOB: Final = 0x01
 _ANY_POLL_MASK: Final = 0x7FFF  # without what only epoll(7) knows
 
 _MAY_BE_URGENT: Final = frozenset({RECV, RECV_INTO, RECVMSG})
@@ -99,7 +99,7 @@ def _mask(descriptor: Descriptor) -> int:
     # wait.  Both come with IN once there is anything for it.
     mask = 0
     for op in descriptor.readers:
-        mask |= POLLPRI if op.flags & _MSG_OOB and op.code in _MAY_BE_URGENT else POLLIN
+        mask |= POLLPRI if op.flags & MSG_OOB and op.code in _MAY_BE_URGENT else POLLIN
     if descriptor.writers:
         mask |= POLLOUT
     for op in descriptor.pollers:

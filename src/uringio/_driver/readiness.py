@@ -24,6 +24,7 @@ from collections.abc import Callable
 from threading import RLock
 from typing import Final, cast
 
+from uringio._sys.numbers import MSG_DONTWAIT
 from uringio._sys.system import System
 from uringio.errors import ClosedError, RingForkedError, WrongThreadError
 
@@ -52,7 +53,6 @@ _TROUBLE: Final = 0x2000 | 0x010 | 0x008 | 0x002  # RDHUP, HUP, ERR, PRI
 _READABLE: Final = _TROUBLE | 0x001  # IN
 _WRITABLE: Final = 0x010 | 0x008 | 0x004  # HUP, ERR, OUT
 
-_MSG_DONTWAIT: Final = 0x40
 _BATCH_COUNT_MAX: Final = 512
 # epoll_wait(2) takes milliseconds in an int; a longer wait is made of several.
 _WAIT_SECONDS_MAX: Final = 86400.0
@@ -229,11 +229,12 @@ def make_readiness_driver(
                             except OSError as error:
                                 descriptors.recv_failed(descriptor, op, error)
                             else:
+                                data = op.value  # a handler that cancels takes it away
                                 op.state = DONE
                                 del readers[0]
                                 deliver(op)
                                 if descriptor.exact:
-                                    got = len(op.value)  # type: ignore[arg-type]
+                                    got = len(data)  # type: ignore[arg-type]
                                     descriptor.dry = 0 < got < descriptor.size
                         else:
                             serve_readers(descriptor)
@@ -279,7 +280,7 @@ def make_readiness_driver(
             files.start(op)
 
     def start_copied_send(op: Op[object]) -> None:
-        op.flags &= ~_MSG_DONTWAIT  # of a SENDMSG_UNIX, which waits like any other here
+        op.flags &= ~MSG_DONTWAIT  # of a SENDMSG_UNIX, which waits like any other here
         op.code = SEND_ALL if op.code == o.SEND_ZC else o.SENDMSG
         descriptors.start_writer(op)
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, Protocol
 
+from uringio._sys.numbers import MSG_DONTWAIT, MSG_NOSIGNAL
 from uringio._sys.system import System
 from uringio.errors import OpError, op_error
 
@@ -25,7 +26,8 @@ _AT_ONCE_BYTES_MAX: Final = 1024 * 1024
 # Below, asking what is cached costs more than the copy.
 _HANDED_ON_BYTES_MIN: Final = 65536
 _PIECE_BYTES: Final = 128 * 1024  # of a file that must be waited for
-_FLAGS: Final = 0x4040  # MSG_DONTWAIT | MSG_NOSIGNAL
+_NOT_CACHED: Final = -1  # in the place of an errno
+_FLAGS: Final = MSG_DONTWAIT | MSG_NOSIGNAL
 
 
 class RelaySource(Protocol):
@@ -72,7 +74,7 @@ def relay(system: System, to_fd: int, from_fd: int, offset: int, count: int) -> 
 
     Returns:
         How many bytes were sent, and why not more: 0 because that was enough, EAGAIN because the
-        socket is full, ENODATA because a file must be waited for or has ended, or an errno of
+        socket is full, _NOT_CACHED because a file must be waited for or has ended, or an errno of
         send(2).
     """
     count = min(count, _AT_ONCE_BYTES_MAX)
@@ -97,7 +99,7 @@ def _relay_by_memory(
         size = min(_SCRATCH_BYTES, count - done)
         got = system.read_cached(from_fd, view[:size], size, offset + done)
         if got <= 0:
-            return done, errno.ENODATA
+            return done, _NOT_CACHED
         sent = system.send(to_fd, scratch.addr, got, _FLAGS)
         if sent < 0:
             return done, -sent
@@ -121,7 +123,7 @@ async def relay_all(
             done += sent
             if done == count:
                 return done
-            if why == errno.ENODATA:
+            if why == _NOT_CACHED:
                 piece = memoryview(bytearray(min(count - done, _PIECE_BYTES)))
                 if not (got := await file.read_into_at(offset + done, piece)):
                     return done

@@ -1,8 +1,9 @@
 """
 Socket options by name, each with the type of its value.
 
-The numbers are those of the generic ABI of <asm-generic/socket.h> and of <netinet/*.h>;
-`tests/sys` compares them with the C compiler's.
+The numbers below are those of the generic ABI of Linux's <asm-generic/socket.h> and <netinet/*.h>;
+`tests/sys` compares them with the C compiler's.  Other systems have their own (`_sys.numbers`), and
+lack some of these options.
 """
 
 import operator
@@ -11,6 +12,8 @@ from struct import Struct
 from typing import Final, Generic, TypeVar
 
 from uringio._sys.layouts import UCRED
+from uringio._sys.numbers import SOL_SOCKET
+from uringio._sys.numbers import number as number_here
 from uringio.errors import UsageError
 
 from . import current
@@ -83,7 +86,7 @@ class SocketOption(Generic[T]):
 
     Attributes:
         name: As in C.
-        level, number: As setsockopt(2) takes them.
+        level, number: As setsockopt(2) takes them; -1 for an option that this system lacks.
     """
 
     __slots__ = ("_decode", "_encode", "_size", "level", "name", "number")
@@ -99,7 +102,7 @@ class SocketOption(Generic[T]):
     ) -> None:
         self.name = name
         self.level = level
-        self.number = number
+        self.number = number_here(name, number)
         self._size = size
         self._decode = decode
         self._encode = encode
@@ -195,7 +198,7 @@ def _text(name: str, level: int, number: int) -> SocketOption[str]:
     return SocketOption(name, level, number, _NAME_BYTES_MAX, _name_of, _to_name)
 
 
-_SOCKET: Final = 1
+_SOCKET: Final = SOL_SOCKET
 _IP: Final = 0
 _TCP: Final = 6
 _UDP: Final = 17

@@ -10,7 +10,24 @@ import os
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from uringio._sys.errnos import ENONET
 from uringio._sys.memory import pin
+from uringio._sys.numbers import (
+    IPPROTO_IPV6,
+    IPPROTO_TCP,
+    IPV6_V6ONLY,
+    IS_LINUX,
+    MSG_DONTWAIT,
+    MSG_NOSIGNAL,
+    MSG_WAITALL,
+    SO_BROADCAST,
+    SO_ERROR,
+    SO_KEEPALIVE,
+    SO_REUSEADDR,
+    SO_REUSEPORT,
+    SOL_SOCKET,
+    TCP_NODELAY,
+)
 from uringio._sys.sockaddr import (
     AbstractUnixAddress,
     AddressTuple,
@@ -25,9 +42,17 @@ from uringio.errors import op_error
 from .contract import Driver
 
 __all__ = [
+    "ACCEPT_BROKEN",
     "ACCEPT_EXHAUSTED",
+    "MSG_DONTWAIT",
     "SEND_ALL_FLAGS",
     "SEND_FLAGS",
+    "SOL_SOCKET",
+    "SO_BROADCAST",
+    "SO_ERROR",
+    "SO_KEEPALIVE",
+    "SO_REUSEADDR",
+    "SO_REUSEPORT",
     "AbstractUnixAddress",
     "Address",
     "AddressInfo",
@@ -52,24 +77,21 @@ __all__ = [
 # What accept(2) reports when there is no descriptor or memory for one more connection.
 ACCEPT_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+# What it reports of a connection that broke while it waited in the backlog.
+ACCEPT_BROKEN: Final = frozenset({
+    errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETDOWN, errno.ENOPROTOOPT,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, ENONET,
+})  # fmt: skip
+
 Address = AddressTuple
 RawOption = tuple[int, int, int | bytes]  # level, option, value
 
 _DESCRIPTOR_MAX: Final = (1 << 31) - 1
-_MSG_WAITALL: Final = 0x100
-_MSG_NOSIGNAL: Final = 0x4000
-SEND_FLAGS: Final = _MSG_NOSIGNAL
-# With WAITALL io_uring itself goes on after a short send; send(2) ignores it.
-SEND_ALL_FLAGS: Final = _MSG_NOSIGNAL | _MSG_WAITALL
+SEND_FLAGS: Final = MSG_NOSIGNAL
+# With WAITALL io_uring itself goes on after a short send; Linux's send(2) ignores it.
+SEND_ALL_FLAGS: Final = MSG_NOSIGNAL | (MSG_WAITALL if IS_LINUX else 0)
 
 _INT_MAX: Final = (1 << 31) - 1
-_SOL_SOCKET: Final = 1
-_SO_REUSEADDR: Final = 2
-_SO_REUSEPORT: Final = 15
-_IPPROTO_TCP: Final = 6
-_TCP_NODELAY: Final = 1
-_IPPROTO_IPV6: Final = 41
-_IPV6_V6ONLY: Final = 26
 
 
 class HasFileno(Protocol):
@@ -121,7 +143,7 @@ def numeric_address(
             system.pack_sockaddr(family, address)
         except ValueError:
             continue
-        return family, kind, _IPPROTO_TCP if kind == system.SOCK_STREAM else 0, address
+        return family, kind, IPPROTO_TCP if kind == system.SOCK_STREAM else 0, address
     return None
 
 
@@ -188,11 +210,11 @@ def bind_stream_socket(
     fd = system.socket(family, kind, protocol)
     try:
         if family != system.AF_UNIX:
-            system.setsockopt(fd, _SOL_SOCKET, _SO_REUSEADDR, 1)
+            system.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, 1)
             if reuse_port:
-                system.setsockopt(fd, _SOL_SOCKET, _SO_REUSEPORT, 1)
+                system.setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1)
             if family == system.AF_INET6:
-                system.setsockopt(fd, _IPPROTO_IPV6, _IPV6_V6ONLY, 1)
+                system.setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)
             set_nodelay(system, fd)
         for level, option, value in options:
             system.setsockopt(fd, level, option, value)
@@ -270,9 +292,9 @@ def open_datagram_socket(
     fd = system.socket(family, system.SOCK_DGRAM)
     try:
         if family == system.AF_INET6:
-            system.setsockopt(fd, _IPPROTO_IPV6, _IPV6_V6ONLY, 1)
+            system.setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)
         if reuse_port:
-            system.setsockopt(fd, _SOL_SOCKET, _SO_REUSEPORT, 1)
+            system.setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, 1)
         for level, option, value in options:
             system.setsockopt(fd, level, option, value)
         if local is not None:
@@ -314,4 +336,4 @@ def bind_datagrams(system: System, fd: int, family: int, local: Address) -> None
 
 def set_nodelay(system: System, fd: int) -> None:
     """Send small messages at once instead of waiting for more."""
-    system.setsockopt(fd, _IPPROTO_TCP, _TCP_NODELAY, 1)
+    system.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, 1)

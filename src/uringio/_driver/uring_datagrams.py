@@ -22,6 +22,7 @@ from weakref import WeakSet
 
 from uringio._ring.prep import sqe_head
 from uringio._sys import constants as k
+from uringio._sys.errnos import ETIME
 from uringio._sys.layouts import TIMESPEC
 from uringio._sys.memory import pin
 from uringio._sys.system import System
@@ -68,7 +69,7 @@ class SeldomSends(ZeroCopySends):
         if op is None or not (op.code == SENDMSG_UNIX or op in self._waiting):
             return super().take_in(user_data, res, flags, deliver)
         waited = op in self._waiting
-        if waited and op.state == SUBMITTED and (res >= 0 or res == -errno.ETIME):
+        if waited and op.state == SUBMITTED and (res >= 0 or res == -ETIME):
             self._again[number] = op
             del self._in_flight[number]
         elif waited or op.state != SUBMITTED or res < 0:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol, TypeAlias
 
 from uringio._sys import constants as k
-from uringio._sys.errnos import ENTER_REMEDIES, Fate, fate_of_enter
+from uringio._sys.errnos import EBADR, ENTER_REMEDIES, Fate, fate_of_enter
 from uringio._sys.layouts import CQE, GETEVENTS_ARG, TIMESPEC
 from uringio._sys.libc import pointer_argument, size_argument
 from uringio.errors import RingError, WrongThreadError
@@ -136,7 +136,7 @@ def settle_failure(ring: Ring, number: int, again: Callable[[], int]) -> Fate:
     fate = fate_of_enter(number)
     if ring.cq_overflow[0]:
         # Completions that the kernel had no memory for.  It says EBADR only once; this stays.
-        raise enter_error(errno.EBADR, ring)
+        raise enter_error(EBADR, ring)
     if fate is Fate.DONE or fate is Fate.REAP:
         return fate
     if again() >= 0:

@@ -9,6 +9,9 @@ import os
 import stat
 from typing import Final
 
+from .errnos import ENODATA
+from .numbers import IS_LINUX
+
 __all__ = [
     "clone_file",
     "copy_metadata",
@@ -23,7 +26,7 @@ _PRIVILEGED: Final = stat.S_ISUID | stat.S_ISGID
 _FICLONE: Final = 0x40049409  # _IOW(0x94, 9, int)
 # What says "not here" of extended attributes, rather than "this went wrong".
 _NO_XATTR: Final = frozenset({
-    errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODATA, errno.ENOSYS,
+    errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL, ENODATA, errno.ENOSYS,
 })  # fmt: skip
 
 # What says that the kernel, or these filesystems, have no such way of copying.
@@ -35,6 +38,8 @@ _NO_WAY: Final = frozenset({
 
 def clone_file(source_fd: int, target_fd: int) -> int:
     """Attempt FICLONE: have the target share the source's blocks; 0 or ``-errno``."""
+    if not IS_LINUX:
+        return -errno.ENOTTY
     import fcntl
 
     try:
@@ -46,6 +51,8 @@ def clone_file(source_fd: int, target_fd: int) -> int:
 
 def copy_range(source_fd: int, target_fd: int, offset: int, len_bytes: int) -> int:
     """Attempt copy_file_range(2) at the same *offset* in both: bytes copied, or ``-errno``."""
+    if not hasattr(os, "copy_file_range"):
+        return -errno.ENOSYS
     try:
         return os.copy_file_range(source_fd, target_fd, len_bytes, offset, offset)
     except OSError as error:
@@ -54,6 +61,8 @@ def copy_range(source_fd: int, target_fd: int, offset: int, len_bytes: int) -> i
 
 def find_data(fd: int, size: int) -> list[tuple[int, int]]:
     """Return where the file's data begins and ends, in order; what lies between is holes."""
+    if not hasattr(os, "SEEK_DATA"):
+        return [(0, size)]
     found: list[tuple[int, int]] = []
     stop = 0
     try:
@@ -122,6 +131,8 @@ def _lost_privileges(target: int | bytes, status: os.stat_result) -> int:
 
 
 def _copy_attributes(source: int | bytes, target: int | bytes) -> None:
+    if not hasattr(os, "listxattr"):  # the standard library has them on Linux alone
+        return
     try:
         names = os.listxattr(source)
     except OSError as error:

@@ -12,7 +12,29 @@ import enum
 import errno
 from typing import Final
 
-__all__ = ["ENTER_FATES", "ENTER_REMEDIES", "SETUP_REMEDIES", "Fate", "fate_of_enter"]
+__all__ = [
+    "EBADFD",
+    "EBADR",
+    "ENODATA",
+    "ENONET",
+    "ENTER_FATES",
+    "ENTER_REMEDIES",
+    "EOWNERDEAD",
+    "ETIME",
+    "SETUP_REMEDIES",
+    "Fate",
+    "fate_of_enter",
+]
+
+# What not every system has.  Elsewhere their numbers mean other things, so there they are numbers
+# that no kernel answers.
+_NOWHERE: Final = 1 << 20
+ETIME: Final = int(getattr(errno, "ETIME", _NOWHERE + 62))
+EBADR: Final = int(getattr(errno, "EBADR", _NOWHERE + 53))
+EBADFD: Final = int(getattr(errno, "EBADFD", _NOWHERE + 77))
+EOWNERDEAD: Final = int(getattr(errno, "EOWNERDEAD", _NOWHERE + 130))
+ENODATA: Final = int(getattr(errno, "ENODATA", _NOWHERE + 61))
+ENONET: Final = int(getattr(errno, "ENONET", _NOWHERE + 64))
 
 
 class Fate(enum.Enum):
@@ -27,15 +49,15 @@ class Fate(enum.Enum):
 # How many SQEs an enter consumed is never read from its return value but from the shared SQ head,
 # so every row may be reached with some of them consumed.  What has no row cannot happen: BUG.
 ENTER_FATES: Final[dict[int, Fate]] = {
-    errno.ETIME: Fate.DONE,  # the deadline of the wait passed
+    ETIME: Fate.DONE,  # the deadline of the wait passed
     errno.EINTR: Fate.DONE,  # a signal: go back to Python, which runs its handlers, then wait anew
     errno.EAGAIN: Fate.REAP,  # no memory for a request just now
     errno.EBUSY: Fate.REAP,  # overflowed completions must be taken first
     errno.EEXIST: Fate.RAISE,  # another thread owns the ring
-    errno.EBADR: Fate.RAISE,  # the kernel dropped a completion for want of memory: the ring is dead
-    errno.EBADFD: Fate.RAISE,  # the ring is disabled
+    EBADR: Fate.RAISE,  # the kernel dropped a completion for want of memory: the ring is dead
+    EBADFD: Fate.RAISE,  # the ring is disabled
     errno.ENXIO: Fate.RAISE,  # the ring is being torn down
-    errno.EOWNERDEAD: Fate.RAISE,  # the SQPOLL thread died
+    EOWNERDEAD: Fate.RAISE,  # the SQPOLL thread died
     errno.ENOMEM: Fate.RAISE,  # none for what a thread's first enter sets up
     errno.EPERM: Fate.RAISE,  # a filter installed after set-up forbids it,
     errno.EACCES: Fate.RAISE,  # and may choose its own words for that
@@ -49,12 +71,12 @@ _FORBIDDEN: Final = (
 
 # For what a new ring would not cure.
 ENTER_REMEDIES: Final[dict[int, str]] = {
-    errno.EBADFD: "The ring was made disabled and never enabled (IORING_REGISTER_ENABLE_RINGS)",
+    EBADFD: "The ring was made disabled and never enabled (IORING_REGISTER_ENABLE_RINGS)",
     errno.EPERM: _FORBIDDEN,
     errno.EACCES: _FORBIDDEN,
     errno.ENOSYS: _FORBIDDEN,
     errno.ENOMEM: "Memory is short: free some, or raise the limit of the control group",
-    errno.EBADR: (
+    EBADR: (
         "The kernel had no memory left to keep a completion, so that some are lost. Close the ring "
         "and make a new one"
     ),

@@ -6,9 +6,12 @@ and aligns every member by hand, so they are the same on every 64-bit Linux.  Si
 pinned by `tests/sys/test_layouts.py` and compared with the C compiler's where one is present.
 """
 
+import _socket
 import os
 from struct import Struct
 from typing import Final, Protocol
+
+from .numbers import IS_LINUX
 
 # io_uring_sqe, the shape that serves all operations of this library.
 #   I  @0   opcode | flags << 8 | ioprio << 16
@@ -145,12 +148,13 @@ PROBE_OP: Final = Struct("=BxH4x")
 IOVEC: Final = Struct("=QQ")
 
 # msghdr: msg_name, msg_namelen, msg_iov, msg_iovlen, msg_control, msg_controllen, msg_flags; on a
-# 64-bit machine, as are the two below.
-MSGHDR: Final = Struct("=QI4xQQQQi4x")
+# 64-bit machine, as are the two below.  The BSDs and macOS have lengths of 32 bits.
+MSGHDR: Final = Struct("=QI4xQQQQi4x" if IS_LINUX else "=QI4xQI4xQIi")
 
-# cmsghdr: cmsg_len, cmsg_level, cmsg_type; data behind it, and the next one at a multiple of 8.
-CMSGHDR: Final = Struct("=Qii")
-CMSG_ALIGN: Final = 8
+# cmsghdr: cmsg_len, cmsg_level, cmsg_type; its data, and the next one, at multiples.
+CMSGHDR: Final = Struct("=Qii" if IS_LINUX else "=Iii")
+CMSG_DATA_AT: Final = 16 if IS_LINUX else _socket.CMSG_LEN(0)
+CMSG_ALIGN: Final = 8 if IS_LINUX else _socket.CMSG_SPACE(1) - _socket.CMSG_SPACE(0)
 
 # ucred: pid, uid, gid.
 UCRED: Final = Struct("=iII")

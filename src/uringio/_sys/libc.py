@@ -19,6 +19,8 @@ import errno
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from .numbers import IS_LINUX
+
 __all__ = [
     "BareRecvFrom",
     "BareSend",
@@ -111,7 +113,8 @@ class Libc:
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL(None, use_errno=True)
-        bare = self._library["syscall"]
+        # Linux's numbers are other calls elsewhere.
+        bare = self._library["syscall"] if IS_LINUX else _missing_bare
         self.bare_syscall: BareSyscall = bare
         # Bytes travel as the pointer to their storage; about 400 ns below the typed door.
         bare_send = self._library["send"]
@@ -120,10 +123,16 @@ class Libc:
         self.bare_recv_from: BareRecvFrom = bare_recv_from
         bare_send_to = self._library["sendto"]
         self.bare_send_to: BareSendTo = bare_send_to
-        self.syscall = self._typed("syscall", _LONG, _LONG, _LONG, _LONG, _LONG, _LONG, _PTR, _SIZE)
+        self.syscall = _missing
+        if IS_LINUX:
+            self.syscall = self._typed(
+                "syscall", _LONG, _LONG, _LONG, _LONG, _LONG, _LONG, _PTR, _SIZE
+            )
         self.mmap = self._typed("mmap", _PTR, _PTR, _SIZE, _INT, _INT, _INT, _OFF)
         self.munmap = self._typed("munmap", _INT, _PTR, _SIZE)
-        self.socket = self._typed("socket", _INT, _INT, _INT, _INT)
+        # NetBSD kept the old name for old programs.
+        self.socket = self._typed_any(("__socket30", "socket"), _INT, _INT, _INT, _INT)
+        self.accept = self._typed("accept", _INT, _INT, _PTR, _PTR)
         self.bind = self._typed("bind", _INT, _INT, _PTR, _INT)
         self.listen = self._typed("listen", _INT, _INT, _INT)
         self.connect = self._typed("connect", _INT, _INT, _PTR, _INT)
@@ -189,3 +198,8 @@ class Libc:
 
 def _missing(*_args: int) -> int:
     return -errno.ENOSYS
+
+
+def _missing_bare(*_args: object) -> int:
+    ctypes.set_errno(errno.ENOSYS)
+    return -1

@@ -18,6 +18,9 @@ import os
 import struct
 from typing import Final, NamedTuple, TypeAlias
 
+from .memory import ReadableBuffer
+from .numbers import IS_LINUX
+
 __all__ = [
     "AbstractUnixAddress",
     "AddressTuple",
@@ -25,6 +28,7 @@ __all__ = [
     "Inet6Address",
     "SocketAddress",
     "UnixAddress",
+    "family_at",
     "pack_sockaddr",
     "unpack_sockaddr",
 ]
@@ -88,13 +92,14 @@ class AbstractUnixAddress(bytes):
 
 SocketAddress: TypeAlias = Inet4Address | Inet6Address | UnixAddress | AbstractUnixAddress
 
-_FAMILY: Final = struct.Struct("=H")
+# The family: of 16 bits on Linux, of 8 behind the length of the whole on the BSDs and macOS.
+_FAMILY: Final = struct.Struct("=H" if IS_LINUX else "=xB")
 _IN: Final = struct.Struct("!H4s8x")
 _IN6: Final = struct.Struct("!HI16s")
 _SCOPE: Final = struct.Struct("=I")
 _SIZEOF_IN: Final = 16
 _SIZEOF_IN6: Final = 28
-_UN_PATH_BYTES_MAX: Final = 108
+_UN_PATH_BYTES_MAX: Final = 108 if IS_LINUX else 104
 _SIZES: Final = {int(_socket.AF_INET): _SIZEOF_IN, int(_socket.AF_INET6): _SIZEOF_IN6}
 _FLOWINFO_MAX: Final = 0xFFFFF
 _U32_MAX: Final = 0xFFFFFFFF
@@ -108,12 +113,12 @@ def pack_sockaddr(family: int, address: AddressTuple) -> bytes:
         ValueError: The address does not fit the family, or the path is too long.
     """
     if family == _socket.AF_UNIX:
-        return _FAMILY.pack(family) + _pack_path(address)
+        return _headed(family, _pack_path(address))
     if family == _socket.AF_INET:
         if len(address) != 2:
             raise ValueError(f"an IPv4 address is (host, port), not {address!r}")
         host, port, _, _ = _internet_parts(address)
-        return _FAMILY.pack(family) + _IN.pack(port, _packed_host(family, host))
+        return _headed(family, _IN.pack(port, _packed_host(family, host)))
     if family == _socket.AF_INET6:
         host, port, flowinfo, scope_id = _internet_parts(address)
         host, _, zone = host.partition("%")
@@ -122,8 +127,20 @@ def pack_sockaddr(family: int, address: AddressTuple) -> bytes:
         if not 0 <= flowinfo <= _FLOWINFO_MAX or not 0 <= scope_id <= _U32_MAX:
             raise ValueError(f"flow information or scope out of range: {address!r}")
         packed = _IN6.pack(port, flowinfo, _packed_host(family, host))
-        return _FAMILY.pack(family) + packed + _SCOPE.pack(scope_id)
+        return _headed(family, packed + _SCOPE.pack(scope_id))
     raise ValueError(f"address family {family} is not supported")
+
+
+def _headed(family: int, rest: bytes) -> bytes:
+    if IS_LINUX:
+        return _FAMILY.pack(family) + rest
+    return bytes((_FAMILY.size + len(rest), family)) + rest
+
+
+def family_at(raw: ReadableBuffer) -> int:
+    """Return the family of an address of two bytes or more."""
+    family: int = _FAMILY.unpack_from(raw)[0]
+    return family
 
 
 def _pack_path(address: AddressTuple) -> bytes:
@@ -131,6 +148,8 @@ def _pack_path(address: AddressTuple) -> bytes:
         # Whatever does not fit is a ValueError, of whichever type it is.
         raise ValueError(f"a Unix socket address is a path, not {address!r}")  # noqa: TRY004
     path = os.fsencode(address)
+    if not IS_LINUX and path.startswith(b"\0"):
+        raise ValueError(f"only Linux has an abstract namespace for Unix sockets: {address!r}")
     if path and not path.startswith(b"\0"):
         if b"\0" in path:
             raise ValueError("a Unix socket path cannot hold a NUL byte")
@@ -184,7 +203,7 @@ def unpack_sockaddr(raw: bytes) -> SocketAddress:
     """
     if len(raw) < 2:
         return UnixAddress()
-    family: int = _FAMILY.unpack_from(raw)[0]
+    family = family_at(raw)
     if len(raw) < _SIZES.get(family, 0):
         raise ValueError(f"{len(raw)} bytes are no address of family {family}")
     if family == _socket.AF_INET:
@@ -196,7 +215,7 @@ def unpack_sockaddr(raw: bytes) -> SocketAddress:
         return Inet6Address(_socket.inet_ntop(family, packed), port, flowinfo, scope_id)
     if family == _socket.AF_UNIX:
         path = raw[2:]
-        if path.startswith(b"\0"):
+        if IS_LINUX and path.startswith(b"\0"):
             return AbstractUnixAddress(
                 path
             )  # abstract namespace: every byte counts, the closing ones too

@@ -12,6 +12,7 @@ by address, and belongs to the caller.
 
 import _socket
 import _thread
+import contextlib
 import errno
 import os
 import select
@@ -21,12 +22,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, AnyStr, Final, cast
 
-from uringio.errors import op_error
+from uringio.errors import UnsupportedError, op_error
 
-from . import borrowing, caching, copying, fences, pairs
+from . import borrowing, caching, copying, fences, pairs, status
 from .constants import (
     AT_EMPTY_PATH,
-    AT_FDCWD,
     NR_IO_URING_ENTER,
     NR_IO_URING_REGISTER,
     NR_IO_URING_SETUP,
@@ -39,6 +39,7 @@ from .layouts import STATX
 from .libc import BareRecvFrom, BareSend, BareSendTo, BareSyscall, Libc, get_errno
 from .listing import Listing
 from .memory import Memory, ReadableBuffer, memory_at, pin
+from .numbers import AT_FDCWD, IS_LINUX, NATIVE_POLLER, SO_NOSIGPIPE, SOL_SOCKET
 from .sockaddr import AddressTuple, SocketAddress, pack_sockaddr, unpack_sockaddr
 
 if TYPE_CHECKING:
@@ -80,15 +81,21 @@ class Mapping:
 
 
 class System:
-    """The real Linux (as far as io_uring and epoll go) system."""
+    """
+    The real system.
+
+    What only Linux has answers ENOSYS elsewhere.  What other systems lack and Linux has (sockets
+    that are made non-blocking and closed on exec, statx) is done in several calls there.
+    """
 
     AF_INET: Final = int(_socket.AF_INET)
     AF_INET6: Final = int(_socket.AF_INET6)
     AF_UNIX: Final = int(_socket.AF_UNIX)
     SOCK_STREAM: Final = int(_socket.SOCK_STREAM)
     SOCK_DGRAM: Final = int(_socket.SOCK_DGRAM)
-    SOCK_CLOEXEC: Final = int(_socket.SOCK_CLOEXEC)
-    SOCK_NONBLOCK: Final = int(_socket.SOCK_NONBLOCK)
+    # Where sockets are not made so, these only say what is wanted.
+    SOCK_CLOEXEC: Final = int(getattr(_socket, "SOCK_CLOEXEC", 0x10000000))
+    SOCK_NONBLOCK: Final = int(getattr(_socket, "SOCK_NONBLOCK", 0x20000000))
 
     def __init__(self) -> None:
         libc = Libc()
@@ -112,6 +119,8 @@ class System:
         self.clock_ns: Callable[[int], int] = time.clock_gettime_ns
         # What makes blocking calls where there are no threads to make them; None: there are.
         self.start_call: Callable[[Callable[[], None]], None] | None = None
+        # What waits where there is no io_uring and nobody asks for another.
+        self.native_poller = NATIVE_POLLER
         # Whether to take the seldom way at a place that is named: only simulated systems do, now
         # and then.  Such places are where nothing is hurried.
         self.buggify: Callable[[str], bool] = _never
@@ -130,7 +139,7 @@ class System:
         # Attempts on files and names, for worker threads; paths by address.
         self.fallocate = libc.fallocate64
         self.ftruncate = libc.ftruncate64
-        self.statx = libc.statx
+        self.statx = libc.statx if IS_LINUX else status.statx
         self.unlinkat = libc.unlinkat
         self.mkdirat = libc.mkdirat
         self.symlinkat = libc.symlinkat
@@ -179,7 +188,22 @@ class System:
         Raises:
             OpError: The kernel refused.
         """
-        return _checked(self._libc.socket(family, kind | self.SOCK_CLOEXEC, protocol), "socket", -1)
+        if _SOCKETS_AS_WANTED:
+            kind |= self.SOCK_CLOEXEC
+            return _checked(self._libc.socket(family, kind, protocol), "socket", -1)
+        plain = kind & ~(self.SOCK_CLOEXEC | self.SOCK_NONBLOCK)
+        fd = _checked(self._libc.socket(family, plain, protocol), "socket", -1)
+        return self._as_wanted(fd, kind | self.SOCK_CLOEXEC)
+
+    def _as_wanted(self, fd: int, flags: int) -> int:
+        """Make of a new socket what SOCK_* *flags* say, where the kernel does not."""
+        if flags & self.SOCK_CLOEXEC:
+            os.set_inheritable(fd, False)
+        os.set_blocking(fd, not flags & self.SOCK_NONBLOCK)
+        if SO_NOSIGPIPE >= 0:
+            with contextlib.suppress(OSError):  # its peer has gone already
+                self.setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, 1)
+        return fd
 
     def bind(self, fd: int, family: int, address: AddressTuple) -> None:
         """Bind *fd*; raises `OpError` naming the address, or ValueError for an unfit one."""
@@ -235,7 +259,10 @@ class System:
 
     def accept(self, fd: int, addr: int, addrlen: int, flags: int) -> int:
         """Attempt accept4(2): a descriptor or ``-errno``; *addr*, *addrlen* are addresses or 0."""
-        return self._libc.accept4(fd, addr, addrlen, flags)
+        if _SOCKETS_AS_WANTED:
+            return self._libc.accept4(fd, addr, addrlen, flags)
+        new = self._libc.accept(fd, addr, addrlen)
+        return new if new < 0 else self._as_wanted(new, flags)
 
     def pack_sockaddr(self, family: int, address: AddressTuple) -> bytes:
         """Encode an address; raises ValueError."""
@@ -252,7 +279,8 @@ class System:
         Raises:
             OSError: ``socket.gaierror`` when the name has no address.
         """
-        found = _socket.getaddrinfo(host, port, 0, kind, 0, _socket.AI_ADDRCONFIG if host else 0)
+        flags = getattr(_socket, "AI_ADDRCONFIG", 0) if host else 0
+        found = _socket.getaddrinfo(host, port, 0, kind, 0, flags)
         return [
             (int(family), int(type_), protocol, cast("AddressTuple", address))
             for family, type_, protocol, _canonical, address in found
@@ -311,7 +339,16 @@ class System:
 
     def pipe(self) -> tuple[int, int]:
         """Return the (read, write) ends of a new pipe, non-blocking and closed on exec."""
-        return os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        if hasattr(os, "pipe2"):
+            return os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        both = os.pipe()
+        for fd in both:
+            os.set_blocking(fd, False)
+        return both
+
+    def close_on_exec(self, fd: int) -> None:
+        """Keep *fd* from programs that this process starts."""
+        os.set_inheritable(fd, False)
 
     def drain(self, fd: int) -> None:
         """Read and drop what a non-blocking pipe holds."""
@@ -353,6 +390,8 @@ class System:
             return os.preadv(fd, pieces, offset, flags)
         except OSError as error:
             return -(error.errno or 0)
+        except NotImplementedError:  # flags are Linux's
+            return -errno.EOPNOTSUPP
 
     def pwritev(self, fd: int, pieces: list[memoryview], offset: int, flags: int) -> int:
         """Attempt pwritev2(2) with RWF_* *flags*; at offset -1, where the file stands; blocks."""
@@ -362,6 +401,8 @@ class System:
             return os.pwritev(fd, pieces, offset, flags)
         except OSError as error:
             return -(error.errno or 0)
+        except NotImplementedError:
+            return -errno.EOPNOTSUPP
 
     def fsync(self, fd: int, data_only: bool) -> int:
         """Attempt fsync(2) or fdatasync(2); blocks."""
@@ -395,6 +436,8 @@ class System:
 
         Kernel: 6.1 tells; before, and for filesystems that do not say, the size of a sector.
         """
+        if not IS_LINUX:
+            return 512, 512
         room = bytearray(SIZEOF_STATX)
         addr, _, _keep = pin(room, writable=True)
         empty, _, _keep_too = pin(b"\0")
@@ -450,7 +493,9 @@ class System:
     # --- readiness -------------------------------------------------------------------------------
 
     def epoll(self) -> "select.epoll":
-        """Return a new epoll object, closed on exec; raises OSError."""
+        """Return a new epoll object, closed on exec; raises `UnsupportedError`, OSError."""
+        if not hasattr(select, "epoll"):
+            raise UnsupportedError("epoll", "Linux")
         return select.epoll()
 
     def epoll_waiter(self, fd: int) -> "Callable[[int, int], list[tuple[int, int]]] | None":
@@ -510,6 +555,9 @@ class System:
         """Run *function* in a thread that interpreter exit does not wait for."""
         _thread.start_new_thread(function, ())
 
+
+# Linux and the BSDs; macOS has no such flags.
+_SOCKETS_AS_WANTED: Final = hasattr(_socket, "SOCK_CLOEXEC")
 
 _TOTAL_STORE_ORDER: Final = {"x86_64", "amd64", "i386", "i486", "i586", "i686", "s390x"}
 

@@ -23,6 +23,11 @@ from uringio._driver.draining import Drain
 from uringio._driver.messages import MSG_CMSG_CLOEXEC, Incoming, Received
 from uringio._driver.op import POLL, RECVMSG, SPENT, TIMEOUT, Op
 from uringio._driver.sockets import (
+    MSG_DONTWAIT,
+    SEND_FLAGS,
+    SO_BROADCAST,
+    SO_REUSEPORT,
+    SOL_SOCKET,
     Address,
     RawOption,
     SocketAddress,
@@ -46,15 +51,12 @@ _RECEIVE_BYTES: Final = 256 * 1024
 _LONE_MAX: Final = 4
 _NOTHING: Final = frozenset({-errno.EAGAIN, -errno.EINTR})
 _MORE_MAX: Final = 31  # what one receive may be followed by, while everybody else waits
-_SEND_FLAGS: Final = 0x4040  # MSG_NOSIGNAL, MSG_DONTWAIT
+_SEND_FLAGS: Final = SEND_FLAGS | MSG_DONTWAIT
 _HEADER_BYTES: Final = 8  # what a waiting datagram counts beside its payload
 _POLLOUT: Final = 0x004
 _PAUSE_NS: Final = 1_000_000
 # A socket of which these are said is none any more.
 _NO_SOCKET: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
-_SOL_SOCKET: Final = 1
-_SO_BROADCAST: Final = 6
-_SO_REUSEPORT: Final = 15
 
 
 class DatagramSock(Sock, Protocol):
@@ -385,9 +387,9 @@ class DatagramCalls(RunningLoop):
         else:
             options: list[RawOption] = []
             if reuse_port:
-                options.append((_SOL_SOCKET, _SO_REUSEPORT, 1))
+                options.append((SOL_SOCKET, SO_REUSEPORT, 1))
             if allow_broadcast:
-                options.append((_SOL_SOCKET, _SO_BROADCAST, 1))
+                options.append((SOL_SOCKET, SO_BROADCAST, 1))
             fd, chosen_family, remote = await self._open_datagrams(
                 driver, local_addr, remote_addr, (family, proto, flags), options,
                 connect=not allow_broadcast,

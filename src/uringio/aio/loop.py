@@ -15,6 +15,9 @@ from typing import Final, TypeAlias, TypeVar
 
 from uringio._driver.contract import Driver
 from uringio._driver.sockets import (
+    SO_KEEPALIVE,
+    SO_REUSEADDR,
+    SOL_SOCKET,
     AddressInfo,
     RawOption,
     bind_stream_socket,
@@ -39,9 +42,6 @@ StrPath: TypeAlias = str | bytes | os.PathLike[str]
 
 _AI_PASSIVE: Final = 1
 _BACKLOG: Final = 100
-_SOL_SOCKET: Final = 1
-_SO_REUSEADDR: Final = 2
-_SO_KEEPALIVE: Final = 9
 
 
 class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
@@ -283,9 +283,9 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
                 raise ValueError("Neither host/port nor sock were specified")
             options: list[RawOption] = []
             if reuse_address is False:
-                options.append((_SOL_SOCKET, _SO_REUSEADDR, 0))
+                options.append((SOL_SOCKET, SO_REUSEADDR, 0))
             if keep_alive:
-                options.append((_SOL_SOCKET, _SO_KEEPALIVE, 1))
+                options.append((SOL_SOCKET, SO_KEEPALIVE, 1))
             infos: dict[AddressInfo, None] = {}
             found = await asyncio.gather(
                 *(self._resolve(name, port, family=family, flags=flags) for name in _hosts(host))

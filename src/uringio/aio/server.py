@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from uringio._driver.contract import Driver
 from uringio._driver.op import ACCEPT, DONE, NEW, SPENT, Op
-from uringio._driver.sockets import ACCEPT_EXHAUSTED
+from uringio._driver.sockets import ACCEPT_BROKEN, ACCEPT_EXHAUSTED
 
 from .sockets import HeldSocket, Sock
 from .tls import Tls
@@ -31,11 +31,7 @@ __all__ = ["Listening", "Server"]
 
 _SOCKADDR_BYTES: Final = 128
 _RETRY_SECONDS: Final = 1.0
-# What accept(2) reports of a connection that broke while it waited in the backlog.
-_PEER_GONE: Final = frozenset({
-    errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETDOWN, errno.ENOPROTOOPT,
-    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENONET, errno.EINTR,
-})  # fmt: skip
+_PEER_GONE: Final = ACCEPT_BROKEN | {errno.EINTR}
 # From 3.12 on asyncio's servers wait for their connections to end.
 _WAITS_FOR_CLIENTS: Final = sys.version_info >= (3, 12)
 

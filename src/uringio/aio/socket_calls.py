@@ -16,6 +16,7 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from uringio._driver.op import POLL, Op
+from uringio._driver.sockets import SO_ERROR, SOL_SOCKET
 from uringio.errors import op_error
 
 from .readiness import READABLE, WRITABLE, Readiness
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SocketCalls"]
 
-_SOL_SOCKET: Final = 1
-_SO_ERROR: Final = 4
 # How often connecting is tried while a Unix listener's queue is full; nothing announces its room.
 _CONGESTED_SECONDS: Final = 0.005
 
@@ -181,7 +180,7 @@ class SocketCalls(Readiness):
             # The queue of a Unix listener is full, and this has not begun to connect.
             await asyncio.sleep(_CONGESTED_SECONDS)
         await self.until(fd, WRITABLE)
-        number = sock.getsockopt(_SOL_SOCKET, _SO_ERROR)
+        number = sock.getsockopt(SOL_SOCKET, SO_ERROR)
         if number:
             raise op_error(number, "connect", fd, detail=f"Connect call failed {address!r}")
 

@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         "probe",
         help="say what io_uring can do here",
         description="Say whether io_uring works here, and if not why and what to do about it.",
-        epilog="Exit status: 0, io_uring works; 1, it does not and programs run on epoll; "
+        epilog="Exit status: 0, io_uring works; 1, it does not and programs run without; "
         "2, not even that.",
     )
     command.set_defaults(command="probe", parser=command)

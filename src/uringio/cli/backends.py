@@ -10,6 +10,7 @@ from typing import Final
 
 from uringio._driver.choice import BLOCKED_ERRNOS, VARIABLE
 from uringio._driver.contract import Driver
+from uringio._sys.numbers import IS_LINUX
 from uringio._sys.system import real_system
 from uringio.errors import RingError
 
@@ -37,7 +38,7 @@ def described(driver: Driver, asked: str) -> str:
     Args:
         asked: The option ``--backend``.
     """
-    if driver.refusal is not None:
+    if driver.refusal is not None and IS_LINUX:  # elsewhere there is nothing to be said
         cause = _cause(driver.refusal) or f"io_uring cannot be used: {driver.refusal}"
         return f"{driver.name}, since {cause}"
     if asked == _AUTO and os.environ.get(VARIABLE) == driver.name:

@@ -47,7 +47,7 @@ def probe(*, is_json: bool) -> int:
 
 
 def status_of(report: Report) -> int:
-    """0: io_uring works.  1: it does not, and programs run on epoll.  2: they do not run."""
+    """0: io_uring works.  1: it does not, and programs run without.  2: they do not run."""
     if report.backend is None:
         return 2
     return 0 if report.works else 1
@@ -128,7 +128,7 @@ def _answer(report: Report) -> str:
     if report.works:
         return "io_uring works here."
     if report.backend is not None:
-        return "io_uring does not work here. Programs run on epoll instead."
+        return f"io_uring does not work here. Programs run on {report.backend} instead."
     return "io_uring does not work here, and programs fail as they begin."
 
 
@@ -137,8 +137,9 @@ def _refusal(refusal: Refusal, columns: int) -> Iterator[str]:
     yield "Why"
     yield from _paragraph(refusal.explanation, columns)
     yield from _paragraph(f"What failed: {refusal.message} ({refusal.error}).", columns)
-    yield ""
-    yield "What to do"
+    if refusal.remedies:
+        yield ""
+        yield "What to do"
     for remedy in refusal.remedies:
         yield from textwrap.wrap(
             remedy,
@@ -157,11 +158,13 @@ def _paragraph(text: str, columns: int) -> list[str]:
 
 
 def _machine(machine: Machine) -> Iterator[tuple[str, str]]:
-    yield "kernel", f"Linux {machine.kernel}, {machine.architecture}"
+    yield "kernel", f"{machine.system} {machine.kernel}, {machine.architecture}"
     yield "C library", machine.libc or "unknown"
     yield "Python", machine.python
     if machine.container is not None:
         yield "container", machine.container
+    if machine.system != "Linux":
+        return
     yield (
         "seccomp",
         {None: "unknown", "filter": "a filter is in force"}.get(

@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias, cast, overload
 from uringio._driver import current
 from uringio._driver.op import Op
 from uringio._driver.path_ops import AnyPath, open_op
+from uringio.errors import UnsupportedError
 
 from ._file import File
 from ._flags import Resolve
@@ -104,6 +105,8 @@ def open_file(
     flags |= _flags_of(mode)
     finish: Callable[[object], File] = _opened
     if direct:
+        if not hasattr(os, "O_DIRECT"):
+            raise UnsupportedError("direct=True", "a system that has O_DIRECT")
         flags |= os.O_DIRECT
         finish = _opened_direct_to_append if flags & os.O_APPEND else _opened_direct
     driver = current.driver()

@@ -5,6 +5,7 @@ import operator
 from abc import ABC, abstractmethod
 
 from uringio._ring.setup import Ring as Core
+from uringio._sys.errnos import EBADFD
 from uringio._sys.memory import pin
 from uringio._sys.system import System
 from uringio.errors import OpError, op_error
@@ -42,7 +43,7 @@ def refusal(number: int, op: RegisterOp, fd: int) -> OpError:
             if fd < 0
             else "the ring's restrictions forbid it"
         )
-    elif number == errno.EBADFD:
+    elif number == EBADFD:
         detail = "only on a ring that is still disabled (SetupFlags.R_DISABLED)"
     elif number == errno.ENOMEM:
         detail = "the locked-memory limit (ulimit -l) may be too low"

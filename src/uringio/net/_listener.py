@@ -10,7 +10,7 @@ from typing import Final, Self, TypeVar, cast
 from uringio._driver import current
 from uringio._driver.contract import Driver
 from uringio._driver.op import ACCEPT, EVENT, NEW, SPENT, STALE, TIMEOUT, Op
-from uringio._driver.sockets import ACCEPT_EXHAUSTED, SocketAddress
+from uringio._driver.sockets import ACCEPT_BROKEN, ACCEPT_EXHAUSTED, SocketAddress
 from uringio._own.fd import OwnedFd
 from uringio.errors import EndOfStreamError, OpError
 
@@ -24,11 +24,6 @@ T = TypeVar("T")
 _SOCKADDR_BYTES: Final = 128
 # How long accepting rests when descriptors have run out, unless a connection ends before.
 _EXHAUSTED_NS: Final = 100_000_000
-# What accept(2) reports of a connection that broke while it waited in the backlog.
-_PEER_GONE: Final = frozenset({
-    errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETDOWN, errno.ENOPROTOOPT,
-    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENONET,
-})  # fmt: skip
 # How else than by a `ConnectionError` a connection ends that nobody ended.
 _PEER_LOST: Final = frozenset({
     errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH,
@@ -199,7 +194,7 @@ class Listener:
                     except OSError as error:
                         if error.errno in ACCEPT_EXHAUSTED:
                             await server.rest()
-                        elif error.errno not in _PEER_GONE:
+                        elif error.errno not in ACCEPT_BROKEN:
                             raise
                         continue
                     group.spawn(server.take(stream))

@@ -23,7 +23,13 @@ from uringio._driver.messages import (
     segment_item,
 )
 from uringio._driver.op import RECVMSG, SENDMSG, SENDMSG_UNIX, SENDMSG_ZC, Op, Owner
-from uringio._driver.sockets import SEND_FLAGS, HasFileno, SocketAddress, number_of
+from uringio._driver.sockets import (
+    MSG_DONTWAIT,
+    SEND_FLAGS,
+    HasFileno,
+    SocketAddress,
+    number_of,
+)
 from uringio._own.fd import OwnedFd
 
 __all__ = [
@@ -51,7 +57,6 @@ WritablePieces: TypeAlias = Iterable[bytearray | memoryview]
 ANCILLARY_BYTES: Final = 2048
 _ANCILLARY_BYTES_MAX: Final = 1 << 20
 _SEGMENT_BYTES_MAX: Final = 65535
-_MSG_DONTWAIT: Final = 0x40
 
 
 class Message:
@@ -201,7 +206,7 @@ def outgoing_op(
         raise
     code, flags = SENDMSG_ZC if zero_copy else SENDMSG, SEND_FLAGS
     if unix_datagram:
-        code, flags = SENDMSG_UNIX, SEND_FLAGS | _MSG_DONTWAIT
+        code, flags = SENDMSG_UNIX, SEND_FLAGS | MSG_DONTWAIT
     op: Op[int] = Op(code, fd, addr=message.addr, len_=1, flags=flags, owner=owner)
     op.hold = message
     op.home = driver

@@ -67,6 +67,7 @@ class Surroundings(NamedTuple):
         container: The engine that runs it, as far as that can be seen.
         locked_bytes: The limit of locked memory, None for none, or for one that does not bind,
             since this process has CAP_IPC_LOCK.
+        system: Its name, as `os.uname` tells.
     """
 
     release: str
@@ -77,6 +78,7 @@ class Surroundings(NamedTuple):
     groups: frozenset[int] = frozenset()
     container: str | None = None
     locked_bytes: int | None = None
+    system: str = "Linux"
 
     @property
     def version(self) -> tuple[int, int]:
@@ -113,6 +115,7 @@ def look_around(system: System) -> Surroundings:
         groups=frozenset({os.getegid(), *os.getgroups()}),
         container=_container(),
         locked_bytes=None if may_lock else locked_bytes,
+        system=os.uname().sysname,
     )
 
 
@@ -223,6 +226,8 @@ def _policy(around: Surroundings) -> _Words:
 
 def _missing(around: Surroundings) -> _Words:
     """ENOSYS: an old kernel, one without, a filter, or a ring that lacks what we need."""
+    if around.system != "Linux":
+        return _Words("absent", f"Only Linux has io_uring, and this is {around.system}.", ())
     if (0, 0) < around.version < _OLDEST:
         return _too_old(around)
     if around.seccomp == "filter":

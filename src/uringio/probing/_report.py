@@ -59,6 +59,7 @@ class Machine(NamedTuple):
         sysctl_disabled: ``kernel.io_uring_disabled``: 0 lets everybody use io_uring, 1 root and
             `sysctl_group`, 2 nobody; None where the kernel has no such switch.
         sysctl_group: ``kernel.io_uring_group``, -1 for none.
+        system: The system's name, such as ``"Linux"``.
     """
 
     kernel: str
@@ -69,6 +70,7 @@ class Machine(NamedTuple):
     seccomp: str | None
     sysctl_disabled: int | None
     sysctl_group: int | None
+    system: str = "Linux"
 
 
 class Feature(NamedTuple):
@@ -166,7 +168,7 @@ class Report(NamedTuple):
         machine: Where this runs.
         works: Whether io_uring works: a ring was made, and an operation came back from it.
         refusal: Why it does not, None where it does.
-        backend: What `uringio.run` takes here when not told otherwise, ``"uring"`` or ``"epoll"``;
+        backend: What `uringio.run` takes here when not told otherwise, such as ``"uring"``;
             None where it fails.
         backend_reason: Why, for people.
         ring: The ring, None where none could be made.
@@ -280,7 +282,7 @@ def _reason(chosen: _Attempt, asked: _Attempt, wanted: str | None) -> str:
         return says if chosen.works else f"{says}, which cannot be had: {chosen.error}"
     if not chosen.works:
         name = type(chosen.error).__name__
-        return f"uringio.run() raises {name}: epoll would only hide what is lacking"
+        return f"uringio.run() raises {name}: another backend would only hide what is lacking"
     if chosen.name == "uring":
         if chosen.ring is not None and chosen.ring.submission_slots < ENTRIES_LADDER[0]:
             return (
@@ -289,7 +291,7 @@ def _reason(chosen: _Attempt, asked: _Attempt, wanted: str | None) -> str:
             )
         return "a ring could be made, and carried out an operation"
     assert asked.error is not None
-    return "io_uring is refused, so programs run on epoll; nothing in them need be changed"
+    return f"io_uring is refused, so programs run on {chosen.name}; they need no change"
 
 
 # --- the ring ------------------------------------------------------------------------------------
@@ -404,6 +406,7 @@ def _machine(around: Surroundings) -> Machine:
         seccomp=around.seccomp,
         sysctl_disabled=around.sysctl_disabled,
         sysctl_group=around.sysctl_group,
+        system=around.system,
     )
 
 

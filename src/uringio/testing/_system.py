@@ -105,6 +105,7 @@ class SimSystem(FileSystem):
         self.bare_syscall = self._enter
         self.get_errno = self._get_errno
         self.total_store_order = True  # nothing else runs
+        self.native_poller = "epoll"
         self.monotonic_ns = self._monotonic_ns
         self.clock_ns = self._clock_ns
         self.buggify = self._buggify
@@ -382,11 +383,13 @@ class SimSystem(FileSystem):
             return -1
         return count
 
-    def epoll_waiter(self, _fd: int) -> None:
+    def epoll_waiter(self, fd: int) -> None:
         """The simulated epoll does not round."""
+        del fd
 
-    def sender(self, _fd: int) -> None:
+    def sender(self, fd: int) -> None:
         """There is nothing quicker than the bare door."""
+        del fd
 
     def _bare_send_to(
         self,
