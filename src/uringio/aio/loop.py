@@ -124,6 +124,8 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
             ValueError: The arguments contradict each other, or the path is too long.
             OSError: Nobody listens there; ssl.SSLError: the TLS handshake failed.
         """
+        if ssl and server_hostname is None:
+            raise ValueError("you have to pass server_hostname when using ssl")
         tls = Tls.of_client(ssl, None, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         driver = self.require_driver()
         _require_one(path, sock, "no path and sock were specified")
