@@ -133,7 +133,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
             _require_unix_stream(driver, sock)
             return await self._adopt(driver, sock, protocol_factory, tls)
         assert path is not None
-        fd = await connect(driver, unix_address(driver.system, os.fspath(path)), ())
+        fd = await connect(self, driver, unix_address(driver.system, os.fspath(path)))
         return await self._start_transport(driver, fd, protocol_factory, tls)
 
     async def connect_accepted_socket(
