@@ -14,6 +14,7 @@ connected no readiness tells whether a certain receiver has room; there it is tr
 import asyncio
 import errno
 import os
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar, cast
@@ -378,7 +379,8 @@ class DatagramCalls(RunningLoop):
             )
         if sock is not None:
             if sock.type == driver.system.SOCK_STREAM:
-                raise ValueError(f"A datagram socket was expected, got {sock!r}")
+                kind = "datagram socket" if sys.version_info >= (3, 13) else "UDP Socket"
+                raise ValueError(f"A {kind} was expected, got {sock!r}")
             if any((local_addr, remote_addr, family, proto, flags, reuse_port, allow_broadcast)):
                 raise ValueError("socket modifier keyword arguments can not be used with sock")
             fd, chosen_family, remote = sock.fileno(), int(sock.family), None
@@ -441,6 +443,8 @@ class DatagramCalls(RunningLoop):
                     cast("tuple[str, int]", one), family=family, type=driver.system.SOCK_DGRAM,
                     proto=proto, flags=flags, loop=self,
                 )  # fmt: skip
+                if not found:
+                    raise OSError(f"getaddrinfo() found no address of {one!r}")
                 for found_family, _, found_proto, _, address in found:
                     pair = candidates.setdefault((int(found_family), found_proto), [None, None])
                     pair[index] = pair[index] or address
