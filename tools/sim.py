@@ -32,7 +32,7 @@ STORM_NS: Final = 20 * 10**9
 RECOVERY_NS_MAX: Final = 5 * 10**9
 FAULTS_PER_OP_MIN: Final = 0.05
 SIMULATED_PER_REAL_MIN: Final = 100
-PROFILES: Final = ("6.18", "6.18", "6.1", "6.0", "5.19", "blocked")
+PROFILES: Final = ("6.18", "6.18", "6.1", "6.0", "5.19", "plain", "blocked")
 # What programs need not notice, and what they do.
 STORM: Final = replace(testing.STORM, until_ns=STORM_NS)
 BREAKING: Final = replace(STORM, reset=0.02, exhaust=0.02, disk_error=0.01)

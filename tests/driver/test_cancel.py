@@ -333,3 +333,22 @@ def test_cancelling_many_ops_at_once(rig: Rig) -> None:
         theirs.sendall(b"x")
         assert rig.do(Op(o.RECV, ours.fileno(), len_=10)) == b"x"
         assert empty(theirs) == 0
+
+
+def test_cancelled_right_behind_its_delivery(rig: Rig) -> None:
+    """A handler may do so before the turn goes on: what was received goes to nobody, once."""
+
+    def deliver(op: Op[Any]) -> None:
+        rig.note_delivery(op)
+        assert rig.driver.cancel(op)
+
+    with connected(rig) as (ours, theirs):
+        op = rig.recv(ours.fileno())
+        rig.settle_down()
+        rig.deliver = deliver
+        theirs.sendall(b"data")
+        with pytest.raises(StandInCancelled):
+            rig.finish(op)
+        rig.deliver = rig.note_delivery
+        theirs.sendall(b"more")
+        assert rig.finish(rig.recv(ours.fileno())) == b"more"

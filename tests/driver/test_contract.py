@@ -22,6 +22,7 @@ from tests.driver.rig import (
     pair,
     pipe,
 )
+from tests.marks import needs_pending_errors
 from uringio._driver import op as o
 from uringio._driver.op import DONE, SUBMITTED, Op
 from uringio.errors import OpError
@@ -174,6 +175,7 @@ def test_many_small_messages_arrive_complete(rig: Rig, kind: str) -> None:
             assert received == message
 
 
+@needs_pending_errors
 def test_recv_fails_when_the_peer_resets(rig: Rig) -> None:
     """A reset while RECV waits is ECONNRESET, with operation and descriptor on the error."""
     with connected(rig) as (ours, theirs):

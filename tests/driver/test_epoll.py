@@ -2,10 +2,12 @@
 
 import array
 import errno
+import gc
 import os
 import select
 import signal
 import socket
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -315,6 +317,19 @@ def test_what_comes_before_the_deadline_costs_one_wait(make_rig: RigMaker) -> No
     assert 0 < system.rounded_s[0] < 40
     rig.driver.cancel(timer)
     rig.wait(timer)
+
+
+def test_the_last_timer_that_is_cancelled_is_let_go_of(rig: Rig) -> None:
+    """With no timer left nobody looks at the heap, so it must not keep cancelled ones."""
+    timers = [rig.timeout(40_000_000_000) for _ in range(3)]
+    for timer in timers:
+        rig.driver.cancel(timer)
+    rig.wait(*timers)
+    kept = [weakref.ref(timer) for timer in timers]
+    timers.clear()
+    del timer
+    gc.collect()
+    assert [one() for one in kept] == [None] * 3
 
 
 def test_a_system_without_an_exact_wait_rounds_up(make_rig: RigMaker) -> None:

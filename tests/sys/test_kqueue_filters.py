@@ -358,6 +358,37 @@ def test_a_process_is_watched_no_more(kq: Kq) -> None:
         assert one(kq).ident == other
 
 
+class _NoPidfd(System):
+    """A system whose processes only a kqueue can watch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pidfd_open = None
+        self.made: list[Kq] = []
+
+    def kqueue(self) -> Kq:
+        self.made.append(super().kqueue())
+        return self.made[-1]
+
+
+@unlike_kernels("gives out the write end of a pipe as its descriptor")
+def test_the_end_of_a_process_as_a_descriptor() -> None:
+    """Without pidfds it is a kqueue's own; ESRCH where there is no such process any more."""
+    system = _NoPidfd()
+    poll = select.poll()
+    with child("exit 3") as (pid, writer):
+        fd = system.open_pidfd(pid)
+        assert fd == system.made[0].fileno()
+        poll.register(fd, select.POLLIN)
+        assert poll.poll(0) == []
+        os.write(writer, b"\n")
+        assert poll.poll(PATIENCE_NS // 1_000_000) == [(fd, select.POLLIN)]
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+        system.made[0].close()
+        assert system.open_pidfd(pid) == -errno.ESRCH
+        assert system.made[1].fileno() == -1
+
+
 @pytest.mark.skipif(not IS_LINUX, reason="the systems that have a kqueue tell of this")
 @pytest.mark.parametrize("note", [q.NOTE_FORK, q.NOTE_EXEC, q.NOTE_TRACK])
 def test_what_linux_does_not_tell_of_processes(kq: Kq, note: int) -> None:

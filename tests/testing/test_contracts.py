@@ -13,7 +13,7 @@ from uringio.errors import BusyError, ClosedError, op_error
 from uringio.streams import Stream
 
 MakePair = Callable[[], Awaitable[Pair]]
-PROFILES = ("6.18", "5.19", "blocked", "kqueue", "poll")
+PROFILES = ("6.18", "plain", "blocked", "kqueue", "poll")
 
 
 @pytest.mark.parametrize("transport", transports.PAIRS)

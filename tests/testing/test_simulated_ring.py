@@ -13,7 +13,8 @@ from uringio._ring.register import register_ring_fd, unregister_ring_fd
 from uringio._ring.setup import DEFAULT_FLAGS, FLAG_LADDER, Ring, queue_init
 from uringio._sys import constants as k
 from uringio._sys.errnos import Fate
-from uringio.errors import RingError
+from uringio._sys.libc import pointer_argument, size_argument
+from uringio.errors import OpError, RingError
 
 
 class Pilot:
@@ -60,6 +61,22 @@ def test_each_profile_is_one_rung(profile: str, flags: int) -> None:
     opcodes = probe_ring(pilot.ring).opcodes
     assert (k.IORING_OP_FTRUNCATE in opcodes) == (profile == "6.18")
     assert k.IORING_OP_SEND in opcodes
+    pilot.close()
+
+
+def test_the_plainest_ring_is_asked_in_vain() -> None:
+    """There is a ring, without index and probe, and a flag that came later is refused."""
+    pilot = Pilot(testing.SimKernel(0, "plain"))
+    assert pilot.ring.flags == FLAG_LADDER[3]
+    for ask in (probe_ring, register_ring_fd):
+        with pytest.raises(OpError) as caught:
+            ask(pilot.ring)
+        assert caught.value.errno == errno.EINVAL
+    system, fd = pilot.kernel.system, pilot.ring.fd
+    for flag in (k.IORING_ENTER_NO_IOWAIT, k.IORING_ENTER_ABS_TIMER):
+        enter = system.bare_syscall
+        assert enter(system.nr_enter, fd, 0, 0, flag, pointer_argument(0), size_argument(0)) == -1
+        assert system.get_errno() == errno.EINVAL
     pilot.close()
 
 

@@ -101,6 +101,7 @@ def make_readiness_driver(
     serve_readers, serve_writers = descriptors.serve_readers, descriptors.serve_writers
     serve_pollers = descriptors.serve_pollers
     timers = Timers()
+    live_timers = timers.live  # which it is no call to ask whether there are any
     events: dict[Op[object], None] = {}
     cancelling: dict[int, Op[object]] = {}
     nops: deque[Op[object]] = deque()
@@ -182,9 +183,10 @@ def make_readiness_driver(
         if deadline_ns == 0 or woken or nops or unfinished or suspect or cancelling:
             seconds = 0.0
         else:
-            timer_ns = timers.next_deadline_ns()
-            if timer_ns is not None and (deadline_ns is None or timer_ns < deadline_ns):
-                deadline_ns = timer_ns
+            if live_timers:
+                timer_ns = timers.next_deadline_ns()
+                if timer_ns is not None and (deadline_ns is None or timer_ns < deadline_ns):
+                    deadline_ns = timer_ns
             if deadline_ns is not None:
                 # The poller rounds up to its milliseconds: never early, so never a busy wait.
                 seconds = min(max(0.0, (deadline_ns - clock()) / 1e9), _WAIT_SECONDS_MAX)
@@ -229,11 +231,12 @@ def make_readiness_driver(
                             except OSError as error:
                                 descriptors.recv_failed(descriptor, op, error)
                             else:
+                                data = op.value  # a handler that cancels takes it away
                                 op.state = DONE
                                 del readers[0]
                                 deliver(op)
                                 if descriptor.exact:
-                                    got = len(op.value)  # type: ignore[arg-type]
+                                    got = len(data)  # type: ignore[arg-type]
                                     descriptor.dry = 0 < got < descriptor.size
                         else:
                             serve_readers(descriptor)
@@ -254,7 +257,7 @@ def make_readiness_driver(
             go_on_with_cancelling()
         if nops:
             settle_nops()
-        if timers:
+        if live_timers:
             timers.expire(clock(), deliver)
         if offloads.finished:
             offloads.settle_finished(deliver)
