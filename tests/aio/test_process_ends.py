@@ -29,7 +29,7 @@ class _Kept:
         self._kqueue.close()
 
 
-@pytest.mark.skipif(LIBRARY, reason="libkqueue gives out the write end of a pipe")
+@pytest.mark.skipif(LIBRARY, reason="libkqueue gives out the write end of a pipe as its descriptor")
 @pytest.mark.parametrize("backend", ["kqueue", "poll"])
 def test_a_kqueue_tells_of_a_child(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop's subprocesses end with their status, told by EVFILT_PROC, without a thread."""

@@ -317,6 +317,29 @@ def test_cancelled_while_starting(run: Run[None], passes: int) -> None:
     run(main())
 
 
+def test_cancelled_at_the_last_moment(run: Run[None]) -> None:
+    """A start that is cancelled when all is ready, and nobody knows, ends like an earlier one."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        before = holdings().fds
+
+        class Cancels(asyncio.SubprocessProtocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                task.cancel()
+
+        for command in (["sleep", "100"], ["/bin/true"]):
+            task = asyncio.create_task(loop.subprocess_exec(Cancels, *command))
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not has_children()
+        while holdings().fds != before:
+            await asyncio.sleep(0)
+            gc.collect()
+
+    run(main())
+
+
 def test_pipes_that_fail_do_not_hang(run: Run[None], monkeypatch: pytest.MonkeyPatch) -> None:
     """A child whose pipe cannot be connected is killed, and the failure told."""
 

@@ -291,6 +291,38 @@ def test_the_played_kqueue_needs_the_main_thread(kq: Kq, handled: list[int]) -> 
     assert one(kq).ident == NUMBER
 
 
+@unlike_kernels("never tells a signal's handler")
+@pytest.mark.skipif(not IS_LINUX, reason="kernels watch signals by themselves")
+def test_a_played_kqueue_is_closed_in_any_thread(handled: list[int]) -> None:
+    """The handler that it cannot take back there goes on to call the program's own."""
+    before = signal.getsignal(NUMBER)
+    kq = System().kqueue()
+    kq.control([Kevent(NUMBER, q.EVFILT_SIGNAL)])
+    thread = threading.Thread(target=kq.close)
+    thread.start()
+    thread.join()
+    send()
+    assert handled == [NUMBER]
+    with System().kqueue() as again:
+        again.control([Kevent(NUMBER, q.EVFILT_SIGNAL)])
+        send()
+        assert one(again).data == 1
+    assert (handled, signal.getsignal(NUMBER)) == ([NUMBER] * 2, before)
+
+
+@unlike_kernels("never tells a signal's handler")
+def test_a_signal_without_a_handler_does_what_it_does(kq: Kq) -> None:
+    """The end of a child is told by SIGCHLD, of which a program need know nothing."""
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    kq.control([Kevent(signal.SIGCHLD, q.EVFILT_SIGNAL)])
+    with child("exit 0") as (pid, writer):
+        os.write(writer, b"\n")
+        assert one(kq).ident == signal.SIGCHLD
+        assert os.waitpid(pid, 0) == (pid, 0)
+    kq.control([Kevent(signal.SIGCHLD, q.EVFILT_SIGNAL, q.EV_DELETE)])
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+
+
 # --- processes -----------------------------------------------------------------------------------
 
 

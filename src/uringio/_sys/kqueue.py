@@ -231,6 +231,9 @@ class Kqueue:
     """
     One kqueue; a context manager that closes it.
 
+    One thread may make changes, taking no events, while another waits: so a loop is woken, by
+    EVFILT_USER.  What else there is to do is for one thread at a time.
+
     Raises:
         UnsupportedError: There is none here, and `VARIABLE` names no library that has one.
         OpError: The kernel refused.
