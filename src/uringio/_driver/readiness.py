@@ -212,7 +212,7 @@ def make_readiness_driver(
                         stray += 1
                     continue
                 if descriptor.pollers:  # first: they ask for what the others will take away
-                    serve_pollers(descriptor)
+                    serve_pollers(descriptor, bits)
                 if bits & _TROUBLE:
                     descriptor.exact = False
                 if bits & _READABLE:
@@ -521,7 +521,7 @@ def make_readiness_driver(
     starts[o.NOP] = nops.append
     starts[o.CONNECT] = descriptors.start_connect
     starts[o.CLOSE] = start_close
-    starts[o.POLL] = descriptors.start_poll
+    starts[o.POLL] = starts[o.POLL_AGAIN] = descriptors.start_poll
     starts[o.TIMEOUT] = timers.add
     starts[o.OFFLOAD] = start_offload
     starts[o.READY] = start_ready

@@ -124,6 +124,8 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
             ValueError: The arguments contradict each other, or the path is too long.
             OSError: Nobody listens there; ssl.SSLError: the TLS handshake failed.
         """
+        if ssl and server_hostname is None:
+            raise ValueError("you have to pass server_hostname when using ssl")
         tls = Tls.of_client(ssl, None, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
         driver = self.require_driver()
         _require_one(path, sock, "no path and sock were specified")
@@ -131,7 +133,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
             _require_unix_stream(driver, sock)
             return await self._adopt(driver, sock, protocol_factory, tls)
         assert path is not None
-        fd = await connect(driver, unix_address(driver.system, os.fspath(path)), ())
+        fd = await connect(self, driver, unix_address(driver.system, os.fspath(path)))
         return await self._start_transport(driver, fd, protocol_factory, tls)
 
     async def connect_accepted_socket(

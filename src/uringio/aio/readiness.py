@@ -19,7 +19,7 @@ from contextvars import Context
 from typing import Final, TypeVarTuple
 
 from uringio._driver.contract import Driver
-from uringio._driver.op import CANCELLING, NEW, POLL, SPENT, Op
+from uringio._driver.op import CANCELLING, NEW, POLL, POLL_AGAIN, SPENT, Op
 from uringio._driver.sockets import HasFileno
 from uringio.errors import op_error
 
@@ -243,6 +243,7 @@ class _Watch:
         error, op.error = op.error, None
         if error is None:
             # In one call, behind which a signal handler may raise: never one without the other.
+            op.code = POLL_AGAIN
             self._enqueue((self.handle, self.again))
         elif isinstance(error, OSError) and error.errno != errno.EBADF:
             # (Of a descriptor that was closed nothing is told, as with epoll(7).)

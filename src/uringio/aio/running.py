@@ -270,6 +270,15 @@ class RunningLoop(asyncio.BaseEventLoop):
         """Restore the signal's default; False if there was no handler."""
         return self._signals.remove(sig)
 
+    # What programs reach into of asyncio's own loop, to call or to wrap the handlers of others.
+
+    @property
+    def _signal_handlers(self) -> dict[int, asyncio.Handle]:
+        return self._signals.handles
+
+    def _handle_signal(self, sig: int) -> None:
+        self._signals.arrived(sig)
+
 
 def _refuse_to_run() -> None:
     raise RuntimeError("this loop is closed")
