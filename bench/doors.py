@@ -35,6 +35,7 @@ _ROOM_BYTES = 65536
 _EVENTS_MAX = 512
 _NR_EPOLL_PWAIT2 = 441
 _IN = 1
+_MODIFY = 3
 
 Way = Callable[[int], None]
 
@@ -206,6 +207,28 @@ class _Bench:
         }
         return Question("receive, EAGAIN", ways)
 
+    def arming(self) -> Question:
+        """
+        Watch a descriptor anew, as who has EPOLLONESHOT must do for each message.
+        """
+        epoll = select.epoll()
+        fd, bits = self.near.fileno(), _IN | select.EPOLLONESHOT
+        epoll.register(fd, bits)
+        epoll_fd, modify, control = epoll.fileno(), epoll.modify, self.bare.epoll_ctl
+        event = ctypes.create_string_buffer(_event_layout().pack(bits, fd))
+        where = ctypes.c_void_p(ctypes.addressof(event))
+
+        def by_select(count: int) -> None:
+            for _ in range(count):
+                modify(fd, bits)
+
+        def by_bare(count: int) -> None:
+            for _ in range(count):
+                control(epoll_fd, _MODIFY, fd, where)
+
+        ways: dict[str, Way] = {"select.epoll.modify": by_select, "ctypes, bare": by_bare}
+        return Question("arm anew", ways)
+
     def waiting(self, events_count: int) -> Question:
         """
         Ask without waiting, where so many descriptors are ready.
@@ -273,7 +296,7 @@ def main(argv: list[str] | None = None) -> int:
     described = machine.describe()
     print(machine.headline(described))
     bench = _Bench()
-    questions = [bench.sending(), bench.receiving(), bench.finding_nothing()]
+    questions = [bench.sending(), bench.receiving(), bench.finding_nothing(), bench.arming()]
     questions += [bench.waiting(count) for count in (0, 1, 50)]
     results: dict[str, object] = {}
     for question in questions:

@@ -107,6 +107,18 @@ def seeded(request: pytest.FixtureRequest) -> None:
     random.seed(f"{request.config.stash[SEED]} {request.node.nodeid}")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def library_stays() -> Iterator[None]:
+    """Keep one kqueue of a library open: what it has for all of them comes and goes once."""
+    if not LIBRARY:
+        yield
+        return
+    from uringio._sys.system import System
+
+    with System().kqueue():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """
@@ -117,7 +129,9 @@ def nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     before = leaks.holdings()
     yield
-    if not request.node.stash.get(FAILED, False) and not LIBRARY:
+    if LIBRARY:
+        gc.collect()  # so that what a test has left is told in it all the same
+    elif not request.node.stash.get(FAILED, False):
         left = leaks.difference(before)
         if left:
             pytest.fail("\n".join(left))

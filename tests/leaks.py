@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.backends import LIBRARY
+
 FD_DIR = Path("/proc/self/fd") if Path("/proc/self/fd").exists() else Path("/dev/fd")
 
 # Targets of descriptors that a library opens once and keeps on purpose.
@@ -17,6 +19,17 @@ KEPT_ON_PURPOSE = (
 # A thread that was told to stop gets this long to be gone, on a machine that may be very busy; only
 # a leak takes it. [seconds]
 THREAD_END_S = 30.0
+
+
+def fd_count() -> int:
+    """Count what is open; a library that plays kqueue closes its own a little later."""
+    count = len(os.listdir(FD_DIR))
+    while LIBRARY:
+        time.sleep(0.02)
+        before, count = count, len(os.listdir(FD_DIR))
+        if before == count:
+            break
+    return count
 
 
 @dataclass(frozen=True)

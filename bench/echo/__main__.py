@@ -17,7 +17,7 @@ if not __package__:  # started as `python bench/echo`
 
 from bench import machine
 from bench.echo import report
-from bench.echo.contenders import CONTENDERS, Contender, by_name
+from bench.echo.contenders import CONTENDERS, FALLBACKS, Contender, by_name, default_names
 from bench.echo.load import client_command
 from bench.echo.sample import HEAPS, Cell, MissingError, Sample, SampleError, Setup, take
 from bench.rounds import rotated
@@ -151,6 +151,8 @@ def _print_cell(samples: list[Sample], cell: Cell, heaps: list[str]) -> None:
             print()
             for line in report.comparison(table, ours or rivals, rivals):
                 print(line)
+        for line in report.between_backends(table):
+            print(line)
         print(flush=True)
 
 
@@ -198,8 +200,13 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--contenders",
         type=_contenders,
-        default=",".join(contender.name for contender in CONTENDERS),
-        help="default: %(default)s",
+        help=f"default: {default_names(FALLBACKS[0])}",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=FALLBACKS,
+        default=FALLBACKS[0],
+        help="what the native form runs on beside io_uring, where no contenders are named",
     )
     parser.add_argument("--heap", type=_heaps, default=",".join(HEAPS), help="fresh,steady")
     parser.add_argument("--client", choices=("auto", "c", "python"), default="auto")
@@ -207,6 +214,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cpus", type=_cpus, help="SERVER,CLIENT processor numbers")
     parser.add_argument("--json", type=Path, help="default: a new file in bench/results")
     options = parser.parse_args(argv)
+    if options.contenders is None:
+        options.contenders = by_name(default_names(options.backend))
     if options.full:
         options.sizes, options.connections = _sizes(_FULL_SIZES), _counts(_FULL_CONNECTIONS)
     return options

@@ -40,9 +40,15 @@ class Contender:
         ]
 
 
+FALLBACKS = ("epoll", "kqueue", "poll")
+"""The backends that the native form is measured on beside io_uring, the first by default."""
+
 CONTENDERS = (
     Contender("uringio-native", "uringio_native.py"),
-    Contender("uringio-native-epoll", "uringio_native.py", ("--backend=epoll",)),
+    *(
+        Contender(f"uringio-native-{backend}", "uringio_native.py", (f"--backend={backend}",))
+        for backend in FALLBACKS
+    ),
     Contender("uringio-aio-protocol", "uringio_aio_protocol.py"),
     Contender("uringio-aio-streams", "uringio_aio_streams.py"),
     Contender("uvloop-protocol", "uvloop_protocol.py"),
@@ -73,8 +79,18 @@ BUDGETS = (
     Budget("uringio-native", "uvloop-streams", "steady", 0.9),
     Budget("uringio-native", "asyncio-protocol", "fresh", 0.35),
     Budget("uringio-native", "asyncio-protocol", "steady", 1.2),
+    Budget("uringio-native-epoll", "asyncio-protocol", "fresh", 0.5),
+    Budget("uringio-native-epoll", "asyncio-protocol", "steady", 1.3),
 )
 """Compared and printed, never asserted: a busy machine must not fail a build."""
+
+
+def default_names(backend: str) -> str:
+    """
+    Return who takes part unless somebody is named: of the fallbacks, *backend* alone.
+    """
+    absent = {f"uringio-native-{other}" for other in FALLBACKS if other != backend}
+    return ",".join(one.name for one in CONTENDERS if one.name not in absent)
 
 
 def by_name(names: str) -> list[Contender]:

@@ -11,6 +11,7 @@ from bench.echo.contenders import (
     BUDGET_CONNECTIONS,
     BUDGET_SIZE_BYTES,
     BUDGETS,
+    FALLBACKS,
     Budget,
 )
 from bench.echo.sample import Cell, Sample
@@ -108,6 +109,21 @@ def comparison(
             else:
                 cells.append(f"{f'{found.median:.2f} [{found.low:.2f}-{found.high:.2f}]':>19}")
         lines.append(f"{name:<22}" + "".join(cells))
+    return lines
+
+
+def between_backends(table: dict[str, dict[int, Sample]]) -> list[str]:
+    """
+    Return one line for each fallback of ours that was measured beside io_uring.
+    """
+    lines = []
+    for backend in FALLBACKS:
+        found = ratios(table, "uringio-native", f"uringio-native-{backend}", cpu)
+        if found is not None:
+            lines.append(
+                f"uring : {backend}".ljust(22)
+                + f"{found.median:.2f} [{found.low:.2f}-{found.high:.2f}]".rjust(19)
+            )
     return lines
 
 

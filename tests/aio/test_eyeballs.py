@@ -3,11 +3,12 @@
 import asyncio
 import socket
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from tests.aio.conftest import Run
-from tests.aio.protocols import Diary
+from tests.aio.protocols import Diary, Echo
 from tests.aio.serving import listening
 from tests.surface.holes import holes
 from tests.surface.pairs import deserted
@@ -102,6 +103,38 @@ def test_cancelled_race_leaves_nothing(run: Run[None], monkeypatch: pytest.Monke
                     await asyncio.get_running_loop().create_connection(
                         Diary, "two.invalid", 80, happy_eyeballs_delay=0.001
                     )
+
+    run(main())
+
+
+def test_another_sock_connect_is_what_connects(run: Run[None]) -> None:
+    """What a program puts in the place of the loop's sock_connect gets the socket to connect."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        original = loop.sock_connect
+        asked: list[object] = []
+
+        async def instead(sock: socket.socket, address: object) -> None:
+            asked.append(address)
+            await original(sock, where)
+
+        def refuse(_sock: socket.socket, _address: object) -> None:
+            raise OSError("no network in this test")
+
+        async with listening(Echo) as (_server, where):
+            loop.sock_connect = instead
+            transport, protocol = await loop.create_connection(Diary, "192.0.2.1", 80)
+            assert asked == [("192.0.2.1", 80)]
+            transport.write(b"hello")
+            assert await protocol.until_received(5) == b"hello"
+            transport.close()
+            await protocol.lost
+
+            loop.sock_connect = refuse
+            with pytest.raises(OSError, match="no network"):
+                await loop.create_connection(Diary, "192.0.2.1", 80)
+        del loop.sock_connect  # a circle otherwise
 
     run(main())
 

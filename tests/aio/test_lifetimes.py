@@ -444,3 +444,20 @@ def test_threadsafe_calls_race_with_close(
                 end.recv(1, socket.MSG_DONTWAIT)
         for end in ends:
             end.close()
+
+
+def test_the_first_run_imports_nothing(fresh_python: FreshPython, backend: str) -> None:
+    """A timer set before the first run is not late for what the loop had to import."""
+    fresh_python(
+        f"""
+        import asyncio, sys
+        from uringio.aio import new_event_loop
+
+        loop = new_event_loop(backend={backend!r})
+        known = set(sys.modules)
+        loop.run_until_complete(asyncio.sleep(0))
+        late = {{name for name in set(sys.modules) - known if name.startswith("uringio")}}
+        loop.close()
+        assert not late, late
+        """
+    ).check()

@@ -317,6 +317,29 @@ def test_cancelled_while_starting(run: Run[None], passes: int) -> None:
     run(main())
 
 
+def test_cancelled_at_the_last_moment(run: Run[None]) -> None:
+    """A start that is cancelled when all is ready, and nobody knows, ends like an earlier one."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        before = holdings().fds
+
+        class Cancels(asyncio.SubprocessProtocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                task.cancel()
+
+        for command in (["sleep", "100"], ["/bin/true"]):
+            task = asyncio.create_task(loop.subprocess_exec(Cancels, *command))
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not has_children()
+        while holdings().fds != before:
+            await asyncio.sleep(0)
+            gc.collect()
+
+    run(main())
+
+
 def test_pipes_that_fail_do_not_hang(run: Run[None], monkeypatch: pytest.MonkeyPatch) -> None:
     """A child whose pipe cannot be connected is killed, and the failure told."""
 
@@ -368,6 +391,22 @@ def test_a_loop_that_closes_before_its_child(
         gc.collect()
     with contextlib.suppress(ChildProcessError):  # Popen's finalizer was quicker
         os.waitpid(pid, 0)
+    assert not has_children()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the transport, whenever it goes
+def test_a_thread_that_outlives_its_loop(
+    make_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without pidfds, the thread that waits says that the loop has closed, and takes the status."""
+    without_pidfds(monkeypatch, 1)
+    said = threading.Event()
+    monkeypatch.setattr("uringio.aio.processes.logger.warning", lambda *_: said.set())
+    loop = make_loop()
+    child = loop.run_until_complete(_started(loop))
+    loop.close()
+    child.kill()
+    said.wait()
     assert not has_children()
 
 

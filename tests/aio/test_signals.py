@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -451,3 +452,21 @@ def test_child_does_not_wake_its_parent(loop: asyncio.AbstractEventLoop) -> None
 
     with handler_kept(signal.SIGINT):
         loop.run_until_complete(main())
+
+
+def test_a_cancelled_signal_handler_is_removed(run: Run[None]) -> None:
+    """Programs reach the handles of signals, as on asyncio's loop; one they cancel goes at last."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        called: list[int] = []
+        loop.add_signal_handler(signal.SIGUSR1, called.append, 1)
+        loop._handle_signal(signal.SIGUSR1)
+        await until(lambda: called)
+        loop._signal_handlers[signal.SIGUSR1].cancel()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert loop._signal_handlers == {}
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+        assert called == [1]
+
+    run(main())

@@ -15,6 +15,7 @@ from itertools import pairwise
 import pytest
 
 import uringio
+from tests.backends import BACKENDS
 from tests.kernel import uring_refusal
 from uringio import TaskGroup
 from uringio._driver import current
@@ -85,6 +86,42 @@ def test_one_task_alone(backend: str) -> None:
     """A single task pays for the whole pass at each await; that is bounded too."""
     calls = calls_per_round(backend, wait_often)
     assert sum(calls.values()) <= sum(CALLS_PER_AWAIT[backend].values()) + CALLS_PER_PASS_MAX
+
+
+async def play(rounds: int) -> None:
+    """Let a task send bytes to another, which sends them back; over and over."""
+
+    async def serve(stream: uringio.SocketStream) -> None:
+        async with stream:
+            while data := await stream.recv():
+                await stream.send_all(data)
+
+    async with (
+        await uringio.listen_tcp("127.0.0.1", 0) as listener,
+        TaskGroup() as group,
+        await uringio.connect_tcp(*listener.local_address[:2]) as ours,
+    ):
+        group.start_soon(serve, await listener.accept())
+        for _ in range(rounds):
+            await ours.send_all(b"ball")
+            await ours.recv()
+
+
+@pytest.mark.skipif("epoll" not in BACKENDS, reason="of the epoll driver")
+def test_python_calls_per_echo_on_epoll() -> None:
+    """
+    A round of two messages, each sent and received, calls nothing but what every operation does.
+
+    No attempt that finds nothing, nothing armed, nothing queued through the long ways.  How many
+    passes a round takes is the kernel's affair.
+    """
+    calls = calls_per_round("epoll", play)
+    often = {name: count for name, count in calls.items() if count >= 0.5}
+    assert often.pop("turn") == often.pop("one_pass") <= 4
+    assert often == {
+        "recv": 2, "send_all": 2, "submit": 4, "__await__": 8, "serve": 2, "play": 2,
+        "main": 2,
+    }  # fmt: skip
 
 
 @pytest.mark.skipif(uring_refusal() is not None, reason="no io_uring here")

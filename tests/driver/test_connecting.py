@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.driver.rig import Rig
+from tests.marks import needs_pending_errors
 from uringio._driver import op as o
 from uringio._driver.op import SUBMITTED, Op
 from uringio._sys.memory import Memory
@@ -64,6 +65,7 @@ def test_accept_takes_connections_that_wait_already(rig: Rig) -> None:
         rig.driver.unregister(listener.fileno())
 
 
+@needs_pending_errors
 def test_connect_is_refused(rig: Rig) -> None:
     """Connecting to a port where nobody listens is ECONNREFUSED."""
     with socket.socket() as client, socket.socket() as closed:

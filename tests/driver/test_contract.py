@@ -22,6 +22,7 @@ from tests.driver.rig import (
     pair,
     pipe,
 )
+from tests.marks import needs_pending_errors
 from uringio._driver import op as o
 from uringio._driver.op import DONE, SUBMITTED, Op
 from uringio.errors import OpError
@@ -174,6 +175,7 @@ def test_many_small_messages_arrive_complete(rig: Rig, kind: str) -> None:
             assert received == message
 
 
+@needs_pending_errors
 def test_recv_fails_when_the_peer_resets(rig: Rig) -> None:
     """A reset while RECV waits is ECONNRESET, with operation and descriptor on the error."""
     with connected(rig) as (ours, theirs):
@@ -467,6 +469,34 @@ def test_poll_tells_what_is_ready(rig: Rig) -> None:
         assert last.state == SUBMITTED
         theirs.close()
         assert rig.finish(last) & 0x10
+
+
+def test_polls_that_follow_one_another(rig: Rig) -> None:
+    """
+    A POLL_AGAIN tells what holds like the POLL before it, also when that was never waited for, and
+    what changes in one direction alone does not end a poll for the other.
+    """
+    with connected(rig, "unix") as (ours, theirs):
+        fd = ours.fileno()
+        for code in (o.POLL, o.POLL_AGAIN):
+            assert rig.do(Op(code, fd, flags=0x4)) == 0x4
+        op: Op[object] = Op(o.POLL, fd, flags=0x1)
+        for _ in range(3):
+            rig.submit(op)
+            rig.settle_down()
+            assert op.state == SUBMITTED
+            ours.sendall(bytes(1000))
+            theirs.recv(1000)  # there is room again, of which some pollers tell
+            rig.settle_down()
+            assert op.state == SUBMITTED
+            theirs.sendall(b"x")
+            assert rig.finish(op) == 0x1
+            assert rig.do(Op(o.POLL_AGAIN, fd, flags=0x1)) == 0x1
+            assert rig.do(Op(o.RECV, fd, len_=10)) == b"x"
+            op = Op(o.POLL_AGAIN, fd, flags=0x1)
+        op = rig.submit(op)
+        theirs.close()
+        assert rig.finish(op) & 0x10
 
 
 def test_poll_tells_of_room_to_write(rig: Rig) -> None:

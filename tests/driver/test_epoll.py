@@ -2,10 +2,12 @@
 
 import array
 import errno
+import gc
 import os
 import select
 import signal
 import socket
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -202,6 +204,46 @@ def test_an_echo_costs_a_read_a_send_and_a_share_in_a_wait(rig: Rig, system: Cou
         rig.wait(*ops)
 
 
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_a_handler_that_times_out_within_a_read(make_rig: RigMaker, in_turn: bool) -> None:
+    """os.read runs handlers when it is interrupted; what they raise is not the descriptor's."""
+
+    class Interrupted(System):
+        armed = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            read = self.read_bytes
+
+            def read_bytes(fd: int, size: int) -> bytes:
+                if self.armed:
+                    self.armed = False
+                    raise TimeoutError("a handler's")
+                return read(fd, size)
+
+            self.read_bytes = read_bytes
+
+    system = Interrupted()
+    rig = make_rig("epoll", system=system)
+    with connected(rig) as (ours, theirs):
+        op: Op[Any] = Op(o.RECV, ours.fileno(), len_=9)
+        if in_turn:
+            rig.submit(op)
+        theirs.sendall(b"ping")
+        system.armed = True
+        with pytest.raises(TimeoutError, match="a handler's"):
+            if in_turn:
+                rig.driver.turn(None)
+            else:
+                rig.driver.submit(op)
+        if not in_turn:
+            rig.driver.cancel(op)
+            with pytest.raises(StandInCancelled):
+                rig.finish(op)
+            op = rig.recv(ours.fileno())
+        assert rig.finish(op) == b"ping"
+
+
 def test_a_signal_handlers_timeout_is_no_failure_of_the_descriptor(rig: Rig) -> None:
     """A handler that raises TimeoutError, an OSError without errno, gets it through; ops go on."""
     index, struck = 0, True
@@ -315,6 +357,19 @@ def test_what_comes_before_the_deadline_costs_one_wait(make_rig: RigMaker) -> No
     assert 0 < system.rounded_s[0] < 40
     rig.driver.cancel(timer)
     rig.wait(timer)
+
+
+def test_the_last_timer_that_is_cancelled_is_let_go_of(rig: Rig) -> None:
+    """With no timer left nobody looks at the heap, so it must not keep cancelled ones."""
+    timers = [rig.timeout(40_000_000_000) for _ in range(3)]
+    for timer in timers:
+        rig.driver.cancel(timer)
+    rig.wait(*timers)
+    kept = [weakref.ref(timer) for timer in timers]
+    timers.clear()
+    del timer
+    gc.collect()
+    assert [one() for one in kept] == [None] * 3
 
 
 def test_a_system_without_an_exact_wait_rounds_up(make_rig: RigMaker) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from tests.driver.conftest import RigMaker
 from tests.driver.rig import PATIENCE_S, Orphans, Rig, StandInCancelled, connected, fill
+from tests.leaks import fd_count
 from uringio._driver import op as o
 from uringio._driver.messages import (
     MSG_CMSG_CLOEXEC,
@@ -78,10 +79,6 @@ def udp(rig: Rig) -> Iterator[tuple[socket.socket, socket.socket]]:
 def pass_fds(end: socket.socket, fds: list[int], data: bytes = b"x") -> None:
     rights = array.array("i", fds)
     end.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-
-
-def fd_count() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 # --- payload and addresses -----------------------------------------------------------------------

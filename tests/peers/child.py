@@ -53,6 +53,12 @@ class Recorder(unittest.TestResult):
             seconds=round(time.monotonic() - self._began, 3),
         )
 
+    def count_loop(self) -> None:
+        """Note that the test has made a loop; at once, since it may never end."""
+        self.loops_made += 1
+        if self.loops_made == 1:
+            self._write(outcome="looping")
+
     def trouble(self, where: str, detail: str) -> None:
         """Note what went wrong outside of any test."""
         self._write(test=where.removeprefix(self._prefix), outcome="set-up", detail=detail)
@@ -102,7 +108,7 @@ def main() -> None:
     recorder = Recorder(Path(order["results"]), order["prefix"])
 
     def made() -> None:
-        recorder.loops_made += 1
+        recorder.count_loop()
 
     factories.substitute(order["loop"], made)
     loader = unittest.TestLoader()

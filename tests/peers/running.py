@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -161,10 +161,10 @@ def _run_module(
                 stalled = _watch(child, results, timeout)
             finally:
                 _end(child)
-        begun = _collect(results, tests, troubles)
+        begun, loops = _collect(results, tests, troubles)
         if begun is not None:
             outcome = "hung" if stalled else "crashed"
-            tests[begun] = Outcome(outcome, f"exit status {child.returncode}", loops=1)
+            tests[begun] = Outcome(outcome, f"exit status {child.returncode}", loops=loops)
             results.write_text("", encoding="utf-8")
         elif child.returncode != 0 or stalled:
             troubles["process"] = f"exit status {child.returncode}; see the log"
@@ -198,21 +198,25 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _collect(results: Path, tests: dict[str, Outcome], troubles: dict[str, str]) -> str | None:
-    """Take over what was written; return the test that has begun and not ended."""
+def _collect(
+    results: Path, tests: dict[str, Outcome], troubles: dict[str, str]
+) -> tuple[str | None, int]:
+    """Take over what was written; return the test that has not ended, and the loops it made."""
     begun = None
-    lines: Iterable[str] = results.read_text(encoding="utf-8").splitlines()
-    for line in lines:
+    loops = 0
+    for line in results.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue  # torn by a crash, or by a child of the test that wrote as well
-        name, outcome = record.pop("test"), record["outcome"]
+        outcome, name = record["outcome"], record.pop("test", None)
         if outcome == "begun":
-            begun = name
+            begun, loops = name, 0
+        elif outcome == "looping":
+            loops = 1
         elif outcome == "set-up":
             troubles[name] = record["detail"]
         else:
             tests[name] = Outcome(**record)
             begun = None if begun == name else begun
-    return begun
+    return begun, loops

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.marks import needs_pending_errors
 from tests.surface.holes import holes
 from tests.surface.pairs import PEER_S, deserted
 from tests.surface.schedulers import Scheduler
@@ -156,6 +157,7 @@ def test_one_connection_is_left(scheduler: Scheduler, names: Names) -> None:
     scheduler.run(main)
 
 
+@needs_pending_errors
 def test_nobody_answers(scheduler: Scheduler, names: Names) -> None:
     """All refuse: the error is the first one's and names its address; no socket is left."""
 

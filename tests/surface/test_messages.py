@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import uringio
+from tests.leaks import fd_count
 from tests.surface.pairs import connected, fill_queue
 from tests.surface.schedulers import Scheduler, with_tests
 from uringio.errors import BusyError, ClosedError, OpError
@@ -42,10 +43,6 @@ async def unix_pair(tmp_path: Path) -> AsyncIterator[tuple[SocketStream, SocketS
         far = await listener.accept()
     async with near, far:
         yield near, far
-
-
-def fd_count() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 # --- scatter and gather --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 
 import uringio
 from tests.fresh import FreshPython
+from tests.marks import needs_pending_errors
 from tests.ports import own_port
 from tests.surface.pairs import call, connected, deserted
 from tests.surface.schedulers import Scheduler, with_tests
@@ -266,6 +267,7 @@ def test_port_is_free_again_at_once(scheduler: Scheduler) -> None:
     scheduler.run(main)
 
 
+@needs_pending_errors
 def test_connection_refused(scheduler: Scheduler) -> None:
     """Nobody listens: ConnectionRefusedError with op, fd, errno, and a note naming the address."""
 
@@ -358,6 +360,7 @@ def test_names_without_address(scheduler: Scheduler, monkeypatch: pytest.MonkeyP
     scheduler.run(main)
 
 
+@needs_pending_errors
 def test_addresses_of_a_name_are_tried_in_turn(
     scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from tests.marks import needs_pending_errors
 from tests.surface.pairs import connected
 from tests.surface.schedulers import Scheduler
 from uringio import (
@@ -20,6 +21,7 @@ from uringio import (
 )
 
 
+@needs_pending_errors
 def test_each_outcome_is_a_value(scheduler: Scheduler) -> None:
     """Success, the peer's end and a refusal come back as what they are."""
 

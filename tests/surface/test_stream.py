@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 import uringio
+from tests.marks import needs_pending_errors
 from tests.surface.pairs import connected, queued_bytes, receive_all, reset, with_peer
 from tests.surface.schedulers import Scheduler
 
@@ -444,6 +445,7 @@ def test_send_eof(scheduler: Scheduler) -> None:
 # --- when the connection breaks ------------------------------------------------------------------
 
 
+@needs_pending_errors
 def test_reset_while_receiving(scheduler: Scheduler) -> None:
     """A reset ends a waiting `recv` with ConnectionResetError, typed and telling."""
 
@@ -492,6 +494,7 @@ def test_reset_while_sending(scheduler: Scheduler) -> None:
     scheduler.run(main)
 
 
+@needs_pending_errors
 @pytest.mark.parametrize("call", ["recv", "recv_into", "recvmsg"])
 def test_reset_that_came_with_the_cancellation_is_kept(scheduler: Scheduler, call: str) -> None:
     """

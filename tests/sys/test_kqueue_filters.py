@@ -291,6 +291,38 @@ def test_the_played_kqueue_needs_the_main_thread(kq: Kq, handled: list[int]) -> 
     assert one(kq).ident == NUMBER
 
 
+@unlike_kernels("never tells a signal's handler")
+@pytest.mark.skipif(not IS_LINUX, reason="kernels watch signals by themselves")
+def test_a_played_kqueue_is_closed_in_any_thread(handled: list[int]) -> None:
+    """The handler that it cannot take back there goes on to call the program's own."""
+    before = signal.getsignal(NUMBER)
+    kq = System().kqueue()
+    kq.control([Kevent(NUMBER, q.EVFILT_SIGNAL)])
+    thread = threading.Thread(target=kq.close)
+    thread.start()
+    thread.join()
+    send()
+    assert handled == [NUMBER]
+    with System().kqueue() as again:
+        again.control([Kevent(NUMBER, q.EVFILT_SIGNAL)])
+        send()
+        assert one(again).data == 1
+    assert (handled, signal.getsignal(NUMBER)) == ([NUMBER] * 2, before)
+
+
+@unlike_kernels("never tells a signal's handler")
+def test_a_signal_without_a_handler_does_what_it_does(kq: Kq) -> None:
+    """The end of a child is told by SIGCHLD, of which a program need know nothing."""
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    kq.control([Kevent(signal.SIGCHLD, q.EVFILT_SIGNAL)])
+    with child("exit 0") as (pid, writer):
+        os.write(writer, b"\n")
+        assert one(kq).ident == signal.SIGCHLD
+        assert os.waitpid(pid, 0) == (pid, 0)
+    kq.control([Kevent(signal.SIGCHLD, q.EVFILT_SIGNAL, q.EV_DELETE)])
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+
+
 # --- processes -----------------------------------------------------------------------------------
 
 
@@ -356,6 +388,37 @@ def test_a_process_is_watched_no_more(kq: Kq) -> None:
         os.waitpid(pid, 0)
         os.write(other_writer, b"\n")
         assert one(kq).ident == other
+
+
+class _NoPidfd(System):
+    """A system whose processes only a kqueue can watch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pidfd_open = None
+        self.made: list[Kq] = []
+
+    def kqueue(self) -> Kq:
+        self.made.append(super().kqueue())
+        return self.made[-1]
+
+
+@unlike_kernels("gives out the write end of a pipe as its descriptor")
+def test_the_end_of_a_process_as_a_descriptor() -> None:
+    """Without pidfds it is a kqueue's own; ESRCH where there is no such process any more."""
+    system = _NoPidfd()
+    poll = select.poll()
+    with child("exit 3") as (pid, writer):
+        fd = system.open_pidfd(pid)
+        assert fd == system.made[0].fileno()
+        poll.register(fd, select.POLLIN)
+        assert poll.poll(0) == []
+        os.write(writer, b"\n")
+        assert poll.poll(PATIENCE_NS // 1_000_000) == [(fd, select.POLLIN)]
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+        system.made[0].close()
+        assert system.open_pidfd(pid) == -errno.ESRCH
+        assert system.made[1].fileno() == -1
 
 
 @pytest.mark.skipif(not IS_LINUX, reason="the systems that have a kqueue tell of this")

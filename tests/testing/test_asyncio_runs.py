@@ -1,6 +1,7 @@
 """asyncio's programs under simulation, on the event loop of `uringio.aio`."""
 
 import asyncio
+from typing import cast
 
 import pytest
 
@@ -37,6 +38,43 @@ async def echo_server_and_clients() -> int:
     return await asyncio.to_thread(lambda: 7)
 
 
+async def datagrams() -> list[bytes]:
+    loop = asyncio.get_running_loop()
+    answers: list[bytes] = []
+
+    class Returner(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast("asyncio.DatagramTransport", transport)
+
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            self.transport.sendto(data, addr)
+
+    class Asker(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            assert addr == ("10.0.0.1", 9000)
+            answers.append(data)
+
+    server, _ = await loop.create_datagram_endpoint(Returner, ("10.0.0.1", 9000))
+    client, _ = await loop.create_datagram_endpoint(Asker, remote_addr=("server.example", 9000))
+    for number in range(20):
+        client.sendto(b"%d" % number)
+        await asyncio.sleep(1)
+    client.close()
+    server.close()
+    await asyncio.sleep(1)
+    return answers
+
+
+async def wants_what_is_real() -> None:
+    for call in (
+        asyncio.create_subprocess_exec("true"),
+        asyncio.get_running_loop().connect_read_pipe(asyncio.Protocol, None),
+        asyncio.get_running_loop().connect_write_pipe(asyncio.Protocol, None),
+    ):
+        with pytest.raises(testing.NotSimulatedError):
+            await call
+
+
 async def sleeps() -> float:
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -62,6 +100,21 @@ def test_streams_survive_a_storm_the_same_each_time(profile: str) -> None:
         assert kernel.idle()
         hashes.add(kernel.trace_hash())
     assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_datagrams_go_there_and_back(profile: str) -> None:
+    """Datagram endpoints run on every simulated kernel, and leave nothing."""
+    kernel = testing.SimKernel(3, profile)
+    kernel.net.names["server.example"] = "10.0.0.1"
+    answers = testing.run_asyncio(datagrams, kernel=kernel)
+    assert answers == [b"%d" % number for number in range(20)]
+    assert kernel.idle()
+
+
+def test_pipes_and_children_are_refused() -> None:
+    """What belongs to the real system is not taken for the simulation's."""
+    testing.run_asyncio(wants_what_is_real)
 
 
 def test_half_an_hour_passes_at_once() -> None:

@@ -36,7 +36,7 @@ SEND_BYTES_MAX: Final = 1 << 30  # what is offered in one call; the bare door ta
 # Operations whose value is the result itself.
 VALUED: Final = frozenset({
     o.NOP, o.RECV_INTO, o.SEND, o.SENDMSG, o.ACCEPT, o.OPEN, o.READ, o.WRITE, o.POLL, o.READV,
-    o.WRITEV, o.OPENAT2, o.READ_CACHED, o.DIRECT, o.INSTALL,
+    o.WRITEV, o.OPENAT2, o.READ_CACHED, o.DIRECT, o.INSTALL, o.POLL_AGAIN,
 })  # fmt: skip
 
 _WRITES_MEMORY: Final = frozenset({o.RECV_INTO, o.READ, o.STATX})
@@ -87,7 +87,9 @@ def make_attempts(system: System, adopt: Callable[[int], None]) -> list[Attempt]
             # `map`, so that no call of ours stands between reading and storing: see `readiness`.
             (op.value,) = map(read_bytes, (op.fd,), (size,))
         except OSError as error:
-            return -(error.errno or errno.EIO)
+            if error.errno is None:
+                raise  # a signal handler's, such as a TimeoutError
+            return -error.errno
         return len(op.value)
 
     def attempt_recv_into(op: Op[object]) -> int:
@@ -158,7 +160,7 @@ def make_attempts(system: System, adopt: Callable[[int], None]) -> list[Attempt]
     table[o.CLOSE] = attempt_close
     table[o.READ] = attempt_read
     table[o.WRITE] = attempt_write
-    table[o.POLL] = attempt_poll
+    table[o.POLL] = table[o.POLL_AGAIN] = attempt_poll
     return table
 
 

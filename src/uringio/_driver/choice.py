@@ -32,6 +32,7 @@ __all__ = [
     "VARIABLE",
     "chosen_backend",
     "make_driver",
+    "preload",
 ]
 
 AUTO: Final = "auto"
@@ -98,6 +99,28 @@ def chosen_backend(backend: str | None) -> str | None:
         return known_backend(value)
     except UsageError as error:
         raise UsageError(f"the environment variable {VARIABLE}: {error}") from None
+
+
+def preload(backend: str | None) -> None:
+    """
+    Import what `make_driver` will need.
+
+    It takes tens of milliseconds, which would count as part of the first run otherwise: a timer
+    that was set before it would be late.
+
+    Args:
+        backend: What `chosen_backend` returned.
+    """
+    from . import forks  # noqa: F401 - for its import alone  # pyright: ignore[reportUnusedImport]
+
+    if backend in {None, "uring"}:
+        from . import uring, uring_rows  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    elif backend == "kqueue":
+        from . import kqueue  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    elif backend == "poll":
+        from . import poll  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    else:
+        from . import epoll  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 
 def _make(

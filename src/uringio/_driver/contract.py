@@ -131,7 +131,7 @@ class Driver(Protocol):
         ...
 
     def flush(self) -> None:
-        """Hand over what was submitted, without waiting."""
+        """Hand over what was submitted, without waiting; cancelled POLLs let go of their files."""
         ...
 
     def wake(self) -> None:

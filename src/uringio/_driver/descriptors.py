@@ -35,6 +35,9 @@ from .outcome import received, settle_failed
 
 __all__ = ["Descriptor", "Descriptors", "Poller"]
 
+_PLAIN: Final = 0x001 | 0x004  # IN, OUT: what every poller tells by itself
+_TROUBLE: Final = 0x008 | 0x010  # ERR, HUP: told unasked
+_ANY: Final = 0xFFFF
 _TRANSFERS: Final = frozenset({
     o.RECV, o.RECV_INTO, o.SEND, o.SEND_ALL, o.SENDMSG, o.RECVMSG
 })  # fmt: skip
@@ -317,10 +320,12 @@ class Descriptors:
             if op in writers:
                 writers.remove(op)
 
-    def serve_pollers(self, descriptor: Descriptor) -> None:
-        """Ask for what the POLL ops wait for."""
+    def serve_pollers(self, descriptor: Descriptor, bits: int = _ANY) -> None:
+        """Ask for what the POLL ops wait for, if it may be among the *bits* that were told."""
         for op in descriptor.pollers[:]:
             if op.state == SUBMITTED:
+                if not bits & (op.flags | _TROUBLE) and not op.flags & ~_PLAIN:
+                    continue
                 res = self.attempts[op.code](op)
                 if res == -errno.EAGAIN:
                     continue
@@ -452,7 +457,9 @@ class Descriptors:
                 self.finish(op, -errno.EINVAL if number == errno.EPERM else -number)
                 return
             descriptor.watched = True
-            descriptor.exact = self._poller.tells_ends and self._is_tcp(op.fd)
+            # (Of what others read from, it would say nothing.)
+            theirs = queue is descriptor.pollers and not descriptor.stream
+            descriptor.exact = not theirs and self._poller.tells_ends and self._is_tcp(op.fd)
         if queue is descriptor.readers and not _tells_nothing(op):
             descriptor.dry = True
         queue.append(op)

@@ -47,6 +47,7 @@ its ``hold`` is true for waits when there are no spares.
 
 SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL; for SENDMSG_UNIX see `uring_datagrams`.  DIRECT is the
 operation of its `Direct.row` on a direct descriptor, of which INSTALL makes another number.
+POLL_AGAIN is POLL on the file of an earlier one, which surely was not closed since.
 
 READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing
 needs waiting; otherwise it becomes a READ.  Only for descriptors without O_DIRECT.  An OPENAT2
@@ -139,13 +140,14 @@ DIRECT: Final = 34
 INSTALL: Final = 35
 SENDMSG_ZC: Final = 36
 SENDMSG_UNIX: Final = 37
+POLL_AGAIN: Final = 38
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready", "event", "sendmsg",
     "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2", "statx", "rename", "unlink",
     "mkdir", "symlink", "link", "read", "recv", "send_zc", "direct", "install", "sendmsg_zc",
-    "sendmsg",
+    "sendmsg", "poll",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.

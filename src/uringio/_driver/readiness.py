@@ -101,6 +101,7 @@ def make_readiness_driver(
     serve_readers, serve_writers = descriptors.serve_readers, descriptors.serve_writers
     serve_pollers = descriptors.serve_pollers
     timers = Timers()
+    live_timers = timers.live  # which it is no call to ask whether there are any
     events: dict[Op[object], None] = {}
     cancelling: dict[int, Op[object]] = {}
     nops: deque[Op[object]] = deque()
@@ -182,9 +183,10 @@ def make_readiness_driver(
         if deadline_ns == 0 or woken or nops or unfinished or suspect or cancelling:
             seconds = 0.0
         else:
-            timer_ns = timers.next_deadline_ns()
-            if timer_ns is not None and (deadline_ns is None or timer_ns < deadline_ns):
-                deadline_ns = timer_ns
+            if live_timers:
+                timer_ns = timers.next_deadline_ns()
+                if timer_ns is not None and (deadline_ns is None or timer_ns < deadline_ns):
+                    deadline_ns = timer_ns
             if deadline_ns is not None:
                 # The poller rounds up to its milliseconds: never early, so never a busy wait.
                 seconds = min(max(0.0, (deadline_ns - clock()) / 1e9), _WAIT_SECONDS_MAX)
@@ -210,7 +212,7 @@ def make_readiness_driver(
                         stray += 1
                     continue
                 if descriptor.pollers:  # first: they ask for what the others will take away
-                    serve_pollers(descriptor)
+                    serve_pollers(descriptor, bits)
                 if bits & _TROUBLE:
                     descriptor.exact = False
                 if bits & _READABLE:
@@ -255,7 +257,7 @@ def make_readiness_driver(
             go_on_with_cancelling()
         if nops:
             settle_nops()
-        if timers:
+        if live_timers:
             timers.expire(clock(), deliver)
         if offloads.finished:
             offloads.settle_finished(deliver)
@@ -519,7 +521,7 @@ def make_readiness_driver(
     starts[o.NOP] = nops.append
     starts[o.CONNECT] = descriptors.start_connect
     starts[o.CLOSE] = start_close
-    starts[o.POLL] = descriptors.start_poll
+    starts[o.POLL] = starts[o.POLL_AGAIN] = descriptors.start_poll
     starts[o.TIMEOUT] = timers.add
     starts[o.OFFLOAD] = start_offload
     starts[o.READY] = start_ready

@@ -5,7 +5,7 @@ A heap beside the loop costs about a microsecond per timer and no system call; a
 costs an SQE, a kernel timer and a completion, and a cancelled one as much again.  The nearest
 deadline bounds the driver's wait, so no timer needs the kernel at all.
 
-Cancelled entries stay in the heap until they come up, or until they are half of it.
+Cancelled entries stay in the heap until they come up, or until they are half of it, or all.
 """
 
 import heapq
@@ -39,6 +39,8 @@ class Timers:
     def tidy(self) -> None:
         """Drop the entries of cancelled ops, once they are many."""
         heap = self._heap
+        if not self.live:
+            heap.clear()  # for where nothing is live, nobody asks for the nearest, and tidies up
         count = len(heap)
         if count > 64 and count > 2 * len(self.live):
             kept = [entry for entry in heap if entry[1] in self.live]

@@ -67,5 +67,5 @@ SETTLES[SEND_ALL] = _settle_send_all
 SETTLES[RECVMSG] = _settle_recvmsg
 for _code in (*SHAPED, o.CONNECT, o.SHUTDOWN, o.CLOSE, o.FSYNC):
     SETTLES[_code] = _settle_none
-for _code in VALUED - {o.NOP, o.ACCEPT, o.POLL, READ_CACHED}:
+for _code in VALUED - {o.NOP, o.ACCEPT, o.POLL, o.POLL_AGAIN, READ_CACHED}:
     SETTLES[_code] = _settle_count

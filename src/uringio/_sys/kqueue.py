@@ -19,15 +19,17 @@ import sys
 from collections.abc import Iterable, Sequence
 from struct import Struct
 from struct import error as struct_error
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from uringio.errors import UnsupportedError, op_error
 
 from .kqueue_numbers import (
     EV_ADD,
+    EVFILT_PROC,
     EVFILT_TIMER,
     EVFILT_USER,
     FILTERS,
+    NOTE_EXIT,
     NOTES,
     TIMER_UNITS,
     Notes,
@@ -47,6 +49,7 @@ __all__ = [
     "check_counts",
     "check_unit",
     "layout_of",
+    "process_end",
 ]
 
 VARIABLE: Final = "URINGIO_KQUEUE_LIBRARY"
@@ -228,6 +231,9 @@ class Kqueue:
     """
     One kqueue; a context manager that closes it.
 
+    One thread may make changes, taking no events, while another waits: so a loop is woken, by
+    EVFILT_USER.  What else there is to do is for one thread at a time.
+
     Raises:
         UnsupportedError: There is none here, and `VARIABLE` names no library that has one.
         OpError: The kernel refused.
@@ -316,6 +322,30 @@ class Kqueue:
             self._close(fd)
 
 
+class _Controlled(Protocol):
+    def control(self, changes: Sequence[Kevent], /) -> list[Kevent]: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+def process_end(kqueue: _Controlled, pid: int) -> int:
+    """
+    Have a kqueue tell of the end of a process and of nothing else, and return its descriptor.
+
+    It can be read once the process has ended, which is left to be waited for.  The descriptor is
+    the caller's to close; the kqueue is not used any more.
+
+    Raises:
+        OpError: ESRCH: there is no such process, or on macOS it has ended.
+    """
+    try:
+        kqueue.control([Kevent(pid, EVFILT_PROC, EV_ADD, NOTE_EXIT)])
+    except BaseException:
+        kqueue.close()
+        raise
+    return kqueue.fileno()
+
+
 def check_counts(changes_count: int, count_max: int) -> None:
     """Raise ValueError for more than goes into one call."""
     if changes_count > _BATCH_COUNT_MAX or not 0 <= count_max <= _BATCH_COUNT_MAX:
@@ -330,7 +360,7 @@ def check_unit(change: Kevent) -> None:
 
 def _library() -> tuple[Layout, ctypes.CDLL]:
     name = os.environ.get(VARIABLE)
-    if name:
+    if name and name != EMULATED:
         try:
             library = ctypes.CDLL(name, use_errno=True)
         except OSError as error:

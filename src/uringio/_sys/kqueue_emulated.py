@@ -5,10 +5,10 @@ Chosen by ``URINGIO_KQUEUE_LIBRARY=emulated``.  It keeps to what kqueue(2) promi
 epoll does: an event each for reading and writing, EV_EOF with the last bytes, EV_CLEAR, EV_ONESHOT
 and EV_DISPATCH for each event by itself, receipts, and filters that go with their descriptor.
 
-EVFILT_READ and EVFILT_WRITE are epoll's own.  What the other filters are about has a descriptor of
-its own here, a *source*, which epoll says can be read, and which then tells what has happened; see
-`kqueue_sources`.  So the emulated kqueue's descriptor can be waited for like a real one.  The
-simulated kernel has sources of its own.
+EVFILT_READ and EVFILT_WRITE are epoll's own, without a count of bytes or a low water mark.  What
+the other filters are about has a descriptor of its own here, a *source*, which epoll says can be
+read, and which then tells what has happened; see `kqueue_sources`.  So the emulated kqueue's
+descriptor can be waited for like a real one.  The simulated kernel has sources of its own.
 """
 
 import errno

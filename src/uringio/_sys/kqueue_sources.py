@@ -176,13 +176,17 @@ def _watch_signal(number: int, source: _Signal) -> None:
 
 def _unwatch_signal(number: int, source: _Signal) -> None:
     watching = _signals.get(number, [])
-    if source in watching:
-        watching.remove(source)
-        if not watching:
-            del _signals[number]
-            before = _before.pop(number)
-            if signal.getsignal(number) is _arrived:  # else the program has put its own there
-                signal.signal(number, before)
+    if source not in watching:
+        return
+    watching.remove(source)
+    if watching:
+        return
+    if signal.getsignal(number) is _arrived:  # else the program has put its own there
+        try:
+            signal.signal(number, _before[number])
+        except ValueError:
+            return  # in another thread: it stays, and passes on what comes
+    del _signals[number], _before[number]
 
 
 def _arrived(number: int, frame: FrameType | None) -> None:

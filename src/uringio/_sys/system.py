@@ -117,6 +117,8 @@ class System:
         # Clock and wake-ups: the standard library's own C functions.
         self.monotonic_ns: Callable[[], int] = time.monotonic_ns
         self.clock_ns: Callable[[int], int] = time.clock_gettime_ns
+        # What only Linux has.
+        self.pidfd_open: Callable[[int], int] | None = getattr(os, "pidfd_open", None)
         # What makes blocking calls where there are no threads to make them; None: there are.
         self.start_call: Callable[[Callable[[], None]], None] | None = None
         # What waits where there is no io_uring and nobody asks for another.
@@ -500,7 +502,7 @@ class System:
 
     def epoll_waiter(self, fd: int) -> "Callable[[int, int], list[tuple[int, int]]] | None":
         """Return a wait(timeout_ns, count_max) on the epoll object of descriptor *fd*, or None."""
-        from .epoll import waiter  # with the first deadline
+        from .epoll import waiter  # not with a ring
 
         return waiter(self._libc, fd)
 
@@ -540,12 +542,20 @@ class System:
     # --- processes -------------------------------------------------------------------------------
 
     def open_pidfd(self, pid: int) -> int:
-        """Attempt pidfd_open(2): a descriptor that can be read once *pid* has ended."""
-        opener: Callable[[int], int] | None = getattr(os, "pidfd_open", None)
-        if opener is None:
-            return -errno.ENOSYS
+        """
+        Return a descriptor that can be read once *pid* has ended, or ``-errno``.
+
+        By pidfd_open(2), and where there is none by a kqueue of its own, whose descriptor can be
+        waited for like others.  ESRCH: it has ended, and perhaps been waited for.
+        """
         try:
-            return opener(pid)
+            if self.pidfd_open is not None:
+                return self.pidfd_open(pid)
+            from .kqueue import process_end
+
+            return process_end(self.kqueue(), pid)
+        except UnsupportedError:
+            return -errno.ENOSYS
         except OSError as error:
             return -(error.errno or errno.ENOSYS)
 

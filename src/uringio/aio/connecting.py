@@ -19,6 +19,8 @@ from uringio._driver.contract import Driver
 from uringio._driver.op import CONNECT, Op
 from uringio._driver.sockets import AddressInfo, open_stream_socket
 
+from .socket_calls import SocketCalls
+
 __all__ = ["connect", "connect_first", "interleaved"]
 
 T = TypeVar("T")
@@ -76,7 +78,7 @@ async def connect_first(
 
     async def attempt(info: AddressInfo) -> None:
         try:
-            connected.append(await connect(driver, info, locals_))
+            connected.append(await connect(loop, driver, info, locals_))
         except OSError as error:
             errors.append(error)
             raise
@@ -111,23 +113,47 @@ def _close(driver: Driver, fds: Iterable[int]) -> None:
         driver.system.close(fd)
 
 
-async def connect(driver: Driver, info: AddressInfo, locals_: Sequence[AddressInfo]) -> int:
+async def connect(
+    loop: asyncio.AbstractEventLoop,
+    driver: Driver,
+    info: AddressInfo,
+    locals_: Sequence[AddressInfo] = (),
+) -> int:
     """
     Make a socket and connect it; returns its descriptor.
+
+    Where a program has put something else in the place of the loop's ``sock_connect``, such as a
+    proxy or a test that wants no network, that is what connects, as on asyncio's loop.
 
     Cancellation: the socket is closed.
     """
     fd, packed = open_stream_socket(driver, info)
     try:
         _bind_one(driver, fd, info[0], locals_)
-        op: Op[None] = Op(CONNECT, fd, off=len(packed), memory=packed)
-        await op
+        if getattr(loop.sock_connect, "__func__", None) is SocketCalls.sock_connect:
+            op: Op[None] = Op(CONNECT, fd, off=len(packed), memory=packed)
+            await op
+        else:
+            await _connect_otherwise(loop, driver, fd, info)
     except BaseException as error:
         _close(driver, [fd])
         if isinstance(error, OSError):
             error.add_note(f"while connecting to {info[3]!r}")
         raise
     return fd
+
+
+async def _connect_otherwise(
+    loop: asyncio.AbstractEventLoop, driver: Driver, fd: int, info: AddressInfo
+) -> None:
+    driver.unregister(fd)
+    sock = driver.system.socket_object(fd)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, info[3])
+    finally:
+        sock.detach()
+        driver.register(fd)
 
 
 def _bind_one(driver: Driver, fd: int, family: int, locals_: Sequence[AddressInfo]) -> None:
@@ -157,5 +183,6 @@ def _failure(errors: list[OSError], all_errors: bool) -> Exception:
     first = errors[0]
     if all(str(error) == str(first) for error in errors):
         return first
+    told = "Multiple exceptions: " + ", ".join(map(str, errors))
     # An OSError with an errno is of the class that fits.
-    return OSError(first.errno, "Multiple exceptions: " + ", ".join(map(str, errors)))
+    return OSError(told) if first.errno is None else OSError(first.errno, told)

@@ -14,6 +14,7 @@ connected no readiness tells whether a certain receiver has room; there it is tr
 import asyncio
 import errno
 import os
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar, cast
@@ -57,6 +58,8 @@ _POLLOUT: Final = 0x004
 _PAUSE_NS: Final = 1_000_000
 # A socket of which these are said is none any more.
 _NO_SOCKET: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
+# As the running asyncio says it.
+_WANTED: Final = "A datagram socket" if sys.version_info >= (3, 13) else "A UDP Socket"
 
 
 class DatagramSock(Sock, Protocol):
@@ -117,6 +120,11 @@ class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport, asyncio.Tran
             return "<DatagramTransport closed>"
         state = "closing" if self._closing else "open"
         return f"<DatagramTransport {state} fd={self._fd} buffered={self._unsent_bytes}>"
+
+    @property
+    def _sock(self) -> object:
+        # asyncio's transports have it, and programs set options of UDP sockets by it.
+        return self.get_extra_info("socket")
 
     # --- receiving -------------------------------------------------------------------------------
 
@@ -378,7 +386,7 @@ class DatagramCalls(RunningLoop):
             )
         if sock is not None:
             if sock.type == driver.system.SOCK_STREAM:
-                raise ValueError(f"A datagram socket was expected, got {sock!r}")
+                raise ValueError(f"{_WANTED} was expected, got {sock!r}")
             if any((local_addr, remote_addr, family, proto, flags, reuse_port, allow_broadcast)):
                 raise ValueError("socket modifier keyword arguments can not be used with sock")
             fd, chosen_family, remote = sock.fileno(), int(sock.family), None
@@ -441,6 +449,8 @@ class DatagramCalls(RunningLoop):
                     cast("tuple[str, int]", one), family=family, type=driver.system.SOCK_DGRAM,
                     proto=proto, flags=flags, loop=self,
                 )  # fmt: skip
+                if not found:
+                    raise OSError("getaddrinfo() returned empty list")
                 for found_family, _, found_proto, _, address in found:
                     pair = candidates.setdefault((int(found_family), found_proto), [None, None])
                     pair[index] = pair[index] or address

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from uringio._driver.contract import Driver
-from uringio._driver.op import CANCELLING, DONE, NEW, SPENT, SUBMITTED, Op
+from uringio._driver.op import NEW, SPENT, Op
 
+from .flow_control import IN_FLIGHT, low_and_high
 from .sockets import as_builtin
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ __all__ = ["Endpoint", "WritingEndpoint"]
 
 logger = logging.getLogger("asyncio")
 
-_HIGH_WATER_BYTES: Final = 65536
 _WARN_AFTER_LOST_WRITES: Final = 5
-_IN_FLIGHT: Final = frozenset({SUBMITTED, CANCELLING, DONE})
 
 # How far the end has come.
 _OPEN: Final = 0
@@ -189,7 +188,7 @@ class Endpoint(asyncio.BaseTransport):
         return True
 
     def _is_idle(self) -> bool:
-        return all(op.state not in _IN_FLIGHT for op in self._ops)
+        return all(op.state not in IN_FLIGHT for op in self._ops)
 
     def _connection_lost(self) -> None:
         try:
@@ -212,8 +211,7 @@ class WritingEndpoint(Endpoint):
 
     def __init__(self, loop: "RunningLoop", driver: Driver, protocol: asyncio.BaseProtocol) -> None:
         super().__init__(loop, driver, protocol)
-        self._high_water = _HIGH_WATER_BYTES
-        self._low_water = _HIGH_WATER_BYTES // 4
+        self._low_water, self._high_water = low_and_high()
         self._unsent_bytes = 0
         self._lost_writes = 0
         self._writing_paused = False
@@ -233,14 +231,7 @@ class WritingEndpoint(Endpoint):
         Raises:
             ValueError: Not ``high >= low >= 0``.
         """
-        if high is None:
-            high = _HIGH_WATER_BYTES if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"it takes high >= low >= 0, not high={high!r} and low={low!r}")
-        self._high_water = high
-        self._low_water = low
+        self._low_water, self._high_water = low_and_high(low, high)
         self._maybe_pause_writing()
 
     def _maybe_pause_writing(self) -> None:

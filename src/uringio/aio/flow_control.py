@@ -15,10 +15,26 @@ from uringio._driver.op import CANCELLING, DONE, SUBMITTED, Op
 if TYPE_CHECKING:
     from .running import RunningLoop
 
-__all__ = ["IN_FLIGHT", "FlowControl"]
+__all__ = ["IN_FLIGHT", "FlowControl", "low_and_high"]
 
 IN_FLIGHT: Final = frozenset({SUBMITTED, CANCELLING, DONE})
 _HIGH_WATER_BYTES: Final = 65536
+
+
+def low_and_high(low: int | None = None, high: int | None = None) -> tuple[int, int]:
+    """
+    Return both limits, of which each may be left open.
+
+    Raises:
+        ValueError: Not ``high >= low >= 0``.
+    """
+    if high is None:
+        high = _HIGH_WATER_BYTES if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"it takes high >= low >= 0, not high={high!r} and low={low!r}")
+    return low, high
 
 
 class FlowControl(asyncio.Transport):
@@ -45,9 +61,8 @@ class FlowControl(asyncio.Transport):
         self._backlog_bytes = 0  # what is in no send yet
         self._after_send = False  # whether the end of a send is more than that
         self._writing_paused = False
-        self._high_water = _HIGH_WATER_BYTES
-        self._low_water = _HIGH_WATER_BYTES // 4
-        self._quick_max = _HIGH_WATER_BYTES  # what `write` may send on the spot: 0 behind the end
+        self._low_water, self._high_water = low_and_high()
+        self._quick_max = self._high_water  # what `write` may send on the spot: 0 behind the end
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes were written and are not sent."""
@@ -65,14 +80,7 @@ class FlowControl(asyncio.Transport):
         Raises:
             ValueError: Not ``high >= low >= 0``.
         """
-        if high is None:
-            high = _HIGH_WATER_BYTES if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"it takes high >= low >= 0, not high={high!r} and low={low!r}")
-        self._high_water = high
-        self._low_water = low
+        self._low_water, self._high_water = low_and_high(low, high)
         self._choose_quick_max()
         self._maybe_pause_writing()
 

@@ -175,9 +175,9 @@ class ReadPipeTransport(Endpoint, asyncio.ReadTransport):
         self._pipe.close()
 
 
-class WritePipeTransport(WritingEndpoint, asyncio.WriteTransport):
+class WritePipeTransport(WritingEndpoint, asyncio.Transport):
     """
-    The end that is written to.
+    The end that is written to; as in asyncio a `Transport`, of which nothing can be read.
 
     It ends by itself when the reader's end of a pipe or socket is closed.
 

@@ -251,7 +251,8 @@ class ProcessCalls(RunningLoop):
             raise
         except BaseException:
             await transport.end()
-            if not begun.cancelled():  # a pipe could not be connected, and no others will be
+            if not begun.cancelled() and begun.exception() is not None:
+                # One of its pipes failed, and no others will be taken.
                 transport.close_unconnected()
             raise
         return transport

@@ -20,7 +20,7 @@ from contextvars import Context
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from uringio._driver import current
-from uringio._driver.choice import chosen_backend, make_driver
+from uringio._driver.choice import chosen_backend, make_driver, preload
 from uringio._driver.contract import Driver
 from uringio._driver.op import DONE, Op
 from uringio.errors import UsageError, WrongThreadError
@@ -93,6 +93,7 @@ class RunningLoop(asyncio.BaseEventLoop):
         except UsageError:
             self._closed = True  # there is nothing to close, nor to warn of
             raise
+        preload(self._backend)
         self._completed: deque[Op[object]] = deque()
         self._driver: Driver | None = None
         self._driver_thread: object = None
@@ -268,6 +269,15 @@ class RunningLoop(asyncio.BaseEventLoop):
     def remove_signal_handler(self, sig: int) -> bool:
         """Restore the signal's default; False if there was no handler."""
         return self._signals.remove(sig)
+
+    # What programs reach into of asyncio's own loop, to call or to wrap the handlers of others.
+
+    @property
+    def _signal_handlers(self) -> dict[int, asyncio.Handle]:
+        return self._signals.handles
+
+    def _handle_signal(self, sig: int) -> None:
+        self._signals.arrived(sig)
 
 
 def _refuse_to_run() -> None:

@@ -43,11 +43,16 @@ _watched_fd = -1
 
 
 class Signals:
-    """The signal handlers of one loop."""
+    """
+    The signal handlers of one loop.
+
+    Attributes:
+        handles: What is to be called, by signal number.
+    """
 
     def __init__(self, loop: "RunningLoop") -> None:
         self._loop = loop
-        self._handles: dict[int, asyncio.Handle] = {}
+        self.handles: dict[int, asyncio.Handle] = {}
 
     def add(self, number: int, callback: object, args: tuple[object, ...]) -> None:
         """
@@ -63,12 +68,12 @@ class Signals:
         if not callable(callback):
             raise TypeError(f"a signal handler is called, which {callback!r} cannot be")
         _check(number)
-        self._handles[number] = asyncio.Handle(callback, args, self._loop, None)
+        self.handles[number] = asyncio.Handle(callback, args, self._loop, None)
         try:
-            signal.signal(number, self._arrived)
+            signal.signal(number, self.arrived)
             signal.siginterrupt(number, False)
         except (ValueError, OSError) as error:
-            del self._handles[number]
+            del self.handles[number]
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
             what = f"sig {number} cannot be caught" if isinstance(error, OSError) else str(error)
@@ -77,7 +82,7 @@ class Signals:
     def remove(self, number: int) -> bool:
         """Restore the signal's default; False if the loop does not handle it."""
         _check(number)
-        if self._handles.pop(number, None) is None:
+        if self.handles.pop(number, None) is None:
             return False
         default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, default)
@@ -85,13 +90,18 @@ class Signals:
 
     def clear(self) -> None:
         """Remove every handler, where that can be done: in the main thread."""
-        for number in list(self._handles):
+        for number in list(self.handles):
             with contextlib.suppress(ValueError):
                 self.remove(number)
 
-    def _arrived(self, number: int, _frame: FrameType | None) -> None:
-        handle = self._handles.get(number)
-        if handle is not None:
+    def arrived(self, number: int, _frame: FrameType | None = None) -> None:
+        """Have the loop call the signal's handler; one that was cancelled is removed."""
+        handle = self.handles.get(number)
+        if handle is None:
+            return
+        if handle.cancelled():
+            self._loop.remove_signal_handler(number)
+        else:
             self._loop._add_callback_signalsafe(handle)
 
     @contextlib.contextmanager
