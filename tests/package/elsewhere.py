@@ -364,7 +364,7 @@ class Translator:
         start = -(-12 // self._system.cmsg_align) * self._system.cmsg_align
         while len(raw) >= 12:
             size, level, kind = struct.unpack_from("=Iii", raw)
-            if (level, kind) != (0xFFFF, 1):
+            if (level, kind, size) != (0xFFFF, 1, start + 4):  # one descriptor
                 mistakes.append(f"ancillary data ({level:#x}, {kind}) of {size} bytes")
             data = raw[start:size]
             linux += struct.pack("=Qii", 16 + len(data), 1, kind) + data + bytes(-len(data) % 8)

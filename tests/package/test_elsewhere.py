@@ -43,6 +43,10 @@ assert layout.size == system.kevent_bytes, layout
 assert (
     numbers.AT_FDCWD, numbers.AT_SYMLINK_NOFOLLOW, numbers.AT_SYMLINK_FOLLOW, numbers.AT_REMOVEDIR
 ) == system.at
+for name, number in system.numbers.items():
+    assert getattr(numbers, name, number) == number, name
+for name in system.lacking.get("socket", []):
+    assert getattr(numbers, name, 0) in {0, -1}, name
 assert real_system().native_poller == "kqueue"
 assert real_system().io_uring_setup(8, 0) == -errno.ENOSYS  # that number is another call there
 assert real_system().bare_syscall(426, 0, 0, 0, 0, None, None) == -1
