@@ -24,8 +24,8 @@ def test_socket_objects_of_the_program(run: Run[None]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
         transport, protocol = await loop.create_connection(Diary, sock=ours)
+        assert ours.gettimeout() == 0
         theirs.sendall(b"hello")
         assert await protocol.until_received(5) == b"hello"
         assert transport.get_extra_info("socket").fileno() == ours.fileno()

@@ -394,6 +394,22 @@ def test_a_loop_that_closes_before_its_child(
     assert not has_children()
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the transport, whenever it goes
+def test_a_thread_that_outlives_its_loop(
+    make_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without pidfds, the thread that waits says that the loop has closed, and takes the status."""
+    without_pidfds(monkeypatch, 1)
+    said = threading.Event()
+    monkeypatch.setattr("uringio.aio.processes.logger.warning", lambda *_: said.set())
+    loop = make_loop()
+    child = loop.run_until_complete(_started(loop))
+    loop.close()
+    child.kill()
+    said.wait()
+    assert not has_children()
+
+
 async def _started(_: object) -> Any:
     return await execute("sleep", "100", stdin=PIPE)
 

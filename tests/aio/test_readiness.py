@@ -145,6 +145,8 @@ def test_what_cannot_be_watched_is_refused(run: Run[None]) -> None:
         loop = asyncio.get_running_loop()
         with tempfile.TemporaryFile() as file, pytest.raises(PermissionError, match="always"):
             loop.add_reader(file, pytest.fail)
+        with open(os.devnull, "wb") as null, pytest.raises(PermissionError):
+            loop.add_writer(null, pytest.fail)
         read_fd, write_fd = os.pipe()
         os.close(write_fd)
         os.close(read_fd)
@@ -153,8 +155,9 @@ def test_what_cannot_be_watched_is_refused(run: Run[None]) -> None:
         assert closed.value.errno == errno.EBADF
         with pytest.raises(ValueError, match="Invalid file object"):
             loop.add_reader(object(), pytest.fail)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="Invalid file desc"):
-            loop.add_reader(-1, pytest.fail)
+        for call_it in (lambda: loop.add_reader(-1, pytest.fail), lambda: loop.remove_reader(-1)):
+            with pytest.raises(ValueError, match="Invalid file desc"):
+                call_it()
         async with listening(Diary) as (_, address):
             transport, client = await loop.create_connection(Diary, *address)
             sock = transport.get_extra_info("socket")

@@ -404,8 +404,10 @@ def test_write_eof_ends_one_half(run: Run[None]) -> None:
             transport.write(LARGE)
             transport.write_eof()
             transport.write_eof()
-            with pytest.raises(RuntimeError, match="write_eof"):
+            with pytest.raises(RuntimeError, match=r"write\(\) after write_eof"):
                 transport.write(b"late")
+            with pytest.raises(RuntimeError, match=r"writelines\(\) after write_eof"):
+                transport.writelines([])
             await until(lambda: servants)
             while "eof" not in servants[0].calls:
                 await servants[0].change()

@@ -6,6 +6,7 @@ is told in one line why not.
 """
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -269,3 +270,20 @@ def test_a_word_is_given_once() -> None:
     assert not Word(write_fd).give("uring")
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(write_fd)
+
+
+# --- the recipe ----------------------------------------------------------------------------------
+
+
+def test_the_recipe_for_a_profile_is_json() -> None:
+    """What docs/backends.md has people add to a seccomp profile names the three calls."""
+    page = ROOT / "docs" / "backends.md"
+    if not page.exists():
+        pytest.skip("no documents beside the tests")
+    text = page.read_text(encoding="utf-8")
+    (block,) = re.findall(r"(?s)```json\n(.*?)```", text)
+    rule = json.loads(block)
+    assert rule["action"] == "SCMP_ACT_ALLOW"
+    assert rule["names"] == ["io_uring_setup", "io_uring_enter", "io_uring_register"]
+    (command,) = re.findall(r"(?s)jq '\.syscalls \+= (\[.*?\])' default\.json", text)
+    assert json.loads(command) == [rule]

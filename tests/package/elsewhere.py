@@ -311,6 +311,16 @@ class Translator:
         raw = self._address(name[:name_size]) if name else None
         return real(fd, data, size, self._flags(flags, self._message), raw, name_size)
 
+    def recvfrom(
+        self, real: Any, fd: int, addr: Any, size: Any, flags: int, name: Any, size_at: Any
+    ) -> int:
+        linux = self._flags(flags, self._message)
+        call = [one.value if hasattr(one, "value") else one for one in (addr, size, name, size_at)]
+        memory, room = ctypes.c_void_p(call[0]), ctypes.c_size_t(call[1])
+        return self._named(
+            lambda *at: real(fd, memory, room, linux, *map(ctypes.c_void_p, at)), call[2], call[3]
+        )
+
     def sendmsg(self, real: Any, fd: int, addr: int, flags: int) -> int:
         name_at, name_size, pieces, count, control_at, control_size, _ = struct.unpack(
             "=QI4xQI4xQIi", ctypes.string_at(addr, 48)

@@ -221,6 +221,20 @@ async def on_asyncio():
     assert await reader.read() == b"line\\n"
     writer.close()
     server.close()
+    loop = asyncio.get_running_loop()
+    got = loop.create_future()
+
+    class Once(asyncio.DatagramProtocol):
+        def datagram_received(self, data, address):
+            got.done() or got.set_result((data, address))
+
+    one, _ = await loop.create_datagram_endpoint(Once, ("127.0.0.1", 0))
+    other, _ = await loop.create_datagram_endpoint(Once, ("127.0.0.1", 0))
+    for _ in range(3):
+        one.sendto(b"datagram", other.get_extra_info("sockname"))
+    assert await got == (b"datagram", one.get_extra_info("sockname")), got
+    one.close()
+    other.close()
     assert type(asyncio.get_running_loop()).__module__.startswith("uringio")
 
 aio.run(on_asyncio())

@@ -111,16 +111,16 @@ def preload(backend: str | None) -> None:
     Args:
         backend: What `chosen_backend` returned.
     """
-    from . import forks  # noqa: F401 - for its import alone
+    from . import forks  # noqa: F401 - for its import alone  # pyright: ignore[reportUnusedImport]
 
     if backend in {None, "uring"}:
-        from . import uring, uring_rows  # noqa: F401
+        from . import uring, uring_rows  # noqa: F401  # pyright: ignore[reportUnusedImport]
     elif backend == "kqueue":
-        from . import kqueue  # noqa: F401
+        from . import kqueue  # noqa: F401  # pyright: ignore[reportUnusedImport]
     elif backend == "poll":
-        from . import poll  # noqa: F401
+        from . import poll  # noqa: F401  # pyright: ignore[reportUnusedImport]
     else:
-        from . import epoll  # noqa: F401
+        from . import epoll  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 
 def _make(

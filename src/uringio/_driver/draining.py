@@ -11,11 +11,11 @@ from typing import Final
 
 from uringio._sys.libc import pointer_argument, size_argument
 from uringio._sys.memory import Memory
+from uringio._sys.numbers import MSG_DONTWAIT
 from uringio._sys.system import System
 
 __all__ = ["Drain"]
 
-_MSG_DONTWAIT: Final = 0x40
 _NAME_BYTES: Final = 128
 _DATA_AT: Final = 192
 
@@ -49,7 +49,7 @@ class Drain:
             return -errno.EAGAIN
         name, length = self._name
         self._length[0] = _NAME_BYTES
-        count = call(fd, self._data, self._data_bytes, _MSG_DONTWAIT, name, length)
+        count = call(fd, self._data, self._data_bytes, MSG_DONTWAIT, name, length)
         if count < 0:
             return -self._get_errno()
         slices = self._memory.slices

@@ -46,28 +46,25 @@ class _EpollPoller:
     def __init__(self, system: System) -> None:
         self._epoll = system.epoll()
         self.wait: Callable[[float, int], list[tuple[int, int]]] = self._epoll.poll
-        self._system = system
-        self._wait_exactly: Callable[[int, int], list[tuple[int, int]]] | None = None
+        self._clock = system.monotonic_ns
+        # Now, since where descriptors have run out nothing can be imported.
+        self._wait_exactly = system.epoll_waiter(self._epoll.fileno())
 
     def begin(self, table: Mapping[int, Descriptor], /) -> None:
         """The kernel keeps what is watched."""
 
     def wait_until(self, deadline_ns: int, count_max: int, /) -> list[tuple[int, int]]:
-        clock = self._system.monotonic_ns
-        left_ns = deadline_ns - clock()
+        left_ns = deadline_ns - self._clock()
         whole_ms = (left_ns - (left_ns >> _EXACT_SHIFT)) // _NS_PER_MS
         if whole_ms > 0:
             # Half less, since it is rounded up.
             found = self.wait((whole_ms - 0.5) / 1000, count_max)
             if found:
                 return found
-            left_ns = deadline_ns - clock()
-        exactly = self._wait_exactly
-        if exactly is None:
-            exactly = self._wait_exactly = self._system.epoll_waiter(self._epoll.fileno())
-        if exactly is None:
+            left_ns = deadline_ns - self._clock()
+        if self._wait_exactly is None:
             return self.wait(max(left_ns, 0) / 1e9, count_max)
-        return exactly(max(left_ns, 0), count_max)
+        return self._wait_exactly(max(left_ns, 0), count_max)
 
     def watch(self, fd: int, /) -> int:
         try:

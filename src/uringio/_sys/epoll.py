@@ -9,7 +9,7 @@ Source: epoll_create1(2), epoll_ctl(2), epoll_pwait2(2).
 """
 
 import errno
-import platform
+import os
 from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Final, NamedTuple, Self
@@ -62,7 +62,7 @@ class EventWait:
 
     def __init__(self, libc: Libc) -> None:
         self._libc = libc
-        self._layout = event_layout(platform.machine())
+        self._layout = event_layout(os.uname().machine)
         self._room = Memory(self._layout.size * _COUNT_MAX)
         self._timespec = Memory(_TIMESPEC.size)
         self._rounds = False  # no nanoseconds here
@@ -126,7 +126,7 @@ class Epoll:
         self._libc = Libc()
         if self._libc.epoll_create1(-1) == -errno.ENOSYS:
             raise UnsupportedError("epoll", "Linux")
-        self._layout = event_layout(platform.machine())
+        self._layout = event_layout(os.uname().machine)
         self._wait = EventWait(self._libc)
         self._fd = self._libc.epoll_create1(_EPOLL_CLOEXEC)
         if self._fd < 0:

@@ -502,7 +502,7 @@ class System:
 
     def epoll_waiter(self, fd: int) -> "Callable[[int, int], list[tuple[int, int]]] | None":
         """Return a wait(timeout_ns, count_max) on the epoll object of descriptor *fd*, or None."""
-        from .epoll import waiter  # with the first deadline
+        from .epoll import waiter  # not with a ring
 
         return waiter(self._libc, fd)
 

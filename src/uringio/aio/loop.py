@@ -30,7 +30,7 @@ from .pipes import PipeCalls
 from .processes import ProcessCalls
 from .send_file import FileSending
 from .server import Listening, Server
-from .sockets import Sock
+from .sockets import Sock, take_over
 from .tls import Tls, refuse_wrapped, require_context, start_tls
 from .transport import StreamTransport
 
@@ -160,8 +160,8 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
         self, driver: Driver, sock: Sock, protocol_factory: Callable[[], P], tls: Tls | None
     ) -> tuple[asyncio.Transport, P]:
         _require_stream(driver, sock)
-        driver.register(sock.fileno())
-        return await self._start_transport(driver, sock.fileno(), protocol_factory, tls, sock)
+        fd = take_over(driver, sock)
+        return await self._start_transport(driver, fd, protocol_factory, tls, sock)
 
     async def _start_transport(
         self,
@@ -278,8 +278,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
             if host is not None or port is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")
             _require_stream(driver, sock)
-            driver.register(sock.fileno())
-            listeners = [Listening(self, driver, sock.fileno(), sock=sock)]
+            listeners = [Listening(self, driver, take_over(driver, sock), sock=sock)]
         else:
             if host is None and port is None:
                 raise ValueError("Neither host/port nor sock were specified")
@@ -361,8 +360,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
         _require_one(path, sock, "path was not specified, and no sock specified")
         if sock is not None:
             _require_unix_stream(driver, sock)
-            driver.register(sock.fileno())
-            fd = sock.fileno()
+            fd = take_over(driver, sock)
         else:
             assert path is not None
             try:

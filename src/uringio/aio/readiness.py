@@ -13,7 +13,9 @@ descriptor just goes silent.  Remove first, which is right on every loop.
 
 import asyncio
 import errno
+import os
 import stat
+import sys
 from collections.abc import Callable
 from contextvars import Context
 from typing import Final, TypeVarTuple
@@ -32,6 +34,10 @@ Ts = TypeVarTuple("Ts")
 
 READABLE: Final = 0x001  # POLLIN; errors and hang-ups are told unasked
 WRITABLE: Final = 0x004  # POLLOUT
+# Linux's null, zero and full: devices without a poll of their own.
+_MEMORY_DEVICES: Final = frozenset(
+    os.makedev(1, minor) for minor in (3, 5, 7) if sys.platform == "linux"
+)
 
 
 class Readiness(RunningLoop):
@@ -96,7 +102,7 @@ class Readiness(RunningLoop):
         Raises:
             ValueError: *fd* is no descriptor.
             RuntimeError: A transport of this loop uses *fd*, or the loop is closed.
-            PermissionError: *fd* is a file or folder, which never makes anyone wait.
+            PermissionError: *fd* is a file, folder or ``/dev/null``, for which nobody ever waits.
             OpError: *fd* is not open (EBADF).
 
         Source: poll(2), epoll_ctl(2).
@@ -168,6 +174,8 @@ class Readiness(RunningLoop):
     def _remove(self, watches: "dict[int, _Watch]", fd: int) -> bool:
         if self._closed:
             return False
+        if fd < 0:
+            raise ValueError(f"Invalid file descriptor: {fd}")
         watch = watches.pop(fd, None)
         if watch is None:
             return False
@@ -214,8 +222,7 @@ class _Watch:
         op = self._op
         if op.state != SPENT:
             return
-        mode = driver.system.fstat(op.fd).st_mode
-        if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISBLK(mode):
+        if _is_always_ready(driver.system.fstat(op.fd)):
             # As epoll_ctl(2) does: it would be called in every pass, for ever.
             raise op_error(errno.EPERM, "poll", op.fd, detail="a file is always ready")
         op.home = driver
@@ -258,3 +265,13 @@ class _Watch:
                 "handle": self.handle,
             }
         )
+
+
+def _is_always_ready(found: os.stat_result) -> bool:
+    mode = found.st_mode
+    return (
+        stat.S_ISREG(mode)
+        or stat.S_ISDIR(mode)
+        or stat.S_ISBLK(mode)
+        or (stat.S_ISCHR(mode) and found.st_rdev in _MEMORY_DEVICES)
+    )

@@ -12,7 +12,7 @@ from uringio._driver.contract import Driver
 from uringio._own.fd import OwnedFd
 from uringio.errors import OpError
 
-__all__ = ["INFO_NAMES", "HeldSocket", "Sock", "as_builtin"]
+__all__ = ["INFO_NAMES", "HeldSocket", "Sock", "as_builtin", "take_over"]
 
 INFO_NAMES: Final = frozenset({"socket", "sockname", "peername"})
 
@@ -34,9 +34,26 @@ class Sock(Protocol):
         """The descriptor."""
         ...
 
+    def setblocking(self, flag: bool, /) -> None:
+        """Choose the object's mode, and the descriptor's."""
+        ...
+
     def close(self) -> None:
         """Close the descriptor."""
         ...
+
+
+def take_over(driver: Driver, sock: Sock) -> int:
+    """
+    Ready *sock* for the driver's ops; returns its descriptor.
+
+    The object says that it is non-blocking from then on, as under asyncio's own loops; in which
+    mode the descriptor is, is the driver's choice.
+    """
+    sock.setblocking(False)
+    fd = sock.fileno()
+    driver.register(fd)
+    return fd
 
 
 def as_builtin(error: BaseException) -> BaseException:

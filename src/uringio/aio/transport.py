@@ -378,7 +378,9 @@ class StreamTransport(FlowControl):
             self._driver.system.shutdown(self._send_op.fd, _SHUT_WR)
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        """Send all of it, in one piece."""
+        """Send all of it, in one piece; raises as `write`."""
+        if self._eof:
+            raise RuntimeError("Cannot call writelines() after write_eof()")
         self.write(b"".join(list_of_data))
 
     def write_eof(self) -> None:

@@ -310,14 +310,15 @@ def turn_away(listening: socket.socket) -> None:
 
     Source: socket(7), SO_ATTACH_FILTER; listen(2).
     """
-    program, length, _pinned = pin(_DROP_SYN)
-    try:
-        listening.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", length // 8, program)
-        )
-    except OSError:
+    if sys.platform == "linux":
+        program, length, _pinned = pin(_DROP_SYN)
         with contextlib.suppress(OSError):
-            listening.listen(0)
+            listening.setsockopt(
+                socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", length // 8, program)
+            )
+            return
+    with contextlib.suppress(OSError):
+        listening.listen(0)
 
 
 def waits_to_be_accepted(listening: socket.socket) -> bool:
