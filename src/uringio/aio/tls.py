@@ -15,6 +15,7 @@ Python 3.11, 3.12 and 3.13:
   protocol of one kind or the other; ``_app_protocol``, ``_app_protocol_get_buffer`` and
   ``_app_protocol_buffer_updated``; at TLS's own end ``_call_eof_received``, ``_start_shutdown``;
   ``_do_read``, which calls one of the two unless the program has paused reading;
+  ``_do_shutdown``, which is called at TLS's end, and for what comes until the peer has answered;
 - ``connection_lost`` tells the protocol unless ``_set_state`` says that a handshake goes on, whose
   end ``_wakeup_waiter`` announces;
 - ``_app_transport``: what the program writes to, None once the connection is lost;
@@ -47,6 +48,10 @@ _RECORD_BYTES_MAX: Final = 16384
 
 # What a read raises while the record is not complete.
 _AGAIN: Final[tuple[type[Exception], ...]] = getattr(sslproto, "SSLAgainErrors", ())
+# Which the stubs do not know.
+_say_goodbye = cast(
+    "Callable[[sslproto.SSLProtocol], None]", vars(sslproto.SSLProtocol)["_do_shutdown"]
+)
 
 
 class TlsProtocol(sslproto.SSLProtocol):
@@ -106,6 +111,19 @@ class TlsProtocol(sslproto.SSLProtocol):
             self._app_protocol_buffer_updated(done)
         if ended:
             self._peer_has_ended()
+
+    def _do_shutdown(self) -> None:
+        """
+        Say goodbye, having dropped what the peer had sent before it heard of it.
+
+        Without that OpenSSL fails with "application data after close notify" (bpo-39951).
+        """
+        try:
+            while self._sslobj.read(_RECORD_BYTES_MAX):
+                pass
+        except OSError:  # an SSLError is one
+            pass  # nothing is left, or `unwrap` will say what is wrong
+        _say_goodbye(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell the program of the end, as the stdlib does not in a handshake of start_tls."""
