@@ -110,6 +110,7 @@ def test_a_reader_that_goes_ends_the_writer(run: Run[None], waiting: bool) -> No
         reader, writer = os.pipe()
         transport, protocol = await writing(writer)
         transport.write(b"x" * (1_000_000 if waiting else 1))
+        await passes(3)  # so that it is waited for
         os.close(reader)
         await protocol.lost
         assert isinstance(protocol.error, BrokenPipeError) == waiting
@@ -169,6 +170,7 @@ def test_sockets_are_pipes_too(run: Run[None]) -> None:
         await passes(3)
         assert right.recv(10) == b"there"
         assert not transport.is_closing()
+        await passes(3)
         right.close()
         await protocol.lost
         assert left.fileno() == -1

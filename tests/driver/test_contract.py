@@ -471,6 +471,27 @@ def test_poll_tells_what_is_ready(rig: Rig) -> None:
         assert rig.finish(last) & 0x10
 
 
+def test_poll_of_no_events_tells_of_the_end(rig: Rig) -> None:
+    """A POLL of nothing on a pipe's write end is ended by the reader's going, and nothing else."""
+    reader, writer = os.pipe()
+    try:
+        op = rig.submit(Op(o.POLL, writer, flags=0))
+        rig.settle_down()
+        assert op.state == SUBMITTED
+        os.write(writer, b"x")
+        os.read(reader, 1)
+        rig.settle_down()
+        assert op.state == SUBMITTED
+        os.close(reader)
+        reader = -1
+        assert rig.finish(op) & 0x18
+    finally:
+        rig.driver.unregister(writer)
+        os.close(writer)
+        if reader >= 0:
+            os.close(reader)
+
+
 def test_polls_that_follow_one_another(rig: Rig) -> None:
     """
     A POLL_AGAIN tells what holds like the POLL before it, also when that was never waited for, and

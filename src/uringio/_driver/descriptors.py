@@ -36,7 +36,7 @@ from .outcome import received, settle_failed
 __all__ = ["Descriptor", "Descriptors", "Poller"]
 
 _PLAIN: Final = 0x001 | 0x004  # IN, OUT: what every poller tells by itself
-_TROUBLE: Final = 0x008 | 0x010  # ERR, HUP: told unasked
+_TROUBLE: Final = 0x008 | 0x010 | 0x2000  # ERR, HUP: told unasked; RDHUP: a kqueue's word for it
 _ANY: Final = 0xFFFF
 _TRANSFERS: Final = frozenset({
     o.RECV, o.RECV_INTO, o.SEND, o.SEND_ALL, o.SENDMSG, o.RECVMSG

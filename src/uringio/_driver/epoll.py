@@ -13,6 +13,8 @@ import errno
 from collections.abc import Callable, Mapping
 from typing import Final
 
+# What `System.epoll_waiter` needs, before a timer could be late for it.
+from uringio._sys import epoll  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from uringio._sys.system import System
 
 from .bound import BoundDriver

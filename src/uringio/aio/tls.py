@@ -10,16 +10,18 @@ Python 3.11, 3.12 and 3.13:
 
 - the constructor's parameters, as `Tls.wrap` gives them;
 - ``_incoming``: the memory from which records are read, and ``buffer_updated``, which goes on with
-  whatever it was waiting for, be the update of 0 bytes; ``max_size`` is its own buffer's;
-- ``_do_read__copied`` and ``_do_read__buffered``, which hand on what ``_sslobj`` gives them to the
-  protocol of one kind or the other; ``_app_protocol``, ``_app_protocol_get_buffer`` and
-  ``_app_protocol_buffer_updated``; at TLS's own end ``_call_eof_received``, ``_start_shutdown``;
-  ``_do_read``, which calls one of the two unless the program has paused reading;
-  ``_do_shutdown``, which is called at TLS's end, and for what comes until the peer has answered;
+  whatever ``_state`` it is in, be the update of 0 bytes; ``max_size`` is its own buffer's;
+- ``_do_read``, which unless the program has paused reading calls ``_do_read__copied`` or
+  ``_do_read__buffered``, which hand on what ``_sslobj`` gives them: to ``_app_protocol``, or by
+  ``_app_protocol_get_buffer`` and ``_app_protocol_buffer_updated``; at TLS's own end
+  ``_call_eof_received``, ``_start_shutdown``;
+- ``_process_outgoing``, which writes what is in ``_outgoing`` to ``_transport``, but for
+  ``_ssl_writing_paused``; ``_control_app_writing``, which acts while ``_app_writing_paused``, or if
+  ``_write_buffer_size`` and what is in ``_outgoing`` reach ``_outgoing_high_water``;
+- ``_do_shutdown``, which is called at TLS's end, and for what comes until the peer has answered;
 - ``connection_lost`` tells the protocol unless ``_set_state`` says that a handshake goes on, whose
   end ``_wakeup_waiter`` announces;
 - ``_app_transport``: what the program writes to, None once the connection is lost;
-- ``_app_writing_paused``: whether the program's protocol was told to pause, and waits for more;
 - of the transport beneath, it calls ``_force_close(error)``; transports have
   ``_start_tls_compatible``, and ``_protocol_paused`` while their protocol is not to write.
 """
@@ -46,6 +48,8 @@ __all__ = ["Tls", "TlsProtocol", "refuse_wrapped", "require_context", "start_tls
 # 256 KiB each time, which malloc maps and unmaps: a small message costs 30 us more.
 _RECORD_BYTES_MAX: Final = 16384
 
+_WRAPPED: Final = sslproto.SSLProtocolState.WRAPPED
+
 # What a read raises while the record is not complete.
 _AGAIN: Final[tuple[type[Exception], ...]] = getattr(sslproto, "SSLAgainErrors", ())
 # Which the stubs do not know.
@@ -62,7 +66,19 @@ class TlsProtocol(sslproto.SSLProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what the transport has received; a `StreamTransport` calls this."""
         self._incoming.write(data)
-        self.buffer_updated(0)
+        if self._state is _WRAPPED:
+            self._do_read()
+        else:
+            self.buffer_updated(0)
+
+    def _process_outgoing(self) -> None:
+        """Send the records that are ready, and see to flow control if that has something to do."""
+        outgoing = self._outgoing
+        if outgoing.pending and not self._ssl_writing_paused:
+            self._transport.write(outgoing.read())  # type: ignore[union-attr]
+        waiting = outgoing.pending + self._write_buffer_size
+        if waiting >= self._outgoing_high_water or self._app_writing_paused:
+            self._control_app_writing()
 
     def _do_read__copied(self) -> None:
         """Hand on what can be read, without trying in vain: the exception costs 3 us."""
@@ -162,11 +178,16 @@ class TlsProtocol(sslproto.SSLProtocol):
     if TYPE_CHECKING:
         _sslobj: SSLObject
         _incoming: MemoryBIO
+        _outgoing: MemoryBIO
+        _state: sslproto.SSLProtocolState
+        _ssl_writing_paused: bool
         _app_writing_paused: bool
+        _outgoing_high_water: int
         _app_protocol_get_buffer: Callable[[int], bytearray]
         _app_protocol_buffer_updated: Callable[[int], None]
 
         def _do_read(self) -> None: ...
+        def _control_app_writing(self) -> None: ...
         def _set_state(self, new_state: object) -> None: ...
         def _call_eof_received(self) -> None: ...
 
