@@ -97,7 +97,7 @@ bench: $(ENV)/.bench
 	$(PY) -m pytest -q bench/micro
 	$(PY) -m bench.nop
 	$(PY) -m bench.ring --count 4000 --rounds 10 --depths 32,256
-	$(PY) -m bench.echo $(ARGS)
+	$(ENV)/bin/uringio bench $(ARGS)
 
 build: $(ENV)/.dev
 	$(PY) -m build

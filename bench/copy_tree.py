@@ -28,11 +28,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-if not __package__:  # started as `python bench/copy_tree.py`
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from bench import machine
-from bench.rounds import rotated, spread
+from uringio.cli.bench import machine
+from uringio.cli.bench.rounds import rotated, spread
 
 _MIB = 1 << 20
 _COPYTREE = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], symlinks=True)"
@@ -60,6 +57,9 @@ class Run:
     @property
     def cpu_seconds(self) -> float:
         return self.user_seconds + self.system_seconds
+
+
+_ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -157,7 +157,7 @@ def timed(command: list[str]) -> tuple[Run, int]:
     Peak memory is not told: by the kernel's account a child has had what its parent had.
     """
     began = time.perf_counter()
-    process = subprocess.Popen(command, env=machine.environment(), cwd=machine.ROOT)
+    process = subprocess.Popen(command, env=machine.environment(), cwd=_ROOT)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -15,17 +15,13 @@ import os
 import select
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-if not __package__:  # started as `python bench/doors.py`
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from bench import machine
-from bench.rounds import rotated, spread
+from uringio.cli.bench import machine
+from uringio.cli.bench.rounds import rotated, spread
 
 _MESSAGES_COUNT = 32
 """Per timed stretch: what fits into the socket's buffer."""

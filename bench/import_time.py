@@ -13,11 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-if not __package__:  # started as `python bench/import_time.py`
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from bench import machine
-from bench.rounds import rotated, spread
+from uringio.cli.bench import machine
+from uringio.cli.bench.rounds import rotated, spread
 
 _BUDGET_MS = 60.0
 _UNWANTED = ("asyncio", "h11", "ssl")

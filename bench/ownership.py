@@ -16,11 +16,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-if not __package__:  # started as `python bench/ownership.py`
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from bench import machine
-from bench.rounds import Spread, rotated, spread
+from uringio.cli.bench import machine
+from uringio.cli.bench.rounds import Spread, rotated, spread
 
 _SIZES = (64, 4096, 65536, 1048576)
 _MEGABYTES_PER_ROUND = 96

@@ -13,17 +13,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-if not __package__:  # started as `python bench/nop`
-    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
-
-from bench import machine
-from bench.rounds import Spread, rotated, spread
+from uringio.cli.bench import machine
+from uringio.cli.bench.rounds import Spread, rotated, spread
 
 _RATIO_MAX = 1.3
 """What ours may cost of a stdlib future, resolved either way; printed, not asserted."""
@@ -209,6 +205,4 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    # What is measured is the tree that this file is in, installed or not.
-    sys.path.insert(1, str(machine.ROOT / "src"))
     raise SystemExit(main())

@@ -11,18 +11,14 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if not __package__:  # started as `python bench/ring`
-    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
-
-from bench import machine
-from bench.rounds import rotated, spread
+from uringio.cli.bench import machine
+from uringio.cli.bench.rounds import rotated, spread
 
 _BYTES = 4096
 _RATIO_MAX = 1.0
@@ -229,6 +225,4 @@ def _measure(
 
 
 if __name__ == "__main__":
-    # What is measured is the tree that this file is in, installed or not.
-    sys.path.insert(1, str(machine.ROOT / "src"))
     raise SystemExit(main())

@@ -16,13 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
-if not __package__:  # started as `python bench/static`
-    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
-
-from bench import machine
-from bench.rounds import Spread, rotated, spread
 from bench.static.contenders import CONTENDERS, Contender
 from bench.static.sample import HEAPS, MissingError, Sample, SampleError, Setup, take
+from uringio.cli.bench import machine
+from uringio.cli.bench.rounds import Spread, rotated, spread
 
 _OVERHEAD_SECONDS = 1.0
 """What a sample takes beside its windows: a server started and ended."""

@@ -18,9 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import machine
-from bench.echo.accounting import usage
 from bench.static.contenders import Contender
+from uringio.cli.bench import machine
+from uringio.cli.bench.accounting import usage
 
 HEAPS: dict[str, dict[str, str]] = {
     "fresh": {},

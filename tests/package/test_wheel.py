@@ -41,12 +41,17 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_is_pure_and_complete(wheel: Path) -> None:
-    """One `py3-none-any` wheel holds every module of the package, `py.typed`, and nothing else."""
+    """
+    One `py3-none-any` wheel holds what it should, and nothing else.
+
+    That is every module of the package, `py.typed`, and the C sources `uringio bench` compiles.
+    """
     assert wheel.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = ROOT / "src" / "uringio"
-    expected = {str(path.relative_to(ROOT / "src")) for path in package.rglob("*.py")}
+    sources = [path for kind in ("*.py", "*.c", "*.h") for path in package.rglob(kind)]
+    expected = {str(path.relative_to(ROOT / "src")) for path in sources}
     assert held == expected | {"uringio/py.typed", "uringio_pytest.py"}
 
 

@@ -14,28 +14,46 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-"""The repository."""
+PACKAGES = Path(__file__).resolve().parents[3]
+"""The folder that holds the package being measured: a tree's `src`, or where wheels go."""
 
-_RIVALS = ("uvloop", "aiohttp", "starlette", "uvicorn", "h11")
+_TREE = PACKAGES.parent if (PACKAGES.parent / "pyproject.toml").is_file() else None
+"""The checkout, if it is one."""
 
-RESULTS = ROOT / "bench" / "results"
-"""Where JSON goes; ignored by git."""
+RESULTS = _TREE / "bench" / "results" if _TREE is not None else Path("uringio-bench")
+"""Where results go unless told otherwise: in a checkout, a folder that git ignores."""
+
+_RIVALS = (
+    "uvloop",
+    "rloop",
+    "trio",
+    "gevent",
+    "liburing",
+    "aiohttp",
+    "starlette",
+    "uvicorn",
+    "h11",
+    "matplotlib",
+)
 
 
 def describe() -> dict[str, object]:
     """
     Return kernel, processor, interpreter, rival versions and commit.
     """
+    cpus = sorted(os.sched_getaffinity(0))
     return {
         "kernel": platform.release(),
         "machine": platform.machine(),
         "processor": _processor(),
-        "cpus_available": sorted(os.sched_getaffinity(0)),
+        "cpus_available": cpus,
         "load_average_1m": os.getloadavg()[0],
         "python": sys.version.split()[0],
         "implementation": platform.python_implementation(),
         "libc": " ".join(platform.libc_ver()),
+        "uringio": _version("uringio-ctypes"),
+        "governor": _first_line(f"/sys/devices/system/cpu/cpu{max(cpus)}/cpufreq/scaling_governor"),
+        "io_uring_disabled": _first_line("/proc/sys/kernel/io_uring_disabled"),
         "versions": {name: _version(name) for name in _RIVALS},
         "commit": _commit(),
         "taken_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -56,16 +74,17 @@ def environment(**changes: str) -> dict[str, str]:
     """
     Return the environment for a measured process.
 
-    The tree's own `src` comes first on the path, so that what is measured is the tree this file is
-    in. Variables that change the allocator or turn on a debug mode are dropped: they would slow
-    one contender more than another.
+    In a checkout its `src` comes first on the path, so that what is measured is the tree that this
+    file is in; an installed package is found without. Variables that change the allocator or turn
+    on a debug mode are dropped: they would slow one contender more than another.
     """
     env = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("MALLOC_", "GLIBC_TUNABLES", "PYTHON"))
     }
-    env["PYTHONPATH"] = str(ROOT / "src")
+    if _TREE is not None:
+        env["PYTHONPATH"] = str(PACKAGES)
     env.update(changes)
     return env
 
@@ -97,6 +116,13 @@ def _processor() -> str:
     return platform.processor() or "unknown processor"
 
 
+def _first_line(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+
+
 def _version(distribution: str) -> str | None:
     try:
         return importlib.metadata.version(distribution)
@@ -105,10 +131,12 @@ def _version(distribution: str) -> str | None:
 
 
 def _commit() -> str:
+    if _TREE is None:  # what git says there would be about somebody else's repository
+        return f"none: version {_version('uringio-ctypes')}"
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty"],
-            cwd=ROOT,
+            cwd=_TREE,
             capture_output=True,
             text=True,
             timeout=10,

@@ -15,11 +15,11 @@ RECV_BYTES_MAX = 65536
 """What a contender that names a size asks for per read."""
 
 
-def arguments() -> argparse.Namespace:
+def arguments(*parents: argparse.ArgumentParser) -> argparse.Namespace:
     """
-    Read the options, pin the process and bound its life.
+    Read the options, those of *parents* too, pin the process and bound its life.
     """
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(parents=parents)
     parser.add_argument("--backend", default=None)
     parser.add_argument("--cpu", type=int, default=-1)
     parser.add_argument("--seconds-max", type=int, default=120)

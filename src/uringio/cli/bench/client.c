@@ -288,10 +288,11 @@ int main(int argc, char **argv)
     uint64_t elapsed_ns = now_ns(CLOCK_MONOTONIC) - from_ns;
     cpu_ns = now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu_ns;
     printf("{\"messages\": %llu, \"elapsed_ns\": %llu, \"client_cpu_ns\": %llu, "
-           "\"p50_ns\": %llu, \"p99_ns\": %llu, \"max_ns\": %llu}\n",
+           "\"p50_ns\": %llu, \"p99_ns\": %llu, \"p999_ns\": %llu, \"max_ns\": %llu}\n",
            (unsigned long long)replies, (unsigned long long)elapsed_ns, (unsigned long long)cpu_ns,
            (unsigned long long)percentile(replies, 0.50),
-           (unsigned long long)percentile(replies, 0.99), (unsigned long long)latency_max_ns);
+           (unsigned long long)percentile(replies, 0.99),
+           (unsigned long long)percentile(replies, 0.999), (unsigned long long)latency_max_ns);
     fflush(stdout);
     while (fgets(line, sizeof line, stdin))
         ;

@@ -4,17 +4,19 @@ One sample: a fresh server, a load client, and what the server used meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
-from typing import IO
+from pathlib import Path
+from typing import IO, cast
 
-from bench import machine
-from bench.echo.accounting import has_ring, usage
-from bench.echo.contenders import Contender
+from . import machine
+from .accounting import has_ring, usage
+from .rivals import AbsentError, Contender
+from .syscalls import Counter, CountError
 
 _START_SECONDS_MAX = 30.0
 _SLACK_SECONDS = 30.0
@@ -39,7 +41,7 @@ class SampleError(Exception):
 
 class MissingError(SampleError):
     """
-    A server could not start because something it imports is not there.
+    A server cannot be had here: it, or something it imports, is not there.
     """
 
 
@@ -49,6 +51,7 @@ class Setup:
     What all samples of a run share.
     """
 
+    build: Path
     client: tuple[str, ...]
     server_cpu: int
     client_cpu: int
@@ -95,8 +98,11 @@ class Sample:
     client_cpu_ns: int
     p50_ns: int
     p99_ns: int
+    p999_ns: int
     max_ns: int
     ring: bool
+    syscalls: int | None = None
+    """Counted only where asked for, and then the CPU includes the counting."""
 
     @property
     def cpu_us_per_message(self) -> float:
@@ -127,21 +133,41 @@ class Sample:
         return self.waiting_ns / self.elapsed_ns
 
 
-def take(setup: Setup, contender: Contender, heap: str, cell: Cell, round_index: int) -> Sample:
+def take(
+    setup: Setup,
+    contender: Contender,
+    heap: str,
+    cell: Cell,
+    round_index: int,
+    *,
+    counts: bool = False,
+) -> Sample:
     """
     Start a server, load it, measure it, end it.
 
     The server's counters are read while it is idle, before and after the measured window, so that
     no counter is caught in the middle of an update and no message is counted by one side only.
 
+    Args:
+        setup: What all samples share.
+        contender: Which server.
+        heap: A key of `HEAPS`.
+        cell: The load.
+        round_index: Noted with the sample.
+        counts: Count the server's system calls; such a sample is not to be compared.
+
     Raises:
-        MissingError: The server lacks something it imports.
+        MissingError: The server cannot be had here.
         SampleError: The server or the client failed; the message says how.
     """
     seconds_max = int((setup.warm_ms + setup.measure_ms) / 1000 + 2 * _SLACK_SECONDS)
+    try:
+        command = contender.command(setup.build, setup.server_cpu, seconds_max)
+    except AbsentError as reason:
+        raise MissingError(str(reason)) from None
     with tempfile.TemporaryFile("w+") as errors:
         server = subprocess.Popen(
-            contender.command(sys.executable, setup.server_cpu, seconds_max),
+            command,
             env=machine.environment(**HEAPS[heap]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -151,8 +177,10 @@ def take(setup: Setup, contender: Contender, heap: str, cell: Cell, round_index:
         try:
             port = _port_of(server, errors)
             try:
-                return _measure(setup, contender, heap, cell, round_index, server.pid, port)
-            except (OSError, ValueError, SampleError) as failure:
+                return _measure(
+                    setup, contender, heap, cell, round_index, server.pid, port, counts=counts
+                )
+            except (OSError, ValueError, SampleError, CountError) as failure:
                 raise SampleError(f"{failure}; server said: {_tail(errors)}") from failure
         finally:
             server.kill()
@@ -169,6 +197,8 @@ def _measure(
     round_index: int,
     pid: int,
     port: int,
+    *,
+    counts: bool,
 ) -> Sample:
     wait_seconds = (setup.warm_ms + setup.measure_ms) / 1000 + _SLACK_SECONDS
     arguments = (
@@ -195,14 +225,18 @@ def _measure(
                 client.wait(_SLACK_SECONDS)
                 raise SampleError(_tail(errors))
             ring = has_ring(pid)
-            before = usage(pid)
-            client.stdin.write("go\n")
-            client.stdin.flush()
-            answer = _line(client.stdout, wait_seconds)
-            if not answer:
-                client.wait(_SLACK_SECONDS)
-                raise SampleError(_tail(errors))
-            used = usage(pid).since(before)
+            with Counter(pid) if counts else contextlib.nullcontext() as counter:
+                if counter is not None:
+                    counter.start()
+                before = usage(pid)
+                client.stdin.write("go\n")
+                client.stdin.flush()
+                answer = _line(client.stdout, wait_seconds)
+                if not answer:
+                    client.wait(_SLACK_SECONDS)
+                    raise SampleError(_tail(errors))
+                used = usage(pid).since(before)
+                syscalls = None if counter is None else counter.stop()
         except subprocess.TimeoutExpired:
             raise SampleError("the client does not end") from None
         finally:
@@ -210,7 +244,7 @@ def _measure(
             client.wait()
             client.stdin.close()
             client.stdout.close()
-    load = json.loads(answer)
+    load = cast("dict[str, int]", json.loads(answer))
     return Sample(
         contender=contender.name,
         heap=heap,
@@ -228,8 +262,10 @@ def _measure(
         client_cpu_ns=int(load["client_cpu_ns"]),
         p50_ns=int(load["p50_ns"]),
         p99_ns=int(load["p99_ns"]),
+        p999_ns=int(load["p999_ns"]),
         max_ns=int(load["max_ns"]),
         ring=ring,
+        syscalls=syscalls,
     )
 
 

@@ -1,7 +1,7 @@
 """
 The load client of client.c in Python, for machines without a compiler: same use, same lines.
 
-Slower than the C program, so that it may not saturate the server; `python -m bench.echo` says
+Slower than the C program, so that it may not saturate the server; `uringio bench` says
 which client it used. Needs Linux (epoll) and nothing outside the standard library.
 """
 
@@ -164,6 +164,7 @@ def main(argv: list[str]) -> int:
                 "client_cpu_ns": cpu_ns,
                 "p50_ns": latencies_ns[replies // 2],
                 "p99_ns": latencies_ns[replies * 99 // 100],
+                "p999_ns": latencies_ns[replies * 999 // 1000],
                 "max_ns": latencies_ns[-1],
             }
         ),

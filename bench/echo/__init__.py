@@ -1,3 +1,0 @@
-"""
-Cross-process echo load: CPU that a server spends per message, throughput and latency.
-"""

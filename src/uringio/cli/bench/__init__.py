@@ -1,0 +1,32 @@
+"""
+``uringio bench``: uringio beside its rivals, measured so that a stranger can repeat it.
+
+It is part of the package, not of the checkout, so that one command does it wherever the package is
+installed. Nothing here is imported unless the command runs, and no rival ever is: each server is a
+program of its own, started by its path, in a process that holds nothing else.
+"""
+
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """
+    Run the command.
+
+    Args:
+        argv: The arguments after ``bench``.
+
+    Returns:
+        The exit status; argparse's own for bad usage and ``--help``.
+    """
+    from .options import options
+
+    try:
+        given = options(argv)
+    except SystemExit as request:
+        return request.code if isinstance(request.code, int) else 2
+    from .echo import bench
+
+    return bench(given)

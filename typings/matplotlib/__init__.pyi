@@ -1,0 +1,1 @@
+rcParams: dict[str, object]
