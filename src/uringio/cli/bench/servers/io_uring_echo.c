@@ -3,10 +3,10 @@
  * language is in the way.
  *
  * One io_uring_enter per batch submits and waits. Every connection has one receive armed, which
- * takes a buffer of a shared ring when data is there. What arrived is sent from that buffer, and the
- * next receive submitted with it; what that brings before the send is over waits for it, so that
- * the order holds and a connection holds two buffers at most. A receive that found no buffer is
- * armed again when one returns.
+ * takes a buffer of a shared ring when data is there. What arrived is sent from that buffer, and
+ * the next receive submitted with it; what that brings before the send is over waits for it, so
+ * that the order holds and a connection holds two buffers at most. A receive that found no buffer
+ * is armed again when one returns.
  *
  * Needs Linux 6.0 (multishot accept, provided buffer rings, IORING_SETUP_SINGLE_ISSUER), and runs
  * without IORING_SETUP_DEFER_TASKRUN (6.1) where the kernel refuses that.
