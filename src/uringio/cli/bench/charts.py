@@ -27,8 +27,9 @@ def write_charts(result: Result, folder: Path, stem: str) -> list[Path]:
     Returns:
         The files, each chart's SVG followed by its PNG.
     """
-    # Text stays text, to be searched and read aloud; ids are not random, so that files compare.
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "uringio", "font.size": 9})
+    # Letters are drawn: another machine's font would be wider than the room left for it. Ids are
+    # not random, so that files compare.
+    mpl.rcParams.update({"svg.fonttype": "path", "svg.hashsalt": "uringio", "font.size": 9})
     written: list[Path] = []
     for heap in result.heaps:
         panels = [(cell, rows) for cell in result.cells() if (rows := figures(result, cell, heap))]

@@ -4,9 +4,11 @@ The page that shows a result: one HTML file that needs nothing beside it.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import cast
 
 from . import machine, tables
 from .result import Result, cpu, ours_and_rivals, ratios
@@ -15,7 +17,7 @@ from .sample import Cell
 
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
 table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0 1.5rem; }
 th, td { padding: .15rem .7rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
@@ -24,7 +26,7 @@ tr.ours td:first-child { font-weight: bold; }
 td small { opacity: .7; }
 .wide { overflow-x: auto; }
 .better { color: #0a7d32; } .worse { color: #b3261e; }
-figure { margin: 1rem 0; background: #fff; } figure svg { max-width: 100%; height: auto; }
+figure { margin: 1rem 0; background: #fff; } figure img { max-width: 100%; height: auto; }
 @media (prefers-color-scheme: dark) { .better { color: #6fdc8c; } .worse { color: #ffb4ab; } }
 """
 _ABOUT = """
@@ -67,9 +69,12 @@ def write_page(result: Result, charts: Sequence[Path], path: Path) -> Path:
 
 
 def _figure(chart: Path) -> str:
-    svg = chart.read_text(encoding="utf-8")
-    # Without the XML declaration and the document type, which have no place inside HTML.
-    return f"<figure>{svg[svg.index('<svg') :]}</figure>"
+    # As an image, not as elements: two drawings in one document would share their ids.
+    held = base64.b64encode(chart.read_bytes()).decode()
+    return (
+        f'<figure><img alt="{escape(chart.stem)}: the figures are in the tables below" '
+        f'src="data:image/svg+xml;base64,{held}"></figure>'
+    )
 
 
 def _cell(result: Result, cell: Cell, heap: str) -> str:
@@ -134,7 +139,7 @@ def _ratio(found: Spread | None) -> str:
 def _table(heads: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(one)}</th>" for one in heads)
     lines = [
-        f'<tr class="{"ours" if row[0].startswith("uringio") else "other"}">'
+        f'<tr class="{"ours" if row[0].startswith("uringio-") else "other"}">'
         f"<td>{escape(row[0])}</td>{''.join(f'<td>{cell}</td>' for cell in row[1:])}</tr>"
         for row in rows
     ]
@@ -159,6 +164,10 @@ def _taken_on(result: Result) -> str:
     }
     versions = settings.pop("versions", None)
     if isinstance(versions, dict):
-        settings.update({f"{name}": version for name, version in versions.items() if version})
-    rows = [(name.replace("_", " "), escape(str(value))) for name, value in settings.items()]
-    return "<h2>Taken on</h2>" + _table(("", ""), rows)
+        settings.update(cast("dict[str, object]", versions))
+    rows = [
+        (name.replace("_", " "), escape(str(value)))
+        for name, value in settings.items()
+        if value is not None
+    ]
+    return "<h2>Taken on</h2>" + _table(("", "this run"), rows)

@@ -102,8 +102,8 @@ def verdicts(result: Result) -> list[str]:
 
 LEGEND = (
     "us: server CPU per message, by its CPU clock; median [lowest-highest].",
-    "busy: part of the window the server ran. pf: page faults, sys: system calls, both",
-    "per message. * it was kept waiting for its processor: measure again.",
+    "p50 to p99.9: us. pf: page faults, sys: system calls, both per message.",
+    "busy: part of the window it ran. * it was kept waiting for its processor.",
     "Ratios of CPU: median of those within rounds [lowest-highest]; below 1 is less.",
 )
 
