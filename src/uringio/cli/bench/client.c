@@ -1,7 +1,7 @@
 /*
- * Closed-loop echo load: N connections, one message in flight on each.
+ * Closed-loop echo load: N connections, as many messages in flight on each as are asked for.
  *
- * Usage: client PORT CONNECTIONS SIZE WARM_MS MEASURE_MS CPU SPIN
+ * Usage: client PORT CONNECTIONS SIZE IN_FLIGHT WARM_MS MEASURE_MS CPU SPIN
  *
  * Talks to its starter over the standard streams:
  *   prints "warm"        after connecting and warming up; nothing is in flight, the server is idle
@@ -31,6 +31,8 @@
 #define EVENTS_MAX 1024
 #define CONNECTIONS_MAX 10000
 #define SIZE_MAX_BYTES (16u << 20)
+#define IN_FLIGHT_MAX 1024
+#define INCOMING_MAX_BYTES (64u << 20)
 #define MESSAGES_MAX 100000000ull
 
 /* Latency histogram: 64 linear steps per power of two, so a reading is within 1.6 %. */
@@ -41,12 +43,15 @@
 struct connection {
     int fd;
     int wants_write;
-    uint32_t sent, received;
-    uint64_t sequence, started_ns;
+    uint32_t sent, received;               /* bytes of the messages below */
+    uint64_t begun;                        /* the newest message */
+    uint64_t sending;                      /* the one being sent; begun + 1: none */
+    uint64_t expected;                     /* the one whose reply is next; begun + 1: none */
+    uint64_t *started_ns;                  /* of message n at n % in_flight */
 };
 
 static struct connection *connections;
-static unsigned connections_count;
+static unsigned connections_count, in_flight_each;
 static uint32_t size, head_size;
 static unsigned char *outgoing, *incoming;
 static uint64_t histogram[BUCKETS], latency_max_ns;
@@ -93,9 +98,9 @@ static uint64_t percentile(uint64_t count, double share)
     return latency_max_ns;
 }
 
-static uint64_t head_of(const struct connection *c)
+static uint64_t head_of(const struct connection *c, uint64_t sequence)
 {
-    return ((uint64_t)(c - connections) << 40) | (c->sequence & 0xffffffffffull);
+    return ((uint64_t)(c - connections) << 40) | (sequence & 0xffffffffffull);
 }
 
 static void watch(struct connection *c, int operation)
@@ -110,17 +115,20 @@ static void watch(struct connection *c, int operation)
 
 static void push(struct connection *c)
 {
-    /* One buffer serves all connections: send() copies, and the head is rewritten before it. */
-    uint64_t head = head_of(c);
-    memcpy(outgoing, &head, head_size);
-    ssize_t n = send(c->fd, outgoing + c->sent, size - c->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n < 0) {
-        if (errno != EAGAIN && errno != EINTR)
+    while (c->sending <= c->begun) {
+        /* One buffer serves all connections: send() copies, and the head is rewritten before it. */
+        uint64_t head = head_of(c, c->sending);
+        memcpy(outgoing, &head, head_size);
+        ssize_t n = send(c->fd, outgoing + c->sent, size - c->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
             fail("send");
-        n = 0;
+        c->sent += n < 0 ? 0 : (uint32_t)n;
+        if (c->sent < size)
+            break;
+        c->sent = 0;
+        c->sending++;
     }
-    c->sent += (uint32_t)n;
-    int wants_write = c->sent < size;
+    int wants_write = c->sending <= c->begun;
     if (wants_write != c->wants_write) {
         c->wants_write = wants_write;
         watch(c, EPOLL_CTL_MOD);
@@ -129,27 +137,34 @@ static void push(struct connection *c)
 
 static void begin(struct connection *c, uint64_t at_ns)
 {
-    c->sequence++;
-    c->sent = c->received = 0;
-    c->started_ns = at_ns;
+    c->begun++;
+    c->started_ns[c->begun % in_flight_each] = at_ns;
     push(c);
 }
 
-static void check(const struct connection *c, uint32_t offset, uint32_t count, int whole)
+/* Compare *count* bytes with those of the expected message from c->received on. */
+static void check(const struct connection *c, const unsigned char *bytes, uint32_t count, int whole)
 {
-    uint64_t head = head_of(c);
-    uint32_t in_head = 0;
+    uint64_t head = head_of(c, c->expected);
+    uint32_t in_head = 0, offset = c->received;
     if (offset < head_size) {
         in_head = head_size - offset < count ? head_size - offset : count;
-        if (memcmp(incoming, (unsigned char *)&head + offset, in_head)) {
+        if (memcmp(bytes, (unsigned char *)&head + offset, in_head)) {
             errno = EBADMSG;
             fail("a reply does not begin as its message did");
         }
     }
-    if (whole && memcmp(incoming + in_head, outgoing + offset + in_head, count - in_head)) {
+    if (whole && memcmp(bytes + in_head, outgoing + offset + in_head, count - in_head)) {
         errno = EBADMSG;
         fail("a reply differs from its message");
     }
+}
+
+/* How many bytes may come: what is on its way back, as far as there is room. */
+static size_t awaited(const struct connection *c)
+{
+    size_t bytes = (size_t)(c->begun + 1 - c->expected) * size - c->received;
+    return bytes < INCOMING_MAX_BYTES ? bytes : INCOMING_MAX_BYTES;
 }
 
 /* Exchange messages until *until_ns*, then let what is in flight come home. Returns replies. */
@@ -157,10 +172,11 @@ static uint64_t exchange(uint64_t until_ns, int whole)
 {
     struct epoll_event events[EVENTS_MAX];
     uint64_t replies = 0, idle_since_ns = now_ns(CLOCK_MONOTONIC);
-    unsigned in_flight = connections_count;
+    uint64_t in_flight = (uint64_t)connections_count * in_flight_each;
 
     for (unsigned i = 0; i < connections_count; i++)
-        begin(&connections[i], now_ns(CLOCK_MONOTONIC));
+        for (unsigned j = 0; j < in_flight_each; j++)
+            begin(&connections[i], now_ns(CLOCK_MONOTONIC));
     while (in_flight) {
         int ready = epoll_wait(epoll_fd, events, EVENTS_MAX, spin ? 0 : STALL_MS);
         if (ready < 0 && errno != EINTR)
@@ -178,11 +194,11 @@ static uint64_t exchange(uint64_t until_ns, int whole)
                 push(c);
             if (!(events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
                 continue;
-            if (c->received == size) {
+            if (!awaited(c)) {
                 errno = EBADMSG;
                 fail("bytes that nobody sent");
             }
-            ssize_t n = recv(c->fd, incoming, size - c->received, MSG_DONTWAIT);
+            ssize_t n = recv(c->fd, incoming, awaited(c), MSG_DONTWAIT);
             if (n < 0) {
                 if (errno == EAGAIN || errno == EINTR)
                     continue;
@@ -192,17 +208,26 @@ static uint64_t exchange(uint64_t until_ns, int whole)
                 errno = ECONNRESET;
                 fail("the server closed a connection");
             }
-            check(c, c->received, (uint32_t)n, whole);
-            c->received += (uint32_t)n;
-            if (c->received < size)
-                continue;
-            uint64_t at_ns = idle_since_ns = now_ns(CLOCK_MONOTONIC);
-            record(at_ns - c->started_ns);
-            replies++;
-            if (at_ns < until_ns && replies < MESSAGES_MAX)
-                begin(c, at_ns);
-            else
-                in_flight--;
+            for (unsigned char *bytes = incoming; n > 0;) {
+                uint32_t part = size - c->received;
+                if ((size_t)n < part)
+                    part = (uint32_t)n;
+                check(c, bytes, part, whole);
+                c->received += part;
+                bytes += part;
+                n -= part;
+                if (c->received < size)
+                    break;
+                uint64_t at_ns = idle_since_ns = now_ns(CLOCK_MONOTONIC);
+                record(at_ns - c->started_ns[c->expected % in_flight_each]);
+                c->received = 0;
+                c->expected++;
+                replies++;
+                if (at_ns < until_ns && replies < MESSAGES_MAX)
+                    begin(c, at_ns);
+                else
+                    in_flight--;
+            }
         }
     }
     for (unsigned i = 0; i < connections_count; i++)
@@ -240,19 +265,21 @@ static void open_connection(struct connection *c, int port)
 int main(int argc, char **argv)
 {
     char line[16];
-    if (argc != 8) {
-        fprintf(stderr, "usage: client PORT CONNECTIONS SIZE WARM_MS MEASURE_MS CPU SPIN\n");
+    if (argc != 9) {
+        fprintf(stderr,
+                "usage: client PORT CONNECTIONS SIZE IN_FLIGHT WARM_MS MEASURE_MS CPU SPIN\n");
         return 2;
     }
-    int port = atoi(argv[1]), cpu = atoi(argv[6]);
-    uint64_t warm_ns = strtoull(argv[4], NULL, 10) * 1000000ull;
-    uint64_t measure_ns = strtoull(argv[5], NULL, 10) * 1000000ull;
+    int port = atoi(argv[1]), cpu = atoi(argv[7]);
+    uint64_t warm_ns = strtoull(argv[5], NULL, 10) * 1000000ull;
+    uint64_t measure_ns = strtoull(argv[6], NULL, 10) * 1000000ull;
     connections_count = (unsigned)atoi(argv[2]);
     size = (uint32_t)strtoul(argv[3], NULL, 10);
-    spin = atoi(argv[7]);
+    in_flight_each = (unsigned)atoi(argv[4]);
+    spin = atoi(argv[8]);
     if (!connections_count || connections_count > CONNECTIONS_MAX || !size ||
-        size > SIZE_MAX_BYTES) {
-        fprintf(stderr, "client: connections or size out of range\n");
+        size > SIZE_MAX_BYTES || !in_flight_each || in_flight_each > IN_FLIGHT_MAX) {
+        fprintf(stderr, "client: connections, size or messages in flight out of range\n");
         return 2;
     }
     alarm((unsigned)((warm_ns + measure_ns) / 1000000000ull) + 60);
@@ -266,14 +293,20 @@ int main(int argc, char **argv)
     head_size = size < 8 ? size : 8;
     connections = calloc(connections_count, sizeof *connections);
     outgoing = malloc(size);
-    incoming = malloc(size);
+    uint64_t incoming_bytes = (uint64_t)size * in_flight_each;
+    incoming = malloc(incoming_bytes < INCOMING_MAX_BYTES ? incoming_bytes : INCOMING_MAX_BYTES);
+    uint64_t *started_ns = calloc((size_t)connections_count * in_flight_each, sizeof *started_ns);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (!connections || !outgoing || !incoming || epoll_fd < 0)
+    if (!connections || !outgoing || !incoming || !started_ns || epoll_fd < 0)
         fail("no memory, or no epoll");
     for (uint32_t i = 0; i < size; i++)
         outgoing[i] = (unsigned char)(i * 131u + (i >> 8) * 29u);
-    for (unsigned i = 0; i < connections_count; i++)
-        open_connection(&connections[i], port);
+    for (unsigned i = 0; i < connections_count; i++) {
+        struct connection *c = &connections[i];
+        c->sending = c->expected = 1;
+        c->started_ns = started_ns + (size_t)i * in_flight_each;
+        open_connection(c, port);
+    }
 
     exchange(now_ns(CLOCK_MONOTONIC) + warm_ns, 1);
     memset(histogram, 0, sizeof histogram);

@@ -13,7 +13,7 @@ from . import machine, regression, tables
 from .compiling import CompileError, client_command, compiler_version
 from .options import Options
 from .result import Result, ResultError, load
-from .rivals import Contender
+from .rivals import CONTENDERS, AbsentError, Contender
 from .rounds import rotated
 from .sample import Cell, MissingError, Sample, SampleError, Setup, take
 from .syscalls import absence
@@ -28,6 +28,8 @@ def bench(options: Options) -> int:
     """
     Measure, or read, and show; the exit status of the command.
     """
+    if options.list:
+        return _list(options)
     try:
         baseline = None if options.baseline is None else regression.stored(options.baseline)
         result = _measured(options) if options.report is None else _shown_again(options.report)
@@ -41,6 +43,20 @@ def bench(options: Options) -> int:
     for name, reason in result.broken.items():
         print(f"broken: {name}: {reason}", file=sys.stderr)
     return 1 if result.broken or is_worse else 0
+
+
+def _list(options: Options) -> int:
+    asked_for = {one.name for one in options.contenders}
+    with tempfile.TemporaryDirectory(prefix="uringio-bench-") as folder:
+        for contender in CONTENDERS:
+            try:
+                contender.command(Path(folder), options.cpus[0], 1)
+            except AbsentError as reason:
+                told = str(reason)
+            else:
+                told = "takes part" if contender.name in asked_for else "by --contenders"
+            print(f"{contender.name:<24}{told}"[: tables.WIDTH])
+    return 0
 
 
 def _shown_again(path: Path) -> Result:
@@ -92,7 +108,7 @@ def _measured(options: Options) -> Result:
 def _introduce(result: Result) -> None:
     print(
         f"server on CPU {result.server_cpu}, {result.client} client on CPU {result.client_cpu}"
-        f"{' (busy polling)' if result.spin else ''}, one message in flight per connection"
+        f"{' (busy polling)' if result.spin else ''}"
     )
     if result.server_cpu == result.client_cpu:
         print("only one processor: server and client share it, latencies mean little")
@@ -106,7 +122,12 @@ def _run(setup: Setup, options: Options, result: Result) -> None:
         print(f"system calls are not counted: {reason}")
         result.skipped["system calls"] = reason
         counts = False
-    cells = [Cell(size, count) for size in options.sizes for count in options.connections]
+    cells = [
+        Cell(size, count, depth)
+        for size in options.sizes
+        for count in options.connections
+        for depth in options.in_flight
+    ]
     count = len(cells) * len(options.heap) * len(contenders) * (options.rounds + counts)
     minutes = count * (options.warm + options.seconds + _OVERHEAD_SECONDS) / 60
     print(

@@ -33,6 +33,7 @@ class Options(argparse.Namespace):
 
     sizes: list[int]
     connections: list[int]
+    in_flight: list[int]
     rounds: int
     seconds: float
     warm: float
@@ -46,6 +47,7 @@ class Options(argparse.Namespace):
     baseline: Path | None
     tolerance: float
     report: Path | None
+    list: bool
     full: bool
     quick: bool
     backend: str
@@ -68,11 +70,18 @@ def options(argv: Sequence[str]) -> Options:
     load.add_argument("--sizes", type=_sizes, help="message sizes, such as 64,1k,64k (default: 64)")
     load.add_argument("--connections", type=_counts, help="such as 1,50,500 (default: 50)")
     load.add_argument(
+        "--in-flight",
+        type=_depths,
+        default=[1],
+        help="messages in flight on each connection, such as 1,16 (default: 1)",
+    )
+    load.add_argument(
         "--full",
         action="store_true",
         help=f"sizes {_FULL_SIZES} and connections {_FULL_CONNECTIONS}: hours",
     )
     load.add_argument("--contenders", type=_contenders, help="by name, uvloop-* for several")
+    load.add_argument("--list", action="store_true", help="tell who could take part here, and end")
     load.add_argument(
         "--backend",
         choices=FALLBACKS,
@@ -153,6 +162,10 @@ def _sizes(text: str) -> list[int]:
 
 def _counts(text: str) -> list[int]:
     return [int(_bounded(part, 1, 10_000)) for part in text.split(",")]
+
+
+def _depths(text: str) -> list[int]:
+    return [int(_bounded(part, 1, 1024)) for part in text.split(",")]
 
 
 def _rounds(text: str) -> int:

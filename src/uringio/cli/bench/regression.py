@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from .result import ResultError, parsed
+from .sample import Cell
 
-Key: TypeAlias = tuple[int, int, str, str, str]
-"""Size, connections, heap mode, contender, rival."""
+Key: TypeAlias = tuple[int, int, int, str, str, str]
+"""Size, connections, messages in flight, heap mode, contender, rival."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class Change:
         """
         Return it as the command prints it.
         """
-        size_bytes, connections, heap, contender, rival = self.key
+        size_bytes, connections, in_flight, heap, contender, rival = self.key
         change = self.measured / self.stored - 1
         return (
-            f"{contender} / {rival}, {size_bytes} B x {connections}, {heap}: "
+            f"{contender} / {rival}, {Cell(size_bytes, connections, in_flight)}, {heap}: "
             f"{self.measured:.2f}, was {self.stored:.2f} ({change:+.1%})"
         )
 
@@ -84,7 +85,7 @@ def by_key(rows: Iterable[dict[str, object]]) -> dict[Key, dict[str, float]]:
     """
     Return rows of `Result.ratios` by what they are ratios of.
     """
-    names = ("size_bytes", "connections", "heap", "contender", "rival")
+    names = ("size_bytes", "connections", "in_flight", "heap", "contender", "rival")
     return {
         cast("Key", tuple(row[name] for name in names)): cast("dict[str, float]", row["cpu_ratio"])
         for row in rows
@@ -105,7 +106,7 @@ def changes(
     found: list[Change] = []
     for key, now in by_key(rows).items():
         before = baseline.ratios.get(key)
-        contender, rival = key[3], key[4]
+        contender, rival = key[4], key[5]
         is_ours = contender.startswith("uringio") and not rival.startswith("uringio")
         if before is None or not is_ours:
             continue

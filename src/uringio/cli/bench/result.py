@@ -55,7 +55,7 @@ class Result:
         """
         Return the cells that have samples, in the order measured.
         """
-        return list(dict.fromkeys(Cell(s.size_bytes, s.connections) for s in self.samples))
+        return list(dict.fromkeys(sample.cell for sample in self.samples))
 
     def table(self, cell: Cell, heap: str) -> Table:
         """
@@ -88,8 +88,7 @@ class Result:
                         if found is not None:
                             rows.append(
                                 {
-                                    "size_bytes": cell.size_bytes,
-                                    "connections": cell.connections,
+                                    **asdict(cell),
                                     "heap": heap,
                                     "contender": name,
                                     "rival": rival,
@@ -196,9 +195,8 @@ def ours_and_rivals(table: Table) -> tuple[list[str], list[str]]:
 
 def _table(samples: Iterable[Sample], cell: Cell, heap: str) -> Table:
     table: Table = {}
-    wanted = (cell.size_bytes, cell.connections, heap)
     for sample in samples:
-        if (sample.size_bytes, sample.connections, sample.heap) == wanted:
+        if sample.heap == heap and sample.cell == cell:
             table.setdefault(sample.contender, {})[sample.round] = sample
     order: Sequence[str] = [one.name for one in CONTENDERS]
     return {name: table[name] for name in (*order, *table) if name in table}

@@ -63,17 +63,19 @@ class Setup:
 @dataclass(frozen=True)
 class Cell:
     """
-    One combination of message size and number of connections.
+    One combination of message size, number of connections and messages in flight on each.
     """
 
     size_bytes: int
     connections: int
+    in_flight: int = 1
 
     def __str__(self) -> str:
         """
         Return the cell as tables show it.
         """
-        return f"{self.size_bytes} B x {self.connections}"
+        depth = f" x {self.in_flight} in flight" if self.in_flight > 1 else ""
+        return f"{self.size_bytes} B x {self.connections}{depth}"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Sample:
     heap: str
     size_bytes: int
     connections: int
+    in_flight: int
     round: int
     messages: int
     elapsed_ns: int
@@ -103,6 +106,13 @@ class Sample:
     ring: bool
     syscalls: int | None = None
     """Counted only where asked for, and then the CPU includes the counting."""
+
+    @property
+    def cell(self) -> Cell:
+        """
+        What it is a sample of.
+        """
+        return Cell(self.size_bytes, self.connections, self.in_flight)
 
     @property
     def cpu_us_per_message(self) -> float:
@@ -205,6 +215,7 @@ def _measure(
         port,
         cell.connections,
         cell.size_bytes,
+        cell.in_flight,
         setup.warm_ms,
         setup.measure_ms,
         setup.client_cpu,
@@ -250,6 +261,7 @@ def _measure(
         heap=heap,
         size_bytes=cell.size_bytes,
         connections=cell.connections,
+        in_flight=cell.in_flight,
         round=round_index,
         messages=int(load["messages"]),
         elapsed_ns=int(load["elapsed_ns"]),
