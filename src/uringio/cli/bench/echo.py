@@ -28,7 +28,7 @@ def bench(options: Options) -> int:
     """
     Measure, or read, and show; the exit status of the command.
     """
-    if options.list:
+    if options.is_list:
         return _list(options)
     try:
         baseline = None if options.baseline is None else regression.stored(options.baseline)

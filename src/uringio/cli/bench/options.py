@@ -47,7 +47,7 @@ class Options(argparse.Namespace):
     baseline: Path | None
     tolerance: float
     report: Path | None
-    list: bool
+    is_list: bool
     full: bool
     quick: bool
     backend: str
@@ -81,7 +81,9 @@ def options(argv: Sequence[str]) -> Options:
         help=f"sizes {_FULL_SIZES} and connections {_FULL_CONNECTIONS}: hours",
     )
     load.add_argument("--contenders", type=_contenders, help="by name, uvloop-* for several")
-    load.add_argument("--list", action="store_true", help="tell who could take part here, and end")
+    load.add_argument(
+        "--list", dest="is_list", action="store_true", help="tell who could take part here, and end"
+    )
     load.add_argument(
         "--backend",
         choices=FALLBACKS,

@@ -113,7 +113,9 @@ async def serve(form: str) -> None:
         protocol = EchoBuffered if form == "buffered" else EchoProtocol
         server = await asyncio.get_running_loop().create_server(protocol, HOST, 0)
     announce(server.sockets[0].getsockname()[1])
-    await server.serve_forever()
+    # Not `serve_forever`: rloop 0.5 would start serving a second time, and fail.
+    await asyncio.Event().wait()
+    server.close()
 
 
 def _factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
