@@ -1,11 +1,13 @@
 """`uringio bench`: who takes part, what is shown and stored, and when a run counts as worse."""
 
+import errno
 import json
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.cli.refused import SETUP, refusing
 from tests.fresh import FreshPython
 from uringio.cli import main
 from uringio.cli.bench import page, regression, tables
@@ -204,6 +206,18 @@ def test_list_names_everyone(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [one.name for one in CONTENDERS]
     assert max(map(len, lines)) <= tables.WIDTH
+
+
+def test_who_needs_a_ring_is_skipped_without(fresh_python: FreshPython, tmp_path: Path) -> None:
+    """Where the kernel refuses io_uring, its C server is skipped with the errno; others go on."""
+    code = refusing([SETUP], errno.EPERM)
+    code += "import sys; from uringio.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["--rounds", "1", "--seconds", "0.01", "--warm", "0.01", "--heap", "fresh"]
+    arguments += ["--contenders", "uringio-native,c-io-uring", "--no-syscalls"]
+    run = fresh_python(code, "bench", *arguments, "--out", str(tmp_path)).check()
+    assert "note: uringio-native has no ring here" in run.stdout
+    told = next(line for line in run.stdout.splitlines() if line.startswith("skipped: c-io-uring"))
+    assert "no C compiler" in told or f"io_uring_setup: errno {errno.EPERM:d}" in told
 
 
 def test_no_compiler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,14 @@ from .syscalls import Counter, CountError
 
 _START_SECONDS_MAX = 30.0
 _SLACK_SECONDS = 30.0
+_MISSING = (
+    "ModuleNotFoundError",
+    "ImportError",
+    "AttributeError",  # of an older release
+    "unavailable",  # what a server says itself
+    "uringio.errors.UnsupportedError",
+)
+"""How the last words begin of a server that this machine cannot run, in difference to a failure."""
 
 HEAPS: dict[str, dict[str, str]] = {
     "fresh": {},
@@ -294,7 +302,7 @@ def _port_of(server: subprocess.Popen[str], errors: IO[str]) -> int:
         except subprocess.TimeoutExpired:
             raise SampleError(f"the server does not come up: {_tail(errors)}") from None
     reason = _tail(errors)
-    if reason.startswith(("ModuleNotFoundError", "ImportError", "AttributeError")):
+    if reason.startswith(_MISSING):
         raise MissingError(reason)
     raise SampleError(f"the server ended with status {ended}: {reason}")
 

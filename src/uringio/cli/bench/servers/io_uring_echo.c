@@ -209,7 +209,7 @@ static void open_ring(void)
         ring_fd = (int)syscall(SYS_io_uring_setup, ENTRIES, &p);
     }
     if (ring_fd < 0)
-        fail("io_uring_setup");
+        fail("unavailable: io_uring_setup");
     size_t sq_bytes = p.sq_off.array + p.sq_entries * sizeof(unsigned);
     size_t cq_bytes = p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe);
     /* IORING_FEAT_SINGLE_MMAP, since 5.4: both queues stand in one mapping. */
@@ -234,7 +234,7 @@ static void provide_buffers(void)
     struct io_uring_buf_reg reg = {
         .ring_addr = (uintptr_t)buffers, .ring_entries = BUFFERS, .bgid = GROUP};
     if (syscall(SYS_io_uring_register, ring_fd, IORING_REGISTER_PBUF_RING, &reg, 1u) < 0)
-        fail("IORING_REGISTER_PBUF_RING");
+        fail("unavailable: IORING_REGISTER_PBUF_RING");
     for (unsigned i = 0; i < BUFFERS; i++)
         give_back((uint16_t)i);
 }

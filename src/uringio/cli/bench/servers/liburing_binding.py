@@ -26,7 +26,7 @@ def request(ring: lib.Ring) -> lib.Sqe:
     return sqe
 
 
-def serve(listener: int) -> None:
+def serve(listening: socket.socket) -> None:
     """
     Serve until the process is ended.
     """
@@ -34,7 +34,12 @@ def serve(listener: int) -> None:
     unsent: dict[int, bytes] = {}
     ring, cqes = lib.Ring(), lib.Cqe()
     flags = lib.IORING_SETUP_SINGLE_ISSUER | lib.IORING_SETUP_DEFER_TASKRUN
-    lib.io_uring_queue_init(ENTRIES, ring, flags)
+    try:
+        lib.io_uring_queue_init(ENTRIES, ring, flags)
+    except OSError as refusal:
+        raise SystemExit(f"unavailable: {refusal}") from None
+    announce(listening.getsockname()[1])
+    listener = listening.fileno()
 
     def accept() -> None:
         sqe = request(ring)
@@ -82,5 +87,4 @@ def serve(listener: int) -> None:
 
 arguments()
 with socket.create_server((HOST, 0), backlog=1024) as listening:
-    announce(listening.getsockname()[1])
-    serve(listening.fileno())
+    serve(listening)
