@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,8 +75,8 @@ def environment(**changes: str) -> dict[str, str]:
     """
     Return the environment for a measured process.
 
-    In a checkout its `src` comes first on the path, so that what is measured is the tree that this
-    file is in; an installed package is found without. Variables that change the allocator or turn
+    The folder that this package is in comes first on the path, so that what is measured is the tree
+    that this file is in; an installed package is found without. Variables that change the allocator or turn
     on a debug mode are dropped: they would slow one contender more than another.
     """
     env = {
@@ -83,7 +84,7 @@ def environment(**changes: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("MALLOC_", "GLIBC_TUNABLES", "PYTHON"))
     }
-    if _TREE is not None:
+    if PACKAGES != Path(sysconfig.get_path("purelib")):
         env["PYTHONPATH"] = str(PACKAGES)
     env.update(changes)
     return env

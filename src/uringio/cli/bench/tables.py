@@ -77,7 +77,7 @@ def of_cell(result: Result, cell: Cell, heap: str) -> list[str]:
     ours, rivals = ours_and_rivals(table)
     lines = [f"-- {cell} connections, {heap} heap ".ljust(WIDTH, "-")]
     lines += _absolute(figures(result, cell, heap))
-    if rivals:
+    if rivals and len(table) > 1:
         lines += ["", *_compared(table, ours or rivals, rivals)]
     lines += _between_backends(table)
     return [*lines, ""]
