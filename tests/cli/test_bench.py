@@ -250,6 +250,15 @@ def test_wrong_arguments_are_refused(
     assert said.out == ""
 
 
+def test_other_systems_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where there is no Linux it says so, and does not fail by a missing call."""
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert main(["bench", "--list"]) == 2
+    assert "needs Linux" in capsys.readouterr().err
+
+
 def test_quick_leaves_what_was_asked_for() -> None:
     """`--quick` shortens only what was not said."""
     given = options(["--quick", "--rounds", "7", "--sizes", "1k,64"])

@@ -76,15 +76,15 @@ def environment(**changes: str) -> dict[str, str]:
     Return the environment for a measured process.
 
     The folder that this package is in comes first on the path, so that what is measured is the tree
-    that this file is in; an installed package is found without. Variables that change the allocator or turn
-    on a debug mode are dropped: they would slow one contender more than another.
+    that this file is in; an installed package is found without. Variables that change the allocator
+    or turn on a debug mode are dropped: they would slow one contender more than another.
     """
     env = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("MALLOC_", "GLIBC_TUNABLES", "PYTHON"))
     }
-    if PACKAGES != Path(sysconfig.get_path("purelib")):
+    if Path(sysconfig.get_path("purelib")) != PACKAGES:
         env["PYTHONPATH"] = str(PACKAGES)
     env.update(changes)
     return env
