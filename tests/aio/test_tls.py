@@ -14,7 +14,7 @@ import pytest
 from tests.aio.conftest import Run
 from tests.aio.protocols import Buffered, Diary, Echo
 from tests.aio.serving import LARGE, listening
-from tests.aio.waiting import until
+from tests.aio.waiting import passes, until
 from tests.tls import client_context, server_context
 
 
@@ -406,6 +406,37 @@ def test_handshake_timeout_of_a_server(run: Run[None]) -> None:
             _, client = await loop.create_connection(Diary, *address)
             await client.lost
         assert [one.calls for one in servants] == [[]]
+
+    run(main())
+
+
+def test_what_crosses_the_end_is_dropped(run: Run[None]) -> None:
+    """What a peer sent before it heard of the end neither arrives nor fails the connection."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        servants: list[Diary] = []
+
+        class Pausing(Diary):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                self.transport.pause_reading()
+                servants.append(self)
+
+        async with listening(Pausing, ssl=server_context()) as (_, (host, port)):
+            transport, client = await loop.create_connection(
+                Diary, host, port, ssl=client_context()
+            )
+            await until(lambda: servants)
+            transport.close()
+            for _ in range(2):
+                servants[0].transport.write(b"trailing")
+                await passes(3)
+            servants[0].transport.resume_reading()
+            await client.lost
+            await servants[0].lost
+            assert client.error is None
+            assert client.received == b""
 
     run(main())
 

@@ -14,6 +14,7 @@ from tests.driver.conftest import RigMaker
 from tests.driver.rig import PATIENCE_S, Orphans, Rig, StandInCancelled, is_open
 from uringio._driver import op as o
 from uringio._driver import workers as workers_module
+from uringio._driver.file_calls import FileCalls
 from uringio._driver.op import CANCELLING, DONE, SUBMITTED, Offload, Op
 from uringio._driver.workers import Workers
 from uringio._sys.system import System
@@ -492,3 +493,86 @@ def test_the_wake_of_a_worker_ends_the_wait(epoll: Rig, file_fd: int) -> None:
         while op.state != DONE:
             epoll.driver.turn(None)
         epoll.wait(op)
+
+
+# --- no thread to be had -------------------------------------------------------------------------
+
+
+class Threadless(System):
+    """Starts a thread only where the test allows one, as under a container's pids limit."""
+
+    allowed = False
+
+    def start_thread(self, function: Callable[[], None]) -> None:
+        if not self.allowed:
+            raise RuntimeError("can't start new thread")
+        super().start_thread(function)
+
+
+@pytest.mark.parametrize("kind", ["epoll", "kqueue", "poll"])
+def test_without_a_thread_file_operations_fail_and_leave_nothing(
+    make_rig: RigMaker, file_fd: int, kind: str
+) -> None:
+    """However often they fail: no later thread writes to their memory, and CLOSE waits for none."""
+    system = Threadless()
+    rig = make_rig(kind, system=system)
+    memory = bytearray(8)
+    for _ in range(WORKER_COUNT_MAX + 1):
+        with pytest.raises(BlockingIOError):
+            rig.do(Op(o.READ, file_fd, off=0, len_=8, memory=memory))
+    system.allowed = True
+    assert rig.do(Op(o.READ, file_fd, off=8, len_=4, memory=bytearray(4))) == 4
+    assert memory == bytes(8)
+    rig.do(Op(o.CLOSE, file_fd))
+    assert not is_open(file_fd)
+
+
+def test_without_a_thread_an_offloaded_call_fails(make_rig: RigMaker) -> None:
+    """And is not made later, when there are threads again."""
+    system = Threadless()
+    rig = make_rig("epoll", system=system)
+    made: list[int] = []
+    for _ in range(WORKER_COUNT_MAX + 1):
+        with pytest.raises(BlockingIOError, match="no thread"):
+            rig.do(Offload(lambda: made.append(0)))
+    system.allowed = True
+    rig.do(Offload(lambda: made.append(1)))
+    assert made == [1]
+
+
+def test_without_a_thread_a_call_on_a_duplicate_leaves_no_descriptor(file_fd: int) -> None:
+    """What was duplicated for the thread is closed again."""
+    duplicates: list[int] = []
+
+    class Noting(Threadless):
+        def duplicate(self, fd: int) -> int:
+            duplicates.append(super().duplicate(fd))
+            return duplicates[-1]
+
+    calls = FileCalls(Noting(), lambda: None)
+    op: Op[object] = Op(o.FSYNC, file_fd)
+    op.use = 1
+    calls.start_on_duplicate(op)
+    op.state = DONE
+    assert list(calls.finished) == [(1, -errno.EAGAIN)]
+    assert [is_open(fd) for fd in duplicates] == [False]
+
+
+def test_a_call_that_gets_no_thread_waits_for_a_worker_that_there_is() -> None:
+    """Only where there is none at all is it refused."""
+    system = Threadless()
+    system.allowed = True
+    workers = Workers(system)
+    entered, left, called = threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        entered.set()
+        left.wait(PATIENCE_S)
+
+    workers.start(first)
+    assert entered.wait(PATIENCE_S)
+    system.allowed = False
+    workers.start(called.set)
+    left.set()
+    assert called.wait(PATIENCE_S)
+    workers.dismiss()

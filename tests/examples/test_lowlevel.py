@@ -1,5 +1,6 @@
 """The examples of the bare ring, run as a user runs them."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -17,7 +18,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.cli.test_probe import FILTER, SETUP
+from tests.cli.refused import SETUP, refusing
 from tests.fresh import FreshPython
 from tests.marks import needs_uring
 
@@ -167,7 +168,7 @@ def test_wrong_arguments_are_told_in_words(fresh_python: FreshPython, tmp_path: 
 @needs_uring
 def test_without_io_uring_each_says_why(fresh_python: FreshPython, tmp_path: Path) -> None:
     """They end with one line: their name, what was refused and what may help."""
-    before = f"{FILTER}\nrefuse([{SETUP}], 1)\n"
+    before = refusing([SETUP], errno.EPERM)
     for name, status, complaint in one_by_one(fresh_python, before, RIGHT, tmp_path):
         assert complaint == ""  # the interpreter prints it, and ends with status 1
         assert isinstance(status, str)

@@ -82,7 +82,8 @@ MESSAGE_FLAGS = ("MSG_OOB", "MSG_PEEK", "MSG_TRUNC", "MSG_CTRUNC", "MSG_WAITALL"
 SOCKET_KINDS = ("SOCK_STREAM", "SOCK_DGRAM")
 
 BSD_NUMBERS = {
-    "SOL_SOCKET": 0xFFFF, "SO_REUSEADDR": 0x4, "SO_KEEPALIVE": 0x8, "SO_BROADCAST": 0x20,
+    "SOL_SOCKET": 0xFFFF, "SO_ACCEPTCONN": 0x2, "SO_REUSEADDR": 0x4, "SO_KEEPALIVE": 0x8,
+    "SO_BROADCAST": 0x20,
     "SO_LINGER": 0x80, "SO_REUSEPORT": 0x200, "SO_SNDBUF": 0x1001, "SO_RCVBUF": 0x1002,
     "SO_ERROR": 0x1007, "SO_TYPE": 0x1008, "IPV6_V6ONLY": 27, "MSG_TRUNC": 0x10,
     "MSG_CTRUNC": 0x20, "MSG_WAITALL": 0x40, "MSG_DONTWAIT": 0x80,
@@ -364,7 +365,7 @@ class Translator:
         start = -(-12 // self._system.cmsg_align) * self._system.cmsg_align
         while len(raw) >= 12:
             size, level, kind = struct.unpack_from("=Iii", raw)
-            if (level, kind) != (0xFFFF, 1):
+            if (level, kind, size) != (0xFFFF, 1, start + 4):  # one descriptor
                 mistakes.append(f"ancillary data ({level:#x}, {kind}) of {size} bytes")
             data = raw[start:size]
             linux += struct.pack("=Qii", 16 + len(data), 1, kind) + data + bytes(-len(data) % 8)

@@ -43,6 +43,10 @@ assert layout.size == system.kevent_bytes, layout
 assert (
     numbers.AT_FDCWD, numbers.AT_SYMLINK_NOFOLLOW, numbers.AT_SYMLINK_FOLLOW, numbers.AT_REMOVEDIR
 ) == system.at
+for name, number in system.numbers.items():
+    assert getattr(numbers, name, number) == number, name
+for name in system.lacking.get("socket", []):
+    assert getattr(numbers, name, 0) in {0, -1}, name
 assert real_system().native_poller == "kqueue"
 assert real_system().io_uring_setup(8, 0) == -errno.ENOSYS  # that number is another call there
 assert real_system().bare_syscall(426, 0, 0, 0, 0, None, None) == -1
@@ -259,3 +263,45 @@ def test_programs_run(fresh_python: FreshPython, system: str, tmp_path: Path) ->
     """Streams, messages, files and asyncio's streams, by the system's numbers and structures."""
     has_ipv6 = Path("/proc/net/if_inet6").exists()
     fresh_python(HEAD + RUNNING, system, str(tmp_path), str(int(has_ipv6))).check()
+
+
+SERVING = """
+import http.client, re, threading
+system = pretend(sys.argv[1])
+translate(system)
+from uringio.cli import main as command
+
+reading, writing = os.pipe()
+os.dup2(writing, 1)
+answers = []
+
+def visit():
+    try:
+        line = os.read(reading, 1000).decode()
+        answers.append(line)
+        client = http.client.HTTPConnection("127.0.0.1", int(re.search(r":([0-9]+)/", line)[1]))
+        for target in ("/a.bin", "/"):
+            client.request("GET", target)
+            with client.getresponse() as response:
+                answers.append((response.status, response.read()))
+        client.close()
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+visitor = threading.Thread(target=visit)
+visitor.start()
+assert command(["serve", sys.argv[2], "--port", "0", "--quiet"]) == 0
+visitor.join()
+line, (status, body), (listed, page) = answers
+assert " (kqueue); " in line, line
+assert (status, body) == (200, bytes(300_000))
+assert listed == 200 and b"a.bin" in page
+assert mistakes == [], mistakes
+"""
+
+
+@pytest.mark.parametrize("system", ["darwin", "freebsd14"])
+def test_a_folder_is_served(fresh_python: FreshPython, system: str, tmp_path: Path) -> None:
+    """The server serves and ends in order, and has nothing to say about io_uring."""
+    (tmp_path / "a.bin").write_bytes(bytes(300_000))
+    fresh_python(HEAD + SERVING, system, str(tmp_path)).check()

@@ -94,7 +94,7 @@ def run_suite(
     modules = list(suite.modules)
     stems = {module: module.removeprefix(suite.prefix) for module in modules}
     if only:  # a module that no part names may still have tests that one does
-        named = [m for m in modules if any(part.split(".")[0] == stems[m] for part in only)]
+        named = [m for m in modules if any(part.split(".")[0] in stems[m] for part in only)]
         modules = named or modules
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(jobs) as pool:
         workers = [

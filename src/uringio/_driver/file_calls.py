@@ -88,11 +88,23 @@ class FileCalls:
         return op.use in self.running or op in self.closes
 
     def start(self, op: Op[object]) -> None:
-        """Have a worker carry *op* out; its memory stands at ``op.addr``."""
-        self.running[op.use] = op
+        """
+        Have a worker carry *op* out; its memory stands at ``op.addr``.
+
+        Where no thread can be started it ends with EAGAIN, as pthread_create(3) has it.
+        """
+        use = op.use
+        self.running[use] = op
         # The thread's own: an open may end before its call does.
         kept = (op.memory, op.hold) if op.code in _OPENS else None
-        self._workers.start(lambda use=op.use: self._work(op, use, kept))  # type: ignore[misc]
+        try:
+            self._workers.start(lambda: self._work(op, use, kept))
+        except RuntimeError:
+            duplicate = self._duplicates.pop(use, -1)
+            if duplicate >= 0:
+                self._system.close(duplicate)
+            self.finished.append((use, -errno.EAGAIN))
+            self._wake()
 
     def start_on_duplicate(self, op: Op[object]) -> None:
         """

@@ -6,11 +6,13 @@ An abandoned call runs on unheard: its result is dropped, which is why only call
 of ours may be offloaded.
 """
 
+import errno
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from uringio._sys.system import System
+from uringio.errors import op_error
 
 from .contract import Deliver
 from .op import DONE, Awaited, Offload, Op
@@ -74,7 +76,10 @@ class Offloads:
             end(value, error)
             del value, error
 
-        self._workers.start(call)
+        try:
+            self._workers.start(call)
+        except RuntimeError:
+            end(None, op_error(errno.EAGAIN, "offload", detail="no thread could be started"))
 
     def abandon(self, op: Op[object]) -> None:
         """Stop listening for the op's call."""

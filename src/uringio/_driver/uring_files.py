@@ -90,6 +90,8 @@ class ThreadCalls(FileCalls):
         return True
 
     def _ring_takes(self, op: Op[object]) -> bool:
+        if op.code not in FILE_OPERATIONS:
+            return True  # a direct descriptor's: no thread could, whatever the kernel tells
         if self._known is None:
             try:
                 self._known = probe_ring(self._ring).opcodes
@@ -97,7 +99,7 @@ class ThreadCalls(FileCalls):
                 self._known = frozenset()
         if SHAPED[op.code] not in self._known:
             return False
-        if op.code in FILE_OPERATIONS and self._system.buggify("a thread does it"):
+        if self._system.buggify("a thread does it"):
             return False
         # Polled transfers belong on a ring made for polling; on others the kernel answers EINVAL
         # where preadv2 takes the flag for the hint that it is.

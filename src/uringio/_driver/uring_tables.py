@@ -261,7 +261,10 @@ class UringTables:
     def require_install(self) -> None:
         """Raise `UnsupportedError` where a direct descriptor cannot become an ordinary one."""
         if self._opcodes is None:
-            self._opcodes = probe_ring(self._ring).opcodes
+            try:
+                self._opcodes = probe_ring(self._ring).opcodes
+            except OpError:
+                self._opcodes = frozenset()  # it does not tell, and nothing could stand in
         if k.IORING_OP_FIXED_FD_INSTALL not in self._opcodes:
             raise UnsupportedError("installing a direct descriptor", "Linux 6.8")
 

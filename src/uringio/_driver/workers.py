@@ -35,7 +35,12 @@ class Workers:
         self._dismissed = False
 
     def start(self, call: Callable[[], None]) -> None:
-        """Run *call*, which must not raise, in a worker."""
+        """
+        Run *call*, which must not raise, in a worker.
+
+        Raises:
+            RuntimeError: There is no worker, and no thread could be started: *call* is never run.
+        """
         if self._system.start_call is not None:
             self._system.start_call(call)
             return
@@ -47,7 +52,15 @@ class Workers:
             if self._count >= self._count_max:
                 return
             self._count += 1
-        self._system.start_thread(self._work)
+        try:
+            self._system.start_thread(self._work)
+        except RuntimeError:  # as many as there may be (ulimit -u, a container's pids limit)
+            with self._condition:
+                self._count -= 1
+                if not self._count and call in self._calls:
+                    self._calls.remove(call)
+                    raise
+            # Else the workers that there are come to it in their turn.
 
     def dismiss(self) -> None:
         """Have each worker end once there is no call for it; programs may make loop after loop."""

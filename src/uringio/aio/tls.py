@@ -18,6 +18,7 @@ Python 3.11, 3.12 and 3.13:
 - ``_process_outgoing``, which writes what is in ``_outgoing`` to ``_transport``, but for
   ``_ssl_writing_paused``; ``_control_app_writing``, which acts while ``_app_writing_paused``, or if
   ``_write_buffer_size`` and what is in ``_outgoing`` reach ``_outgoing_high_water``;
+- ``_do_shutdown``, which is called at TLS's end, and for what comes until the peer has answered;
 - ``connection_lost`` tells the protocol unless ``_set_state`` says that a handshake goes on, whose
   end ``_wakeup_waiter`` announces;
 - ``_app_transport``: what the program writes to, None once the connection is lost;
@@ -51,6 +52,10 @@ _WRAPPED: Final = sslproto.SSLProtocolState.WRAPPED
 
 # What a read raises while the record is not complete.
 _AGAIN: Final[tuple[type[Exception], ...]] = getattr(sslproto, "SSLAgainErrors", ())
+# Which the stubs do not know.
+_say_goodbye = cast(
+    "Callable[[sslproto.SSLProtocol], None]", vars(sslproto.SSLProtocol)["_do_shutdown"]
+)
 
 
 class TlsProtocol(sslproto.SSLProtocol):
@@ -122,6 +127,19 @@ class TlsProtocol(sslproto.SSLProtocol):
             self._app_protocol_buffer_updated(done)
         if ended:
             self._peer_has_ended()
+
+    def _do_shutdown(self) -> None:
+        """
+        Say goodbye, having dropped what the peer had sent before it heard of it.
+
+        Without that OpenSSL fails with "application data after close notify" (bpo-39951).
+        """
+        try:
+            while self._sslobj.read(_RECORD_BYTES_MAX):
+                pass
+        except OSError:  # an SSLError is one
+            pass  # nothing is left, or `unwrap` will say what is wrong
+        _say_goodbye(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell the program of the end, as the stdlib does not in a handshake of start_tls."""

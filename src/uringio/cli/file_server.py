@@ -12,6 +12,7 @@ import logging
 import secrets
 import socket
 import struct
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from functools import partial
@@ -163,7 +164,7 @@ class FileServer:
             stream,
             limits=self._manners.limits,
             standing_fields=self._standing_fields,
-            acknowledged=partial(_acknowledged, stream),
+            acknowledged=partial(_acknowledged, stream) if sys.platform == "linux" else None,
         )
         connection = _Connection(server)
         if self._is_draining:

@@ -348,7 +348,8 @@ class _Process:
                 waits = waits_to_be_accepted(self._listening)
                 if not waits or time.monotonic() > now + _BACKLOG_SECONDS:
                     break
-            stop_listening(self._listening)
+            if not stop_listening(self._listening):
+                self._is_accepting = False  # the accept goes with everything else
         while (self._handlers_count or self._is_accepting) and time.monotonic() < deadline:
             await uringio.sleep(_DRAIN_TURN_SECONDS)
             self._server.sweep(time.monotonic())

@@ -328,12 +328,15 @@ def waits_to_be_accepted(listening: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def stop_listening(listening: socket.socket) -> None:
+def stop_listening(listening: socket.socket) -> bool:
     """
-    Stop listening, in every process that has the socket.
+    Stop listening, in every process that has the socket; False where systems cannot, as the BSDs.
 
     Accepts that are under way end with EINVAL rather than being cancelled: a cancelled one might
     just have got a connection.
     """
-    with contextlib.suppress(OSError):
+    try:
         listening.shutdown(socket.SHUT_RD)
+    except OSError:
+        return False
+    return True
