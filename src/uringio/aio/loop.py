@@ -182,6 +182,9 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
                 driver.system.close(fd)
             raise
         transport = StreamTransport(self, driver, fd, above or protocol, context, sock=sock)
+        # Now: a peer that resets the connection takes its name along.  Servers get it on accepting.
+        transport.get_extra_info("peername")
+        transport.get_extra_info("sockname")
         # Not from within the caller's task: a protocol is not part of it.
         self.call_soon(_begin, self, transport, begun if above is None else None, context=context)
         try:
