@@ -485,6 +485,37 @@ def test_abort_loses_what_was_not_sent(run: Run[None]) -> None:
     run(main())
 
 
+def test_what_was_written_before_an_abort_is_sent(run: Run[None]) -> None:
+    """What there is room for is sent, though an abort or a failing protocol follows at once."""
+
+    class Failing(Diary):
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(b"sorry")
+            raise ConnectionError("of no interest to the exception handler")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        with far:
+            transport, client = await loop.create_connection(Diary, sock=near)
+            transport.write(b"last words")
+            transport.abort()
+            assert await loop.sock_recv(far, 100) == b"last words"
+            assert await loop.sock_recv(far, 100) == b""
+            await client.lost
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        with far:
+            _, failing = await loop.create_connection(Failing, sock=near)
+            far.send(b"x")
+            assert await loop.sock_recv(far, 100) == b"sorry"
+            assert await loop.sock_recv(far, 100) == b""
+            await failing.lost
+
+    run(main())
+
+
 def test_reset_is_reported_as_the_error(run: Run[None]) -> None:
     """A connection that the peer resets ends with connection_lost(ConnectionResetError)."""
 
