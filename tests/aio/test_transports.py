@@ -600,6 +600,39 @@ def test_extra_info(run: Run[None]) -> None:
     run(main())
 
 
+def test_names_are_known_behind_the_end(run: Run[None]) -> None:
+    """Who first asks when the connection was reset and is over still hears who the peer was."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        servants: list[Diary] = []
+
+        def factory() -> Diary:
+            servants.append(Diary())
+            return servants[-1]
+
+        async with listening(factory) as (_, address):
+            with socket.create_connection(address) as sock:
+                name = sock.getsockname()
+                await until(lambda: servants)
+            await servants[0].lost
+            await passes(2)
+            assert servants[0].transport.get_extra_info("peername") == name
+            assert servants[0].transport.get_extra_info("socket") is None
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            transport, client = await loop.create_connection(Diary, *listener.getsockname())
+            sock, name = listener.accept()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+            await client.lost
+            await passes(2)
+            assert transport.get_extra_info("peername") == listener.getsockname()
+            assert transport.get_extra_info("sockname") == name
+            assert transport.get_extra_info("socket") is None
+
+    run(main())
+
+
 def test_context_of_a_connection(run: Run[None]) -> None:
     """
     A server's protocols run in copies of the context in which it was made; what one connection

@@ -1,5 +1,8 @@
 """
-The event loop, as asyncio's users know it: servers and connections over TCP and Unix sockets.
+The event loop, as asyncio's users know it; here, servers and connections over TCP and Unix sockets.
+
+The rest of it, `FileSending`, `DatagramCalls`, `PipeCalls`, `ProcessCalls` and what these stand on
+(readiness, socket calls, signals, running), has modules of its own.
 
 Names are resolved by asyncio's own ``getaddrinfo``; sockets are made by the driver's system, and
 are numbers until somebody asks a transport or server for its ``socket``.
@@ -46,11 +49,12 @@ _BACKLOG: Final = 100
 
 class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
     """
-    An asyncio event loop on a uringio driver.
+    An asyncio event loop on a uringio driver; it has every method of `asyncio.AbstractEventLoop`.
 
     Args:
-        backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
-            ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
+        backend: ``"uring"``, ``"epoll"``, ``"kqueue"``, ``"poll"``, or ``"auto"``: what the
+            environment variable ``URINGIO_BACKEND`` names, else io_uring, or where that is absent
+            or forbidden what the system has: epoll, else kqueue, else poll.
     """
 
     # --- clients ---------------------------------------------------------------------------------
@@ -182,6 +186,9 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
                 driver.system.close(fd)
             raise
         transport = StreamTransport(self, driver, fd, above or protocol, context, sock=sock)
+        # Now: a peer that resets the connection takes its name along.  Servers get it on accepting.
+        transport.get_extra_info("peername")
+        transport.get_extra_info("sockname")
         # Not from within the caller's task: a protocol is not part of it.
         self.call_soon(_begin, self, transport, begun if above is None else None, context=context)
         try:
@@ -438,8 +445,9 @@ def new_event_loop(*, backend: str = "auto") -> EventLoop:
     Make an event loop.
 
     Args:
-        backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
-            ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
+        backend: ``"uring"``, ``"epoll"``, ``"kqueue"``, ``"poll"``, or ``"auto"``: what the
+            environment variable ``URINGIO_BACKEND`` names, else io_uring, or where that is absent
+            or forbidden what the system has: epoll, else kqueue, else poll.
 
     Raises:
         UsageError: There is no such backend.

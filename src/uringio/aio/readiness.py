@@ -56,7 +56,7 @@ class Readiness(RunningLoop):
                 try:
                     watch.arm(driver)
                 except OSError as error:
-                    watch.report(error)
+                    watch.failed(error)
         return driver
 
     def _close(self) -> None:
@@ -194,7 +194,7 @@ class _Watch:
         again: Runs behind it, and asks anew.
     """
 
-    __slots__ = ("_enqueue", "_loop", "_op", "again", "handle")
+    __slots__ = ("_enqueue", "_loop", "_op", "_over", "again", "handle")
 
     def __init__(
         self,
@@ -209,6 +209,7 @@ class _Watch:
         self._op: Op[object] = Op(POLL, fd, flags=mask)
         self._op.state = SPENT
         self._op.waiter = self._is_ready
+        self._over = False  # whether the descriptor is closed, or some other file's by now
         self.handle = handle
         self.again = Handle(self._ask, (), loop, Context())
 
@@ -220,7 +221,7 @@ class _Watch:
             OpError: The descriptor is not open, or is that of a file.
         """
         op = self._op
-        if op.state != SPENT:
+        if op.state != SPENT or self._over:
             return
         if _is_always_ready(driver.system.fstat(op.fd)):
             # As epoll_ctl(2) does: it would be called in every pass, for ever.
@@ -252,12 +253,18 @@ class _Watch:
             # In one call, behind which a signal handler may raise: never one without the other.
             op.code = POLL_AGAIN
             self._enqueue((self.handle, self.again))
-        elif isinstance(error, OSError) and error.errno != errno.EBADF:
-            # (Of a descriptor that was closed nothing is told, as with epoll(7).)
-            self.report(error)
+        elif isinstance(error, OSError):
+            self.failed(error)
 
-    def report(self, error: OSError) -> None:
-        """Tell the loop's exception handler that nobody will be called."""
+    def failed(self, error: OSError) -> None:
+        """
+        Call nobody any more, in later runs neither, and tell the loop's exception handler why.
+
+        Of a descriptor that was closed meanwhile nothing is told, as with epoll(7).
+        """
+        self._over = True
+        if error.errno == errno.EBADF and self._op.home is not None:
+            return
         self._loop.call_exception_handler(
             {
                 "message": "a descriptor cannot be watched",

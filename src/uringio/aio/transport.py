@@ -561,12 +561,14 @@ class StreamTransport(FlowControl):
         """
         Return what is known about the connection, or *default*.
 
+        Behind the end that is what was asked for before, the peer's name and, of a client, both.
+
         Args:
             name: ``"socket"`` (a socket object to look at and set options on), ``"sockname"`` or
                 ``"peername"``.
         """
         known: dict[str, object] = self._extra
-        if name not in known and name in INFO_NAMES and self._recv_op.fd >= 0:
+        if name not in known and name in INFO_NAMES:
             known[name] = self._socket.info(name)
         return known.get(name, default)
 
