@@ -87,6 +87,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
         Raises:
             TypeError: *ssl* is no context, or *sock* is a socket of the ssl module.
             ValueError: The arguments contradict each other.
+            RuntimeError: A transport of this loop uses *sock*.
             OSError: No address answered; ssl.SSLError: the TLS handshake failed.
             ExceptionGroup: The same, with *all_errors*.
         """
@@ -155,6 +156,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
         Raises:
             TypeError: *ssl* is no context, or *sock* is a socket of the ssl module.
             ValueError: *sock* is no stream socket, or *ssl* is True: a server has no default.
+            RuntimeError: A transport of this loop uses *sock*.
             OSError: The TLS handshake failed, as ssl.SSLError, or the connection ended meanwhile.
         """
         tls = Tls.of_accepted(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
@@ -164,8 +166,12 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
         self, driver: Driver, sock: Sock, protocol_factory: Callable[[], P], tls: Tls | None
     ) -> tuple[asyncio.Transport, P]:
         _require_stream(driver, sock)
-        fd = take_over(driver, sock)
+        fd = self._take_over(driver, sock)
         return await self._start_transport(driver, fd, protocol_factory, tls, sock)
+
+    def _take_over(self, driver: Driver, sock: Sock) -> int:
+        self.ensure_fd_of_nobody(sock)  # of two owners one closes what is somebody else's by then
+        return take_over(driver, sock)
 
     async def _start_transport(
         self,
@@ -285,7 +291,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
             if host is not None or port is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")
             _require_stream(driver, sock)
-            listeners = [Listening(self, driver, take_over(driver, sock), sock=sock)]
+            listeners = [Listening(self, driver, self._take_over(driver, sock), sock=sock)]
         else:
             if host is None and port is None:
                 raise ValueError("Neither host/port nor sock were specified")
@@ -367,7 +373,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
         _require_one(path, sock, "path was not specified, and no sock specified")
         if sock is not None:
             _require_unix_stream(driver, sock)
-            fd = take_over(driver, sock)
+            fd = self._take_over(driver, sock)
         else:
             assert path is not None
             try:

@@ -64,26 +64,6 @@ class Readiness(RunningLoop):
         self._readers.clear()
         self._writers.clear()
 
-    def ensure_fd_of_nobody(self, fd: int | HasFileno) -> int:
-        """
-        Return the descriptor's number.
-
-        Raises:
-            ValueError: It has none.
-            RuntimeError: A transport of this loop uses it.
-        """
-        if isinstance(fd, int):
-            number = fd
-        else:
-            try:
-                number = int(fd.fileno())
-            except (AttributeError, TypeError, ValueError):
-                raise ValueError(f"Invalid file object: {fd!r}") from None
-        transport = self._transports.get(number)
-        if transport is not None and not transport.is_closing():
-            raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
-        return number
-
     # --- the public calls ------------------------------------------------------------------------
 
     def add_reader(
