@@ -143,7 +143,13 @@ class Queue:
         from redis.asyncio import Redis
 
         tls = {} if trust is None else {"ssl": True, "ssl_ca_certs": self.authority}
-        self.client = Redis(host="127.0.0.1", port=port, single_connection_client=True, **tls)
+        self.client = Redis(
+            host="127.0.0.1",
+            port=port,
+            single_connection_client=True,
+            socket_connect_timeout=PATIENCE_S,  # to make a context takes the loop milliseconds
+            **tls,
+        )
         self.name = f"uringio-{name}"
 
     authority: str = ""

@@ -16,7 +16,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import uvicorn
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
 
 app = FastAPI()
@@ -65,8 +65,9 @@ def in_a_thread() -> dict[str, str]:
 @app.websocket("/echo")
 async def echo(websocket: WebSocket) -> None:
     await websocket.accept()
-    async for text in websocket.iter_text():
-        await websocket.send_text(text)
+    with contextlib.suppress(WebSocketDisconnect):  # a client may leave without its answer
+        async for text in websocket.iter_text():
+            await websocket.send_text(text)
 
 
 def main() -> None:

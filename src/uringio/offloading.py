@@ -24,6 +24,7 @@ def offload(function: Callable[[*Ts], T], *args: *Ts) -> Op[T]:
 
     Raises:
         Exception: What *function* raises.
+        OpError: EAGAIN: no thread could be started, and *function* is not called.
 
     Cancellation: at once; the call itself runs on to its end unheard, so it must own what it uses.
     Exit does not wait for it.

@@ -231,3 +231,33 @@ def test_abandoned_transport_warns_and_closes(
     assert kinds == {ResourceWarning}
     assert theirs.recv(1) == b""
     theirs.close()
+
+
+def test_a_socket_has_one_transport(run: Run[None]) -> None:
+    """A second transport of a socket is refused, and the first goes on."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        with far:
+            transport, client = await loop.create_connection(Diary, sock=near)
+            for again in (
+                loop.create_connection(Diary, sock=near),
+                loop.connect_accepted_socket(Diary, near),
+                loop.create_server(Diary, sock=near),
+                loop.create_unix_server(Diary, sock=near),
+            ):
+                with pytest.raises(RuntimeError, match="is used by"):
+                    await again
+            far.send(b"x")
+            assert await client.until_received(1) == b"x"
+            transport.close()
+            await client.lost
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with far:
+            datagrams, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=near)
+            with pytest.raises(RuntimeError, match="is used by"):
+                await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=near)
+            datagrams.close()
+
+    run(main())

@@ -199,6 +199,40 @@ def test_closed_with_operations_in_flight(
     assert {str(warning.message)[:8] for warning in caught} == {"a stream"}
 
 
+def test_transports_and_servers_closed_behind_their_loop(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """What is closed behind its loop lets go of its descriptor, and says nothing."""
+    loop = make_loop()
+
+    async def begin() -> tuple[asyncio.Transport, asyncio.Transport, asyncio.Server]:
+        server = await loop.create_server(Diary, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        closed, _ = await loop.create_connection(Diary, *address)
+        aborted, _ = await loop.create_connection(Diary, *address)
+        return closed, aborted, server
+
+    before = len(os.listdir("/proc/self/fd"))
+    closed, aborted, server = loop.run_until_complete(begin())
+    loop.close()
+    assert len(os.listdir("/proc/self/fd")) > before
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        server.close()
+        closed.close()
+        aborted.abort()
+        for transport in (closed, aborted):
+            assert transport.is_closing()
+            transport.close()
+            transport.abort()
+    with warnings.catch_warnings():
+        # The server's side, which nobody holds any more, warns.
+        warnings.simplefilter("ignore", ResourceWarning)
+        del server
+        gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_never_run_loop_holds_nothing(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """A loop makes its driver when it first runs, so one that never ran has no descriptor."""
     before = set(os.listdir("/proc/self/fd"))

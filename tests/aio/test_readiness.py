@@ -198,6 +198,35 @@ def test_before_and_between_runs(loop: asyncio.AbstractEventLoop) -> None:
             loop.add_reader(near, read)
 
 
+def test_a_descriptor_closed_under_its_reader_is_forgotten(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """Later runs neither complain of it nor watch the file that has its number by then."""
+    called: list[int] = []
+    wrong: list[object] = []
+    loop.set_exception_handler(lambda _, context: wrong.append(context))
+    with connected() as (near, far), connected() as (other, beyond):
+        number = near.fileno()
+
+        def close_it() -> None:
+            called.append(number)
+            near.close()
+
+        loop.add_reader(number, close_it)
+        far.send(b"x")
+        loop.run_until_complete(until(lambda: called))
+        loop.run_until_complete(passes(3))
+        os.dup2(other.fileno(), number)
+        try:
+            beyond.send(b"x")
+            loop.run_until_complete(passes(5))
+            assert loop.remove_reader(number) is True
+        finally:
+            os.close(number)
+    assert called == [number]
+    assert wrong == []
+
+
 def test_callbacks_that_raise(loop: asyncio.AbstractEventLoop) -> None:
     """Ordinary errors are reported and the reader stays; KeyboardInterrupt ends the run alone."""
     with connected() as (near, far):

@@ -199,6 +199,8 @@ def test_serve_forever_until_cancelled(run: Run[None]) -> None:
             await serving
         assert not server.is_serving()
         with pytest.raises(RuntimeError, match="closed"):
+            await server.start_serving()
+        with pytest.raises(RuntimeError, match="closed"):
             await server.serve_forever()
 
     run(main())

@@ -14,6 +14,7 @@ from tests.aio.conftest import Run
 from tests.aio.protocols import Diary
 from tests.aio.serving import LARGE, listening
 from tests.aio.waiting import passes
+from uringio._driver import current
 
 
 @contextmanager
@@ -258,5 +259,27 @@ def test_sockets_that_are_refused(run: Run[None]) -> None:
             await client.lost
         with pytest.raises(OSError, match="Bad file descriptor"):
             await loop.sock_recv(sock, 1)
+
+    run(main())
+
+
+def test_a_peer_that_has_ended_and_takes_nothing_costs_no_spinning(run: Run[None]) -> None:
+    """While a sock_sendall waits for such a peer the loop sleeps."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with connected() as (near, far):
+            far.shutdown(socket.SHUT_WR)
+            sending = asyncio.create_task(loop.sock_sendall(near, LARGE))
+            await asyncio.sleep(0.02)
+            turns = current.driver().statistics().turns
+            await asyncio.sleep(0.2)
+            # Each pause of 5 ms takes a few turns; spinning took thousands.
+            assert current.driver().statistics().turns - turns < 400
+            got = b""
+            while len(got) < len(LARGE):
+                got += await loop.sock_recv(far, 1 << 20)
+            assert got == LARGE
+            await sending
 
     run(main())

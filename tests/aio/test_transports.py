@@ -485,6 +485,37 @@ def test_abort_loses_what_was_not_sent(run: Run[None]) -> None:
     run(main())
 
 
+def test_what_was_written_before_an_abort_is_sent(run: Run[None]) -> None:
+    """What there is room for is sent, though an abort or a failing protocol follows at once."""
+
+    class Failing(Diary):
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(b"sorry")
+            raise ConnectionError("of no interest to the exception handler")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        with far:
+            transport, client = await loop.create_connection(Diary, sock=near)
+            transport.write(b"last words")
+            transport.abort()
+            assert await loop.sock_recv(far, 100) == b"last words"
+            assert await loop.sock_recv(far, 100) == b""
+            await client.lost
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        with far:
+            _, failing = await loop.create_connection(Failing, sock=near)
+            far.send(b"x")
+            assert await loop.sock_recv(far, 100) == b"sorry"
+            assert await loop.sock_recv(far, 100) == b""
+            await failing.lost
+
+    run(main())
+
+
 def test_reset_is_reported_as_the_error(run: Run[None]) -> None:
     """A connection that the peer resets ends with connection_lost(ConnectionResetError)."""
 
@@ -565,6 +596,39 @@ def test_extra_info(run: Run[None]) -> None:
             await client.lost
             assert transport.get_extra_info("peername") == address
             assert servant.get_extra_info("cipher") is None
+
+    run(main())
+
+
+def test_names_are_known_behind_the_end(run: Run[None]) -> None:
+    """Who first asks when the connection was reset and is over still hears who the peer was."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        servants: list[Diary] = []
+
+        def factory() -> Diary:
+            servants.append(Diary())
+            return servants[-1]
+
+        async with listening(factory) as (_, address):
+            with socket.create_connection(address) as sock:
+                name = sock.getsockname()
+                await until(lambda: servants)
+            await servants[0].lost
+            await passes(2)
+            assert servants[0].transport.get_extra_info("peername") == name
+            assert servants[0].transport.get_extra_info("socket") is None
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            transport, client = await loop.create_connection(Diary, *listener.getsockname())
+            sock, name = listener.accept()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+            await client.lost
+            await passes(2)
+            assert transport.get_extra_info("peername") == listener.getsockname()
+            assert transport.get_extra_info("sockname") == name
+            assert transport.get_extra_info("socket") is None
 
     run(main())
 

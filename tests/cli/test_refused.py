@@ -287,3 +287,19 @@ def test_the_recipe_for_a_profile_is_json() -> None:
     assert rule["names"] == ["io_uring_setup", "io_uring_enter", "io_uring_register"]
     (command,) = re.findall(r"(?s)jq '\.syscalls \+= (\[.*?\])' default\.json", text)
     assert json.loads(command) == [rule]
+
+
+@pytest.mark.parametrize(
+    ("limit_count", "command"),
+    [
+        (5, ["serve", "--backend=epoll", "--port=0"]),  # none for the driver's pipe
+        (9, ["serve", "--backend=epoll", "--port=0"]),  # none for that of the signals
+        (5, ["cp", "--backend=epoll", __file__, os.devnull]),
+    ],
+)
+def test_too_few_descriptors_to_begin_with(limit_count: int, command: list[str]) -> None:
+    """One line that says what is missing, whatever it was missing for."""
+    limited = ("/bin/sh", "-c", f'ulimit -n {limit_count}; exec "$@"', "sh")
+    done = run(*limited, command=command)
+    words = "there are too few descriptors to begin with (ulimit -n): EMFILE"
+    assert (done.returncode, done.stderr) == (2, f"uringio {command[0]}: {words}\n")

@@ -1,6 +1,7 @@
 """Which driver is chosen, whose word counts, and what is never papered over."""
 
 import errno
+import os
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from uringio._driver.choice import BACKENDS, VARIABLE, make_driver
 from uringio._driver.op import Op
 from uringio._driver.uring import UringDriver
 from uringio._sys.system import System
-from uringio.errors import RingError, UsageError
+from uringio.errors import OpError, RingError, UsageError
 
 
 class Scarce(System):
@@ -174,3 +175,16 @@ def test_every_errno_of_set_up_has_its_fate() -> None:
                 name_of(None, system)
             assert caught.value.errno == number
             assert caught.value.remedy
+
+
+@pytest.mark.parametrize("backend", ["epoll", "kqueue", "poll"])
+def test_a_driver_without_a_descriptor_says_what_it_was_for(backend: str) -> None:
+    """And what to do, as a ring does; the standard library's error says neither."""
+
+    class Exhausted(System):
+        def pipe(self) -> tuple[int, int]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with pytest.raises(OpError, match=rf"making the {backend} driver.*ulimit -n") as caught:
+        make_driver(_ignore, lambda _: BaseException(), backend=backend, system=Exhausted())
+    assert caught.value.errno == errno.EMFILE

@@ -11,6 +11,7 @@ import pytest
 import uringio
 from tests.surface.pairs import connected, with_peer
 from tests.surface.schedulers import Scheduler
+from uringio._driver import current
 from uringio._sys.system import System
 from uringio.errors import BusyError, ClosedError, OpError
 from uringio.files import open_file
@@ -192,3 +193,33 @@ def test_sockets_keep_their_mode(backend: str, path: Path) -> None:
             assert len(peer.recv(65536)) > 0
 
     uringio.run(main, backend=backend)
+
+
+def test_a_peer_that_has_ended_and_takes_nothing_costs_no_spinning(
+    scheduler: Scheduler, path: Path
+) -> None:
+    """While such a peer is waited for the loop sleeps; what it takes later arrives whole."""
+    times = 8  # more than sockets hold
+
+    async def send(near: uringio.SocketStream) -> None:
+        async with await open_file(path) as file:
+            for _ in range(times):
+                assert await near.send_file(file, 0, SIZE) == SIZE
+
+    async def main() -> None:
+        async with connected() as (near, far):
+            await far.send_eof()
+            assert await near.recv() == b""
+            sending = scheduler.spawn(send, near)
+            await uringio.sleep(0.02)
+            turns = current.driver().statistics().turns
+            await uringio.sleep(0.2)
+            # Each pause of 5 ms takes a few turns; spinning took thousands.
+            assert current.driver().statistics().turns - turns < 400
+            got = bytearray()
+            while len(got) < times * SIZE:
+                got += await far.recv()
+            assert got == path.read_bytes() * times
+            await sending.result()
+
+    scheduler.run(main)

@@ -97,6 +97,28 @@ def test_a_wait_on_the_librarys_epoll_answers_like_it() -> None:
             signal.signal(signal.SIGUSR1, before)
 
 
+def test_threads_that_wait_at_once_take_each_event_once() -> None:
+    """What one is told is not overwritten by what another is told before the first has looked."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Epoll() as epoll:
+        real = epoll._wait._libc.syscall
+        inner: list[EpollEvent] = []
+
+        def syscall(*arguments: int) -> int:
+            found = real(*arguments)
+            if not inner:  # it is another's turn before the first has looked
+                inner.append(EpollEvent(0, 0))
+                epoll.modify(ours.fileno(), select.EPOLLIN | select.EPOLLONESHOT, 2)
+                inner[:] = epoll.wait(FOREVER_NS)
+            return found
+
+        epoll._wait._libc.syscall = syscall
+        theirs.send(b"x")
+        epoll.add(ours.fileno(), select.EPOLLIN | select.EPOLLONESHOT, 1)
+        assert epoll.wait(FOREVER_NS) == [EpollEvent(select.EPOLLIN, 1)]
+        assert inner == [EpollEvent(select.EPOLLIN, 2)]
+
+
 def test_what_is_wrong_is_said() -> None:
     """The call, the descriptor and the errno; what does not fit, before the kernel sees it."""
     ours, theirs = socket.socketpair()
@@ -114,8 +136,16 @@ def test_what_is_wrong_is_said() -> None:
             epoll.add(0, 1, 1 << 64)
         with pytest.raises(ValueError, match="from 1 to 1024"):
             epoll.wait(0, 0)
-        with pytest.raises(ValueError, match="from 0 ns"):
-            epoll.wait(-1)
+        with pytest.raises(OpError, match="Bad file descriptor"):
+            epoll.add(-1, select.EPOLLIN)
+        with pytest.raises(ValueError, match="C int"):
+            epoll.add(2**32 + ours.fileno(), select.EPOLLIN)  # which is not *ours*
+        for bad_ns in (-1, 1 << 63, 1 << 100):
+            with pytest.raises(ValueError, match="from 0 to"):
+                epoll.wait(bad_ns)
+        for what in (0.5, "1"):
+            with pytest.raises(TypeError):
+                epoll.wait(what)  # type: ignore[arg-type]
     epoll.close()
     with pytest.raises(ClosedError, match="closed"):
         epoll.wait(0)

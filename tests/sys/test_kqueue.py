@@ -332,3 +332,6 @@ def test_what_does_not_fit_is_refused(kq: Kq) -> None:
         kq.control((), 513)
     with pytest.raises(ValueError, match="at most 512"):
         kq.control([Kevent(0, q.EVFILT_READ)] * 513)
+    for timeout_ns in (-1, 1 << 63):
+        with pytest.raises(ValueError, match="from 0 to"):
+            kq.control((), 1, timeout_ns)

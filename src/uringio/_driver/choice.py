@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from uringio._sys.errnos import SETUP_REMEDIES
 from uringio._sys.system import System, real_system
-from uringio.errors import OpError, RingError, UsageError
+from uringio.errors import OpError, RingError, UsageError, op_error
 
 from .bound import BoundDriver
 from .contract import Deliver, Driver, MakeCancelled
@@ -42,6 +42,9 @@ VARIABLE: Final = "URINGIO_BACKEND"
 # EPERM and EACCES: forbidden here.  ENOSYS: absent, or hidden by a filter.  EINVAL: too old.
 BLOCKED_ERRNOS: Final = frozenset({errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS})
 
+# What every driver needs, and whose remedy is the same for all.
+_WANTS_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
 # Submission slots; the later ones for a process that may lock little memory.
 ENTRIES_LADDER: Final = (256, 64, 16)
 
@@ -65,6 +68,7 @@ def make_driver(
     Raises:
         RingError: ``backend="uring"`` was asked for and cannot be had, or the ring failed for want
             of memory or descriptors.
+        OpError: Another driver failed for want of them.
         UsageError: No such backend.
     """
     wanted = chosen_backend(backend) if system is None else known_backend(backend)
@@ -144,7 +148,14 @@ def _make(
         from .poll import make_poll_driver as make
     else:
         from .epoll import make_epoll_driver as make
-    driver = make(system, deliver, make_cancelled)
+    try:
+        driver = make(system, deliver, make_cancelled)
+    except OpError:
+        raise
+    except OSError as error:  # the standard library's, which says neither what nor what to do
+        number = error.errno or errno.EIO
+        remedy = SETUP_REMEDIES[number] if number in _WANTS_OF_DESCRIPTORS else ""
+        raise op_error(number, f"making the {poller} driver", detail=remedy) from error
     driver.refusal = refusal
     return driver
 

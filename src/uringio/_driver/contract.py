@@ -39,12 +39,12 @@ class Statistics(NamedTuple):
     Counters of a driver since it was made.
 
     Attributes:
-        backend: Which driver: ``"uring"``, ``"epoll"`` or ``"poll"``.
+        backend: Which driver: ``"uring"``, ``"epoll"``, ``"kqueue"`` or ``"poll"``.
         submitted: Ops taken.
         delivered: Ops delivered.
         in_flight: Ops taken and not yet delivered or waiting for delivery.
         turns: Calls of `Driver.turn`.
-        waits: System calls that waited or polled for completions (enter, epoll_wait, poll).
+        waits: System calls that waited or polled for completions (enter, epoll_wait, kevent, poll).
         stray: Completions that belonged to no op: late, duplicate or unknown.
         starved: Receives that found every provided buffer taken, and were queued.
         provided: Buffers that the kernel may receive into; these are 0 but on uring.

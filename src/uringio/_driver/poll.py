@@ -49,7 +49,8 @@ class _PollPoller:
         self._system = system
         self._poll = system.poll()
         self._table: Mapping[int, Descriptor] = {}
-        self._asked: dict[int, int] = {}
+        # None while it is changed, and after an exception (a signal handler's) in the middle.
+        self._asked: dict[int, int] | None = {}
         self._always: dict[int, int] = {}
 
     def begin(self, table: Mapping[int, Descriptor], /) -> None:
@@ -73,6 +74,9 @@ class _PollPoller:
         asked = self._asked
         if wanted == asked:
             return
+        if asked is None:
+            self._poll, asked = self._system.poll(), {}
+        self._asked = None
         for fd in asked.keys() - wanted.keys():
             self._poll.unregister(fd)
         for fd, mask in wanted.items():

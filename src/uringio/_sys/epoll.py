@@ -9,8 +9,9 @@ Source: epoll_create1(2), epoll_ctl(2), epoll_pwait2(2).
 """
 
 import errno
+import operator
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from struct import Struct
 from typing import Final, NamedTuple, Self
 
@@ -31,6 +32,7 @@ _NS_PER_S: Final = 1_000_000_000
 _NS_PER_MS: Final = 1_000_000
 _COUNT_MAX: Final = 1024
 _INT_MAX: Final = (1 << 31) - 1
+_TIMEOUT_NS_MAX: Final = (1 << 63) - 1
 _FD_MASK: Final = 0xFFFFFFFF
 _NOT_TO_BE_HAD: Final = (-errno.ENOSYS, -errno.EPERM)
 
@@ -57,41 +59,48 @@ class EventWait:
     """
     Waits for events by epoll_pwait2(2), or in whole milliseconds where that is not to be had.
 
-    Older kernels do not know it (ENOSYS), and filters neither, who may call that EPERM.
+    Older kernels do not know it (ENOSYS), and filters neither, who may call that EPERM.  Threads
+    may wait at the same time, each of them in room of its own.
     """
 
     def __init__(self, libc: Libc) -> None:
         self._libc = libc
         self._layout = event_layout(os.uname().machine)
-        self._room = Memory(self._layout.size * _COUNT_MAX)
-        self._timespec = Memory(_TIMESPEC.size)
+        self._spare = [self._new_room()]
         self._rounds = False  # no nanoseconds here
 
-    def __call__(
-        self, fd: int, timeout_ns: int | None, count_max: int, /
-    ) -> Iterator[tuple[int, int]]:
+    def _new_room(self) -> tuple[Memory, Memory]:
+        return Memory(self._layout.size * _COUNT_MAX), Memory(_TIMESPEC.size)
+
+    def __call__(self, fd: int, timeout_ns: int | None, count_max: int, /) -> list[tuple[int, int]]:
         """
-        Return (events, data) of at most *count_max* events, up to 1024, to be taken at once.
+        Return (events, data) of at most *count_max* events, up to 1024.
 
         Raises:
             OpError: EINTR, when a signal ended the wait.
         """
+        try:
+            both = room, timespec = self._spare.pop()
+        except IndexError:  # others wait, or a signal handler does within a wait
+            both = room, timespec = self._new_room()
         found = -errno.ENOSYS
         if not self._rounds:
             timeout = 0
             if timeout_ns is not None:
-                _TIMESPEC.pack_into(self._timespec.view, 0, *divmod(timeout_ns, _NS_PER_S))
-                timeout = self._timespec.addr
-            found = self._libc.syscall(
-                _NR_EPOLL_PWAIT2, fd, self._room.addr, count_max, timeout, 0, 0
-            )
+                _TIMESPEC.pack_into(timespec.view, 0, *divmod(timeout_ns, _NS_PER_S))
+                timeout = timespec.addr
+            found = self._libc.syscall(_NR_EPOLL_PWAIT2, fd, room.addr, count_max, timeout, 0, 0)
         if found in _NOT_TO_BE_HAD:
             self._rounds = True
             timeout_ms = -1 if timeout_ns is None else -(-timeout_ns // _NS_PER_MS)
-            found = self._libc.epoll_wait(fd, self._room.addr, count_max, min(timeout_ms, _INT_MAX))
+            found = self._libc.epoll_wait(fd, room.addr, count_max, min(timeout_ms, _INT_MAX))
+        events: list[tuple[int, int]] = []
+        if found > 0:
+            events += self._layout.iter_unpack(room.view[: found * self._layout.size])
+        self._spare.append(both)
         if found < 0:
             raise op_error(-found, "epoll_wait", fd)
-        return self._layout.iter_unpack(self._room.view[: found * self._layout.size])
+        return events
 
 
 def waiter(libc: Libc, fd: int) -> Callable[[int, int], list[tuple[int, int]]]:
@@ -116,6 +125,8 @@ def waiter(libc: Libc, fd: int) -> Callable[[int, int], list[tuple[int, int]]]:
 class Epoll:
     """
     One epoll instance; a context manager that closes it.
+
+    Any thread may use it, several at once; closing it does not end a wait of another thread's.
 
     Raises:
         UnsupportedError: This system has no epoll.
@@ -169,7 +180,10 @@ class Epoll:
 
     def _control(self, how: int, what: str, fd: int, events: int, data: int | None) -> None:
         epoll_fd = self.fileno()
-        data = fd if data is None else data
+        fd = operator.index(fd)
+        if not -_INT_MAX <= fd <= _INT_MAX:  # else ctypes would take its lower half
+            raise ValueError(f"a descriptor fits a C int, and {fd} does not")
+        data = max(fd, 0) if data is None else data
         if not 0 <= events < 1 << 32 or not 0 <= data < 1 << 64:
             raise ValueError("events are 32 bits and data 64 bits, without a sign")
         addr, _, _keep = pin(self._layout.pack(events, data))
@@ -192,10 +206,10 @@ class Epoll:
         Kernel: 5.11 waits in nanoseconds; before, timeouts are rounded up to milliseconds.
         """
         fd = self.fileno()
-        if not 0 < count_max <= _COUNT_MAX:
+        if not 0 < operator.index(count_max) <= _COUNT_MAX:
             raise ValueError(f"a wait takes from 1 to {_COUNT_MAX} events, not {count_max}")
-        if timeout_ns is not None and timeout_ns < 0:
-            raise ValueError("a timeout is from 0 ns; None waits for ever")
+        if timeout_ns is not None and not 0 <= operator.index(timeout_ns) <= _TIMEOUT_NS_MAX:
+            raise ValueError("a timeout is from 0 to 2**63 - 1 ns; None waits for ever")
         return [EpollEvent(*fields) for fields in self._wait(fd, timeout_ns, count_max)]
 
     def close(self) -> None:

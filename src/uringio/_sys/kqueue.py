@@ -14,6 +14,7 @@ Sources: kqueue(2) of FreeBSD 11 and 14, macOS, NetBSD 9 to 11, OpenBSD; libkque
 """
 
 import ctypes
+import operator
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -46,7 +47,7 @@ __all__ = [
     "Kqueue",
     "Layout",
     "Translation",
-    "check_counts",
+    "check_call",
     "check_unit",
     "layout_of",
     "process_end",
@@ -58,6 +59,7 @@ EMULATED: Final = "emulated"  # as a value of it: `_sys.kqueue_emulated`
 _TIMESPEC: Final = Struct("=qq")  # of 64-bit systems
 _NS_PER_S: Final = 1_000_000_000
 _BATCH_COUNT_MAX: Final = 512
+_TIMEOUT_NS_MAX: Final = (1 << 63) - 1
 _UNITS_MASK: Final = sum(TIMER_UNITS)
 
 
@@ -291,9 +293,10 @@ class Kqueue:
         Raises:
             OpError: A change failed and there was no room to tell, or the wait was interrupted.
             UnsupportedError: This system has no such filter or note; no change was made.
-            ValueError: Too many of either, two units for a timer, or a number that does not fit.
+            ValueError: Too many of either, two units for a timer, a timeout below 0, or a number
+                that does not fit.
         """
-        check_counts(len(changes), count_max)
+        check_call(len(changes), count_max, timeout_ns)
         pack_into, size = self.layout.packed.pack_into, self.layout.size
         room = self._changes.view
         for index, change in enumerate(changes):
@@ -303,7 +306,9 @@ class Kqueue:
                 pack_into(room, index * size, ident, filter_, flags, fflags, data, udata)
             except struct_error:
                 raise ValueError(f"{change} does not fit this system's struct kevent") from None
-        timeout = 0 if timeout_ns is None else self._timespec.set(timeout_ns)
+        timeout = 0
+        if timeout_ns is not None and count_max:  # else another thread may wait by it
+            timeout = self._timespec.set(timeout_ns)
         found = self._kevent(
             self._fd, self._changes.addr, len(changes), self._room.addr, count_max, timeout
         )
@@ -346,10 +351,12 @@ def process_end(kqueue: _Controlled, pid: int) -> int:
     return kqueue.fileno()
 
 
-def check_counts(changes_count: int, count_max: int) -> None:
-    """Raise ValueError for more than goes into one call."""
-    if changes_count > _BATCH_COUNT_MAX or not 0 <= count_max <= _BATCH_COUNT_MAX:
+def check_call(changes_count: int, count_max: int, timeout_ns: int | None) -> None:
+    """Raise ValueError for more than goes into one call, and for a timeout that is none."""
+    if changes_count > _BATCH_COUNT_MAX or not 0 <= operator.index(count_max) <= _BATCH_COUNT_MAX:
         raise ValueError(f"at most {_BATCH_COUNT_MAX} changes and events go into one call")
+    if timeout_ns is not None and not 0 <= operator.index(timeout_ns) <= _TIMEOUT_NS_MAX:
+        raise ValueError("a timeout is from 0 to 2**63 - 1 ns; None waits for ever")
 
 
 def check_unit(change: Kevent) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from uringio.errors import op_error
 
-from .kqueue import Kevent, check_counts, check_unit
+from .kqueue import Kevent, check_call, check_unit
 from .kqueue_numbers import (
     EV_ADD,
     EV_CLEAR,
@@ -187,7 +187,7 @@ class EmulatedKqueue:
         self, changes: Sequence[Kevent] = (), count_max: int = 0, timeout_ns: int | None = None
     ) -> list[Kevent]:
         """See `Kqueue.control`."""
-        check_counts(len(changes), count_max)
+        check_call(len(changes), count_max, timeout_ns)
         for change in changes:
             check_unit(change)
         if self._is_closed:

@@ -376,6 +376,7 @@ class DatagramCalls(RunningLoop):
         Raises:
             ValueError: The arguments contradict each other, or *reuse_address* is asked for.
             TypeError: An address is not of the form that its family has.
+            RuntimeError: A transport of this loop uses *sock*.
             OSError: No address could be bound or connected.
         """
         driver = self.require_driver()
@@ -389,7 +390,8 @@ class DatagramCalls(RunningLoop):
                 raise ValueError(f"{_WANTED} was expected, got {sock!r}")
             if any((local_addr, remote_addr, family, proto, flags, reuse_port, allow_broadcast)):
                 raise ValueError("socket modifier keyword arguments can not be used with sock")
-            fd, chosen_family, remote = sock.fileno(), int(sock.family), None
+            fd = self.ensure_fd_of_nobody(sock)
+            chosen_family, remote = int(sock.family), None
             connected = _is_connected(driver, fd)
             driver.register(fd)
         else:

@@ -1,5 +1,8 @@
 """
-The event loop, as asyncio's users know it: servers and connections over TCP and Unix sockets.
+The event loop, as asyncio's users know it; here, servers and connections over TCP and Unix sockets.
+
+The rest of it, `FileSending`, `DatagramCalls`, `PipeCalls`, `ProcessCalls` and what these stand on
+(readiness, socket calls, signals, running), has modules of its own.
 
 Names are resolved by asyncio's own ``getaddrinfo``; sockets are made by the driver's system, and
 are numbers until somebody asks a transport or server for its ``socket``.
@@ -46,11 +49,12 @@ _BACKLOG: Final = 100
 
 class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
     """
-    An asyncio event loop on a uringio driver.
+    An asyncio event loop on a uringio driver; it has every method of `asyncio.AbstractEventLoop`.
 
     Args:
-        backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
-            ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
+        backend: ``"uring"``, ``"epoll"``, ``"kqueue"``, ``"poll"``, or ``"auto"``: what the
+            environment variable ``URINGIO_BACKEND`` names, else io_uring, or where that is absent
+            or forbidden what the system has: epoll, else kqueue, else poll.
     """
 
     # --- clients ---------------------------------------------------------------------------------
@@ -83,6 +87,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
         Raises:
             TypeError: *ssl* is no context, or *sock* is a socket of the ssl module.
             ValueError: The arguments contradict each other.
+            RuntimeError: A transport of this loop uses *sock*.
             OSError: No address answered; ssl.SSLError: the TLS handshake failed.
             ExceptionGroup: The same, with *all_errors*.
         """
@@ -151,6 +156,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
         Raises:
             TypeError: *ssl* is no context, or *sock* is a socket of the ssl module.
             ValueError: *sock* is no stream socket, or *ssl* is True: a server has no default.
+            RuntimeError: A transport of this loop uses *sock*.
             OSError: The TLS handshake failed, as ssl.SSLError, or the connection ended meanwhile.
         """
         tls = Tls.of_accepted(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
@@ -160,8 +166,12 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
         self, driver: Driver, sock: Sock, protocol_factory: Callable[[], P], tls: Tls | None
     ) -> tuple[asyncio.Transport, P]:
         _require_stream(driver, sock)
-        fd = take_over(driver, sock)
+        fd = self._take_over(driver, sock)
         return await self._start_transport(driver, fd, protocol_factory, tls, sock)
+
+    def _take_over(self, driver: Driver, sock: Sock) -> int:
+        self.ensure_fd_of_nobody(sock)  # of two owners one closes what is somebody else's by then
+        return take_over(driver, sock)
 
     async def _start_transport(
         self,
@@ -182,6 +192,9 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
                 driver.system.close(fd)
             raise
         transport = StreamTransport(self, driver, fd, above or protocol, context, sock=sock)
+        # Now: a peer that resets the connection takes its name along.  Servers get it on accepting.
+        transport.get_extra_info("peername")
+        transport.get_extra_info("sockname")
         # Not from within the caller's task: a protocol is not part of it.
         self.call_soon(_begin, self, transport, begun if above is None else None, context=context)
         try:
@@ -278,7 +291,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
             if host is not None or port is not None:
                 raise ValueError("host/port and sock can not be specified at the same time")
             _require_stream(driver, sock)
-            listeners = [Listening(self, driver, take_over(driver, sock), sock=sock)]
+            listeners = [Listening(self, driver, self._take_over(driver, sock), sock=sock)]
         else:
             if host is None and port is None:
                 raise ValueError("Neither host/port nor sock were specified")
@@ -360,7 +373,7 @@ class EventLoop(FileSending, DatagramCalls, PipeCalls, ProcessCalls):
         _require_one(path, sock, "path was not specified, and no sock specified")
         if sock is not None:
             _require_unix_stream(driver, sock)
-            fd = take_over(driver, sock)
+            fd = self._take_over(driver, sock)
         else:
             assert path is not None
             try:
@@ -438,8 +451,9 @@ def new_event_loop(*, backend: str = "auto") -> EventLoop:
     Make an event loop.
 
     Args:
-        backend: ``"uring"``, ``"epoll"``, ``"poll"``, or ``"auto"``: what the environment variable
-            ``URINGIO_BACKEND`` names, else io_uring, or epoll where that is absent or forbidden.
+        backend: ``"uring"``, ``"epoll"``, ``"kqueue"``, ``"poll"``, or ``"auto"``: what the
+            environment variable ``URINGIO_BACKEND`` names, else io_uring, or where that is absent
+            or forbidden what the system has: epoll, else kqueue, else poll.
 
     Raises:
         UsageError: There is no such backend.

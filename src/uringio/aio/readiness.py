@@ -56,33 +56,13 @@ class Readiness(RunningLoop):
                 try:
                     watch.arm(driver)
                 except OSError as error:
-                    watch.report(error)
+                    watch.failed(error)
         return driver
 
     def _close(self) -> None:
         super()._close()
         self._readers.clear()
         self._writers.clear()
-
-    def ensure_fd_of_nobody(self, fd: int | HasFileno) -> int:
-        """
-        Return the descriptor's number.
-
-        Raises:
-            ValueError: It has none.
-            RuntimeError: A transport of this loop uses it.
-        """
-        if isinstance(fd, int):
-            number = fd
-        else:
-            try:
-                number = int(fd.fileno())
-            except (AttributeError, TypeError, ValueError):
-                raise ValueError(f"Invalid file object: {fd!r}") from None
-        transport = self._transports.get(number)
-        if transport is not None and not transport.is_closing():
-            raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
-        return number
 
     # --- the public calls ------------------------------------------------------------------------
 
@@ -194,7 +174,7 @@ class _Watch:
         again: Runs behind it, and asks anew.
     """
 
-    __slots__ = ("_enqueue", "_loop", "_op", "again", "handle")
+    __slots__ = ("_enqueue", "_loop", "_op", "_over", "again", "handle")
 
     def __init__(
         self,
@@ -209,6 +189,7 @@ class _Watch:
         self._op: Op[object] = Op(POLL, fd, flags=mask)
         self._op.state = SPENT
         self._op.waiter = self._is_ready
+        self._over = False  # whether the descriptor is closed, or some other file's by now
         self.handle = handle
         self.again = Handle(self._ask, (), loop, Context())
 
@@ -220,7 +201,7 @@ class _Watch:
             OpError: The descriptor is not open, or is that of a file.
         """
         op = self._op
-        if op.state != SPENT:
+        if op.state != SPENT or self._over:
             return
         if _is_always_ready(driver.system.fstat(op.fd)):
             # As epoll_ctl(2) does: it would be called in every pass, for ever.
@@ -252,12 +233,18 @@ class _Watch:
             # In one call, behind which a signal handler may raise: never one without the other.
             op.code = POLL_AGAIN
             self._enqueue((self.handle, self.again))
-        elif isinstance(error, OSError) and error.errno != errno.EBADF:
-            # (Of a descriptor that was closed nothing is told, as with epoll(7).)
-            self.report(error)
+        elif isinstance(error, OSError):
+            self.failed(error)
 
-    def report(self, error: OSError) -> None:
-        """Tell the loop's exception handler that nobody will be called."""
+    def failed(self, error: OSError) -> None:
+        """
+        Call nobody any more, in later runs neither, and tell the loop's exception handler why.
+
+        Of a descriptor that was closed meanwhile nothing is told, as with epoll(7).
+        """
+        self._over = True
+        if error.errno == errno.EBADF and self._op.home is not None:
+            return
         self._loop.call_exception_handler(
             {
                 "message": "a descriptor cannot be watched",

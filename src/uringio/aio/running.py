@@ -23,6 +23,7 @@ from uringio._driver import current
 from uringio._driver.choice import chosen_backend, make_driver, preload
 from uringio._driver.contract import Driver
 from uringio._driver.op import DONE, Op
+from uringio._driver.sockets import HasFileno
 from uringio.errors import UsageError, WrongThreadError
 
 from .handles import Handle
@@ -201,6 +202,26 @@ class RunningLoop(asyncio.BaseEventLoop):
         else:
             self._completed.clear()
             driver.leave()
+
+    def ensure_fd_of_nobody(self, fd: int | HasFileno) -> int:
+        """
+        Return the descriptor's number.
+
+        Raises:
+            ValueError: It has none.
+            RuntimeError: A transport of this loop uses it.
+        """
+        if isinstance(fd, int):
+            number = fd
+        else:
+            try:
+                number = int(fd.fileno())
+            except (AttributeError, TypeError, ValueError):
+                raise ValueError(f"Invalid file object: {fd!r}") from None
+        transport = self._transports.get(number)
+        if transport is not None and not transport.is_closing():
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
+        return number
 
     if sys.version_info >= (3, 12) and not _TAKES_EAGER_START:
 

@@ -154,7 +154,9 @@ class Listening:
         if self._path is not None and self._inode == self._driver.system.socket_inode(self._path):
             self._driver.system.remove_stale_socket(self._path)
         op = self._op
-        if self._driver.cancel(op):
+        if self._loop.is_closed():
+            self._release()  # its driver has seen to the op
+        elif self._driver.cancel(op):
             if op.state != DONE:
                 self._driver.turn(0)  # a waiting accept ends within the call that cancels it
             if op.state == DONE:
@@ -233,7 +235,14 @@ class Server(asyncio.Server):
         return None if self._closed else list(self.sockets)
 
     def begin(self) -> None:
-        """Accept connections from now on; safe to call twice."""
+        """
+        Accept connections from now on; safe to call twice.
+
+        Raises:
+            RuntimeError: The server is closed.
+        """
+        if self._closed:
+            raise RuntimeError(f"{self!r} is closed")
         if self._serving:
             return
         self._serving = True
@@ -328,7 +337,12 @@ class Server(asyncio.Server):
             transport.abort()
 
     async def start_serving(self) -> None:
-        """Accept connections from now on; safe to call twice."""
+        """
+        Accept connections from now on; safe to call twice.
+
+        Raises:
+            RuntimeError: The server is closed.
+        """
         self.begin()
         await asyncio.sleep(0)
 
@@ -341,8 +355,6 @@ class Server(asyncio.Server):
         """
         if self._forever is not None:
             raise RuntimeError(f"another task is in serve_forever() of {self!r}")
-        if self._closed:
-            raise RuntimeError(f"{self!r} is closed")
         self.begin()
         self._forever = self._loop.create_future()
         try:

@@ -94,7 +94,7 @@ class HeldSocket:
     def info(self, name: str) -> object:
         """Return what asyncio calls by one of `INFO_NAMES`; None where it cannot be known."""
         if name == "socket":
-            return self.as_object()
+            return None if self._sock is None and self._fd < 0 else self.as_object()
         system = self._driver.system
         try:
             if name == "sockname":
@@ -115,11 +115,14 @@ class HeldSocket:
 
     def close(self) -> None:
         """Close the descriptor, on which nothing may be in flight."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
         if self._sock is not None:
-            self._driver.unregister(self._fd)
+            self._driver.unregister(fd)
             self._sock.close()
         elif self._owned is not None and not self._owned.closed:
             # Otherwise the garbage collector was faster: it finalizes the parts of a transport that
             # nobody holds, even where another finalizer brings the transport back to close it.
-            self._driver.unregister(self._fd)
+            self._driver.unregister(fd)
             self._owned.close()

@@ -23,7 +23,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from uringio._driver.contract import Driver
-from uringio._driver.op import NEW, RECV, SEND_ALL, SPENT, Op
+from uringio._driver.op import NEW, RECV, SEND_ALL, SPENT, SUBMITTED, Op
 from uringio._driver.sockets import SEND_ALL_FLAGS
 
 from .flow_control import IN_FLIGHT, FlowControl
@@ -443,6 +443,9 @@ class StreamTransport(FlowControl):
         """Read no more, send what was written, then end; safe to call twice."""
         if self._obstacle & _CLOSING:
             return
+        if self._loop.is_closed():
+            self._force_close(None)
+            return
         self._obstacle |= _CLOSING
         self._quick_max = 0
         self._driver.cancel(self._recv_op)
@@ -452,7 +455,7 @@ class StreamTransport(FlowControl):
             self._end()
 
     def abort(self) -> None:
-        """End at once; what was not sent is lost."""
+        """End at once; what was not sent, for lack of room or behind such, is lost."""
         self._force_close(None)
 
     def _fatal_error(self, error: BaseException, message: str) -> None:
@@ -471,7 +474,14 @@ class StreamTransport(FlowControl):
         self._backlog.clear()
         self._backlog_bytes = 0
         self._error = error
+        if self._loop.is_closed():
+            self._ending = _OVER  # and nobody is left to be told of it
+            self._release()
+            return
         self._driver.cancel(self._recv_op)
+        if self._send_op.state == SUBMITTED:
+            # As far as there is room, what was written before is sent, as by asyncio's own.
+            self._driver.flush()
         if self._driver.cancel(self._send_op):
             self._after_send = True
         if self._borrower is not None:
@@ -551,12 +561,14 @@ class StreamTransport(FlowControl):
         """
         Return what is known about the connection, or *default*.
 
+        Behind the end that is what was asked for before, the peer's name and, of a client, both.
+
         Args:
             name: ``"socket"`` (a socket object to look at and set options on), ``"sockname"`` or
                 ``"peername"``.
         """
         known: dict[str, object] = self._extra
-        if name not in known and name in INFO_NAMES and self._recv_op.fd >= 0:
+        if name not in known and name in INFO_NAMES:
             known[name] = self._socket.info(name)
         return known.get(name, default)
 

@@ -12,11 +12,16 @@ from uringio._driver.choice import BLOCKED_ERRNOS, VARIABLE
 from uringio._driver.contract import Driver
 from uringio._sys.numbers import IS_LINUX
 from uringio._sys.system import real_system
-from uringio.errors import RingError
+from uringio.errors import RingError, UnsupportedError
 
 __all__ = ["described", "in_one_line"]
 
 _AUTO: Final = "auto"
+
+_NO_DESCRIPTORS: Final[dict[int | None, str]] = {
+    errno.EMFILE: "there are too few descriptors to begin with (ulimit -n): EMFILE",
+    errno.ENFILE: "the system has no descriptor left: ENFILE",
+}
 
 # The causes of `uringio.probing.Refusal`.
 _CAUSES: Final = {
@@ -46,8 +51,17 @@ def described(driver: Driver, asked: str) -> str:
     return driver.name
 
 
-def in_one_line(error: RingError, asked: str) -> str:
-    """Say that there is no ring: why not, who asked for one, and what to do."""
+def in_one_line(error: OSError | UnsupportedError, asked: str) -> str:
+    """
+    Say why a command cannot begin: of a ring, who asked for one, and what to do.
+
+    Raises:
+        OSError: *error*, which is none of those that a user should expect.
+    """
+    if not isinstance(error, RingError):
+        if isinstance(error, OSError) and error.errno not in _NO_DESCRIPTORS:
+            raise error
+        return _NO_DESCRIPTORS[error.errno] if isinstance(error, OSError) else str(error)
     cause = _cause(error)
     if cause is None:
         return str(error)

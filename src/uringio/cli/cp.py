@@ -15,7 +15,7 @@ from types import FrameType
 from typing import NamedTuple
 
 import uringio
-from uringio.errors import RingError, UnsupportedError
+from uringio.errors import UnsupportedError
 from uringio.fs import Progress
 from uringio.fs._comparing import Comparison, DifferenceError
 from uringio.fs._replica import Replica
@@ -56,9 +56,8 @@ def cp(options: Options) -> int:
     before = {number: signal.signal(number, interrupt) for number in wanted}
     try:
         uringio.run(run.run, backend=options.backend)
-    except (RingError, UnsupportedError) as error:
-        reason = in_one_line(error, options.backend) if isinstance(error, RingError) else error
-        print(f"uringio cp: {reason}", file=sys.stderr)
+    except (OSError, UnsupportedError) as error:
+        print(f"uringio cp: {in_one_line(error, options.backend)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         run.meter.close()

@@ -131,9 +131,11 @@ def serve(options: Options) -> int:
             uringio.run(_serve, options, manners, listening, word, backend=options.backend)
     except KeyboardInterrupt:
         return 0
-    except (StartError, RingError, UnsupportedError) as error:
-        reason = in_one_line(error, options.backend) if isinstance(error, RingError) else error
-        if not word.give(REFUSED + str(reason)):
+    except (StartError, OSError, UnsupportedError) as error:
+        reason = str(error)
+        if not isinstance(error, StartError):
+            reason = in_one_line(error, options.backend)
+        if not word.give(REFUSED + reason):
             print(f"uringio serve: {reason}", file=sys.stderr)
         return 2
     return 0
@@ -250,24 +252,41 @@ async def _serve(options: Options, manners: Manners, listening: socket.socket, w
     log = None if options.is_quiet else AccessLog(sys.stdout.fileno())
     async with tree, adopt_listener(os.dup(listening.fileno())) as listener:
         server = FileServer(tree, manners, log)
-        async with uringio.TaskGroup() as group:
-            process = _Process(options, server, listener, listening, group)
-            with process.signals() as signal_fd:
-                group.start_soon(process.obey_signals, signal_fd)
-                group.start_soon(server.keep_sweeping)
-                if log is not None:
-                    group.start_soon(log.keep_writing)
-                group.start_soon(process.accept)
-                backend = described(current.driver(), options.backend)
-                parent = os.getppid()  # if there is one: it waits for the next line, so is alive
-                if word.give(backend):
-                    await process.watch_parent(parent)
-                else:
-                    _say_where(tree.path, listening, backend)
-                    await uringio.sleep(1e9)
+        # Outside of the group, so that what is missing for a beginning is no group of errors.
+        with _signal_pipe() as (signal_fd, write_fd):
+            async with uringio.TaskGroup() as group:
+                process = _Process(options, server, listener, listening, group)
+                with process.signals(write_fd):
+                    group.start_soon(process.obey_signals, signal_fd)
+                    group.start_soon(server.keep_sweeping)
+                    if log is not None:
+                        group.start_soon(log.keep_writing)
+                    group.start_soon(process.accept)
+                    backend = described(current.driver(), options.backend)
+                    parent = (
+                        os.getppid()
+                    )  # if there is one: it waits for the next line, so is alive
+                    if word.give(backend):
+                        await process.watch_parent(parent)
+                    else:
+                        _say_where(tree.path, listening, backend)
+                        await uringio.sleep(1e9)
         if log is not None:
             with contextlib.suppress(OSError), uringio.move_on_after(_LOG_SECONDS):
                 await log.flush()
+
+
+@contextlib.contextmanager
+def _signal_pipe() -> Generator[tuple[int, int], None, None]:
+    """Make a pipe for signal handlers, which must not wait: its (read, write) ends."""
+    both = os.pipe()
+    try:
+        for fd in both:
+            os.set_blocking(fd, False)
+        yield both
+    finally:
+        for fd in both:
+            os.close(fd)
 
 
 class _Process:
@@ -295,11 +314,8 @@ class _Process:
         self._signals_count = 0
 
     @contextlib.contextmanager
-    def signals(self) -> Generator[int, None, None]:
-        """Count SIGINT and SIGTERM, and have both wake a descriptor, for `obey_signals`."""
-        wake_fd, write_fd = os.pipe()
-        os.set_blocking(wake_fd, False)
-        os.set_blocking(write_fd, False)
+    def signals(self, write_fd: int) -> Generator[None, None, None]:
+        """Count SIGINT and SIGTERM, and write of both to a pipe, for `obey_signals`."""
 
         def note(number: int, _frame: FrameType | None) -> None:
             # To a worker SIGINT is its parent's word that there was a second signal.
@@ -309,12 +325,10 @@ class _Process:
 
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield wake_fd
+            yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            os.close(wake_fd)
-            os.close(write_fd)
 
     async def obey_signals(self, wake_fd: int) -> None:
         """Let the first signal end the process in order, and the second at once."""
