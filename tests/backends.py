@@ -23,3 +23,6 @@ RUNG = ""
 if CHOSEN.startswith("uring-"):
     CHOSEN, RUNG = "uring", CHOSEN
 BACKENDS = (CHOSEN,) if CHOSEN else ("uring", "epoll")
+
+# What holds a descriptor of epoll's: on Linux whatever plays kqueue(2) does so by it.
+ON_EPOLL = frozenset({"epoll", "kqueue"})

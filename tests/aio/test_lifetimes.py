@@ -492,6 +492,7 @@ def test_the_first_run_imports_nothing(fresh_python: FreshPython, backend: str) 
         loop.run_until_complete(asyncio.sleep(0))
         late = {{name for name in set(sys.modules) - known if name.startswith("uringio")}}
         loop.close()
+        late -= {{"uringio._sys.kqueue_emulated", "uringio._sys.kqueue_sources"}}  # of tests alone
         assert not late, late
         """
     ).check()

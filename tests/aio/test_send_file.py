@@ -227,9 +227,18 @@ def test_abort_ends_both(run: Run[None], file: IO[bytes]) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        async with listening(Deaf) as (server, address):
-            for count in (0, 10_000_000):  # waiting for what was written, or for room
+        # Held by the test, for nothing else holds a connection that neither reads nor writes.
+        servants: list[Deaf] = []
+
+        def serve() -> Deaf:
+            servants.append(Deaf())
+            return servants[-1]
+
+        async with listening(serve) as (server, address):
+            for made, count in enumerate((0, 10_000_000), 1):  # it waits for the write, or for room
                 transport, client = await loop.create_connection(Diary, *address)
+                # Else abort_clients may be too early for it.
+                await until(lambda made=made: len(servants) == made and servants[-1].calls)
                 narrow(transport)
                 transport.write(bytes(count))
                 sending = asyncio.create_task(loop.sendfile(transport, file))

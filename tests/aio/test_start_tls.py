@@ -1,6 +1,7 @@
 """TLS that begins on a connection which stands, be it encrypted already."""
 
 import asyncio
+import contextlib
 import gc
 import ssl
 import weakref
@@ -35,9 +36,10 @@ class Upgrading(Diary):
 
     async def _upgrade(self) -> None:
         loop = asyncio.get_running_loop()
-        self.transport = await loop.start_tls(  # type: ignore[assignment]
-            self.transport, self, server_context(), server_side=True
-        )
+        with contextlib.suppress(ConnectionResetError):  # a client that refuses us may be quicker
+            self.transport = await loop.start_tls(  # type: ignore[assignment]
+                self.transport, self, server_context(), server_side=True
+            )
 
 
 async def upgraded(host: str, port: int) -> tuple[asyncio.Transport, Diary]:

@@ -39,6 +39,7 @@ from uringio.errors import op_error
 
 from .endpoint import WritingEndpoint
 from .payloads import as_bytes
+from .readiness import WRITABLE
 from .running import RunningLoop
 from .sockets import INFO_NAMES, HeldSocket, Sock, as_builtin
 
@@ -54,7 +55,6 @@ _NOTHING: Final = frozenset({-errno.EAGAIN, -errno.EINTR})
 _MORE_MAX: Final = 31  # what one receive may be followed by, while everybody else waits
 _SEND_FLAGS: Final = SEND_FLAGS | MSG_DONTWAIT
 _HEADER_BYTES: Final = 8  # what a waiting datagram counts beside its payload
-_POLLOUT: Final = 0x004
 _PAUSE_NS: Final = 1_000_000
 # A socket of which these are said is none any more.
 _NO_SOCKET: Final = frozenset({errno.EBADF, errno.ENOTSOCK})
@@ -111,7 +111,7 @@ class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport, asyncio.Tran
         self._memory = Incoming(driver.system, _RECEIVE_BYTES, 0)
         op: Op[object] = Op(RECVMSG, fd, addr=self._memory.addr, len_=1, flags=MSG_CMSG_CLOEXEC)
         self._recv_op = self._make_op(op, self._received)
-        self._room_op = self._make_op(Op(POLL, fd, flags=_POLLOUT), self._try_again)
+        self._room_op = self._make_op(Op(POLL, fd, flags=WRITABLE), self._try_again)
         self._pause_op = self._make_op(Op(TIMEOUT), self._try_again)
         loop._transports[fd] = self  # pyright: ignore[reportPrivateUsage]
 

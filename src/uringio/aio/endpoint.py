@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from uringio._driver.contract import Driver
 from uringio._driver.op import NEW, SPENT, Op
 
-from .flow_control import IN_FLIGHT, low_and_high
+from .flow_control import IN_FLIGHT, WARN_AFTER_LOST_WRITES, low_and_high
 from .sockets import as_builtin
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ __all__ = ["Endpoint", "WritingEndpoint"]
 
 logger = logging.getLogger("asyncio")
 
-_WARN_AFTER_LOST_WRITES: Final = 5
 
 # How far the end has come.
 _OPEN: Final = 0
@@ -246,6 +245,6 @@ class WritingEndpoint(Endpoint):
 
     def _lose_write(self, message: str) -> None:
         """Take note that something was written to what is closed."""
-        if self._lost_writes >= _WARN_AFTER_LOST_WRITES:
+        if self._lost_writes >= WARN_AFTER_LOST_WRITES:
             logger.warning(message)
         self._lost_writes += 1

@@ -15,9 +15,10 @@ from uringio._driver.op import CANCELLING, DONE, SUBMITTED, Op
 if TYPE_CHECKING:
     from .running import RunningLoop
 
-__all__ = ["IN_FLIGHT", "FlowControl", "low_and_high"]
+__all__ = ["IN_FLIGHT", "WARN_AFTER_LOST_WRITES", "FlowControl", "low_and_high"]
 
 IN_FLIGHT: Final = frozenset({SUBMITTED, CANCELLING, DONE})
+WARN_AFTER_LOST_WRITES: Final = 5  # to what is closed; asyncio's number
 _HIGH_WATER_BYTES: Final = 65536
 
 

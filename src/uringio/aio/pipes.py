@@ -22,6 +22,7 @@ from uringio.errors import op_error
 
 from .endpoint import Endpoint, WritingEndpoint
 from .payloads import as_bytes
+from .readiness import READABLE, WRITABLE
 from .running import RunningLoop
 
 __all__ = ["PipeCalls", "PipeEnd", "ReadPipeTransport", "WritePipeTransport"]
@@ -30,8 +31,6 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 _READ_BYTES: Final = 65536  # what a pipe holds, unless somebody has enlarged it
 _PIECES_MAX: Final = 64
-_POLLIN: Final = 0x001
-_POLLOUT: Final = 0x004
 _POLLRDHUP: Final = 0x2000
 
 
@@ -113,7 +112,7 @@ class ReadPipeTransport(Endpoint, asyncio.ReadTransport):
         self._pipe = _HeldPipe(driver, pipe, "ReadPipeTransport")
         self._extra["pipe"] = pipe
         self._paused = False
-        self._poll_op = self._make_op(Op(POLL, self._pipe.fd, flags=_POLLIN), self._readable)
+        self._poll_op = self._make_op(Op(POLL, self._pipe.fd, flags=READABLE), self._readable)
 
     def __repr__(self) -> str:
         return self._pipe.describe(self._closing)
@@ -193,7 +192,7 @@ class WritePipeTransport(WritingEndpoint, asyncio.Transport):
         self._pipe = _HeldPipe(driver, pipe, "WritePipeTransport")
         self._extra["pipe"] = pipe
         self._backlog: deque[memoryview] = deque()
-        self._room_op = self._make_op(Op(POLL, self._pipe.fd, flags=_POLLOUT), self._write_on)
+        self._room_op = self._make_op(Op(POLL, self._pipe.fd, flags=WRITABLE), self._write_on)
         # Errors and hang-ups are told of unasked.
         mask = _POLLRDHUP if stat.S_ISSOCK(self._pipe.mode) else 0
         self._gone_op = self._make_op(Op(POLL, self._pipe.fd, flags=mask), self._reader_gone)

@@ -30,6 +30,7 @@ from uringio._driver.contract import Driver
 from uringio._driver.op import POLL, Op
 from uringio._own.fd import OwnedFd
 
+from .readiness import READABLE
 from .running import RunningLoop
 
 __all__ = ["ProcessCalls"]
@@ -41,7 +42,6 @@ Command: TypeAlias = str | bytes | Sequence[str | bytes]
 
 logger = logging.getLogger("asyncio")
 
-_POLLIN: Final = 0x001
 # What is reported of a child whose status somebody else has taken, as in asyncio.
 _UNKNOWN_STATUS: Final = 255
 
@@ -153,7 +153,7 @@ class _Watch:
         fd = system.open_pidfd(process.pid)
         if fd >= 0:
             self._pidfd = OwnedFd(fd, system.close, "child process")
-            op: Op[object] = Op(POLL, fd, flags=_POLLIN)
+            op: Op[object] = Op(POLL, fd, flags=READABLE)
             op.add_done_callback(self._told)
         elif fd == -errno.ESRCH:  # gone, with its status
             loop.call_soon(self._end, _status_of(process))

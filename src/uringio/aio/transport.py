@@ -26,7 +26,7 @@ from uringio._driver.contract import Driver
 from uringio._driver.op import NEW, RECV, SEND_ALL, SPENT, SUBMITTED, Op
 from uringio._driver.sockets import SEND_ALL_FLAGS
 
-from .flow_control import IN_FLIGHT, FlowControl
+from .flow_control import IN_FLIGHT, WARN_AFTER_LOST_WRITES, FlowControl
 from .payloads import as_bytes, deliver_to_nobody, fill
 from .sockets import INFO_NAMES, HeldSocket, Sock, as_builtin
 from .tls import TlsProtocol
@@ -41,7 +41,6 @@ logger = logging.getLogger("asyncio")
 _RECV_BYTES: Final = 65536
 _SEND_BYTES_MAX: Final = 1 << 30  # what one SQE is given; the kernel stops below 2 GiB anyway
 _SHUT_WR: Final = 1
-_WARN_AFTER_LOST_WRITES: Final = 5
 
 # Reasons not to read on.
 _PAUSED: Final = 1
@@ -312,7 +311,7 @@ class StreamTransport(FlowControl):
         # While the end waits for what was written, more is taken, as asyncio does: what its TLS
         # held back while it was to pause comes when it may go on, and TLS's own end with it.
         if self._ending:
-            if self._lost_writes >= _WARN_AFTER_LOST_WRITES:
+            if self._lost_writes >= WARN_AFTER_LOST_WRITES:
                 logger.warning("writing to a transport that is closed")
             self._lost_writes += 1
             return
