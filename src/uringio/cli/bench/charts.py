@@ -5,13 +5,14 @@ Charts of a result, as SVG and as PNG; needs matplotlib.
 from __future__ import annotations
 
 from pathlib import Path
-
-import matplotlib as mpl
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from .result import Result
 from .sample import Cell
 from .tables import Figures, figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _OURS, _OTHERS, _LIMIT = "#0b6e99", "#9aa5ad", "#d9a441"
 _WIDTH_INCHES = 9.0
@@ -26,7 +27,12 @@ def write_charts(result: Result, folder: Path, stem: str) -> list[Path]:
 
     Returns:
         The files, each chart's SVG followed by its PNG.
+
+    Raises:
+        ImportError: matplotlib is not installed.
     """
+    import matplotlib as mpl
+
     # Letters are drawn: another machine's font would be wider than the room left for it. Ids are
     # not random, so that files compare.
     mpl.rcParams.update({"svg.fonttype": "path", "svg.hashsalt": "uringio", "font.size": 9})
@@ -46,6 +52,8 @@ def write_charts(result: Result, folder: Path, stem: str) -> list[Path]:
 
 
 def _panels(panels: list[tuple[Cell, list[Figures]]]) -> Figure:
+    from matplotlib.figure import Figure
+
     heights = [_HEAD_INCHES + _ROW_INCHES * len(rows) for _, rows in panels]
     figure = Figure(figsize=(_WIDTH_INCHES, sum(heights)), layout="constrained")
     figure.subplots(len(panels), 1, squeeze=False, gridspec_kw={"height_ratios": heights})

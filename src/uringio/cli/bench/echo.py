@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from . import machine, regression, tables
+from .charts import write_charts
 from .compiling import CompileError, client_command, compiler_version
 from .options import Options
 from .result import Result, ResultError, load
@@ -214,11 +215,9 @@ def _write(options: Options, result: Result) -> None:
         written.append(machine.save(stem, result.as_json(), folder / f"{stem}.json"))
     charts: list[Path] = []
     try:
-        from .charts import write_charts
+        charts = write_charts(result, folder, stem)
     except ImportError as reason:
         print(f"no charts: {reason}; the [bench] extra brings matplotlib")
-    else:
-        charts = write_charts(result, folder, stem)
     written += [*charts, write_page(result, charts, folder / f"{stem}.html")]
     for path in written:
         print(f"written: {path}")
