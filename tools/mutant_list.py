@@ -37,6 +37,7 @@ _POOL = ("own/test_pool.py", "surface/test_buffer_pool.py")
 _LEASES = ("surface/test_leases.py",)
 _FILES = ("driver/test_files.py", "driver/test_names.py", "driver/test_moments_ending.py")
 _INJECTED = ("driver/test_injected.py",)
+_HALF_CLOSED = ("driver/test_half_closed.py",)
 _MESSAGES = ("lowlevel/test_messages.py",)
 _PROVIDED = ("lowlevel/test_provided.py",)
 _EPOLL = ("driver/test_epoll.py", "driver/test_contract.py")
@@ -121,8 +122,12 @@ MUTANTS: tuple[Mutant, ...] = (
            _ENDING),
     Mutant(_U, "code == o.CLOSE or op in threads or (", "op in threads or (",
            "a close is withdrawn, and its descriptor leaks", _CANCEL + _END),
-    Mutant(_U, "if res == -errno.ENOENT and target in in_flight and", "if", "a request that has "
+    Mutant(_U, "if res == -errno.ENOENT and sends.is_sought(target) and", "if", "a request that has "
            "ended is asked to stop for ever", _INJECTED),
+    Mutant("_driver/uring_settles.py", "op.value = res & (op.flags | ALWAYS_TOLD) or None",
+           "op.value = res", "a poll tells of what nobody asked for", _HALF_CLOSED),
+    Mutant("_driver/uring_polls.py", "            op.code = POLL\n            op.len = 0\n",
+           "            op.code = POLL\n", "a poll's next use is a multishot one", _HALF_CLOSED),
     Mutant(_U, "                completions = chain([(user_data, res, flags)], completions)\n",
            "                pass\n", "the completion at which a handler raised is lost", _MOMENTS),
     Mutant(_U, "            if not closed:\n                arm_wake()\n", "            pass\n",

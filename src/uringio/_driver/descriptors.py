@@ -32,11 +32,12 @@ from .attempts import RECV_BYTES_MAX, VALUED, locate, make_attempts, start_conne
 from .contract import Deliver
 from .op import DONE, MAKES_DESCRIPTOR, RECV, SEND_ALL, SUBMITTED, Op
 from .outcome import received, settle_failed
+from .poll_bits import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP
 
 __all__ = ["Descriptor", "Descriptors", "Poller"]
 
-_PLAIN: Final = 0x001 | 0x004  # IN, OUT: what every poller tells by itself
-_TROUBLE: Final = 0x008 | 0x010 | 0x2000  # ERR, HUP: told unasked; RDHUP: a kqueue's word for it
+_PLAIN: Final = POLLIN | POLLOUT  # what every poller tells by itself
+_TROUBLE: Final = POLLERR | POLLHUP | POLLRDHUP  # told unasked; the last: a kqueue's word for it
 _ANY: Final = 0xFFFF
 _TRANSFERS: Final = frozenset({
     o.RECV, o.RECV_INTO, o.SEND, o.SEND_ALL, o.SENDMSG, o.RECVMSG

@@ -20,16 +20,11 @@ from .bound import BoundDriver
 from .contract import Deliver, MakeCancelled
 from .descriptors import Descriptor
 from .op import RECV, RECV_INTO, RECVMSG
+from .poll_bits import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI
 from .readiness import make_readiness_driver
 
 __all__ = ["make_poll_driver"]
 
-POLLIN: Final = 0x001
-POLLPRI: Final = 0x002
-POLLOUT: Final = 0x004
-POLLERR: Final = 0x008
-POLLHUP: Final = 0x010
-POLLNVAL: Final = 0x020
 _ANY_POLL_MASK: Final = 0x7FFF  # without what only epoll(7) knows
 
 _MAY_BE_URGENT: Final = frozenset({RECV, RECV_INTO, RECVMSG})

@@ -44,14 +44,15 @@ from .outcome import (
     settle_failed,
     settle_succeeded,
 )
+from .poll_bits import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP
 from .timers import Timers
 
 __all__ = ["make_readiness_driver"]
 
-# What pollers report, in the bits of poll(2).
-_TROUBLE: Final = 0x2000 | 0x010 | 0x008 | 0x002  # RDHUP, HUP, ERR, PRI
-_READABLE: Final = _TROUBLE | 0x001  # IN
-_WRITABLE: Final = 0x010 | 0x008 | 0x004  # HUP, ERR, OUT
+# What pollers report.
+_TROUBLE: Final = POLLRDHUP | POLLHUP | POLLERR | POLLPRI
+_READABLE: Final = _TROUBLE | POLLIN
+_WRITABLE: Final = POLLHUP | POLLERR | POLLOUT
 
 _BATCH_COUNT_MAX: Final = 512
 # epoll_wait(2) takes milliseconds in an int; a longer wait is made of several.

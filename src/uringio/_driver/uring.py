@@ -68,13 +68,13 @@ from .outcome import (
     settle_failed,
 )
 from .timers import Timers
-from .uring_datagrams import SeldomSends
 from .uring_files import SHAPED, ThreadCalls, shape
 from .uring_leases import Leases, grown
+from .uring_polls import SeldomOps
 from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
 from .uring_settles import SETTLES
 from .uring_tables import TAG_BIT, UringTables
-from .zero_copy import COPYING, ZERO_COPY_BIT, number_of
+from .zero_copy import APART, ZERO_COPY_BIT, number_of
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -377,7 +377,7 @@ def make_uring_driver(
                     return
             slot = tail
             use = number = use + 1
-            data = number | ZERO_COPY_BIT if op.code in COPYING else number
+            data = number | ZERO_COPY_BIT if op.code in APART else number
             pack(sqes, (slot & sq_mask) << 6, head, fd, off, addr, len_, flags, data)
             if w5:
                 sqe_words[(slot & sq_mask) << 3 | 5] = w5
@@ -488,7 +488,7 @@ def make_uring_driver(
         """Ask again for a request that the kernel did not find although it is in flight."""
         tries = cancel_tries.pop(user_data, 0) + 1
         target = user_data & ~_CANCEL_BIT
-        if res == -errno.ENOENT and target in in_flight and tries < _CANCEL_TRIES_MAX:
+        if res == -errno.ENOENT and sends.is_sought(target) and tries < _CANCEL_TRIES_MAX:
             cancel_tries[user_data] = tries
             push(CANCEL_HEAD, -1, target, 0, 0, user_data)
 
@@ -572,14 +572,14 @@ def make_uring_driver(
                 push(CANCEL_HEAD, -1, data, 0, 0, data | _CANCEL_BIT)
                 if data != number:
                     sends.abort(op)
-            del ending[number]
+            ending.pop(number, None)
             return
         if op.state == CANCELLING:
             settle_cancelled(op, None, False, system, make_cancelled)
-            del ending[number]
+            ending.pop(number, None)
             deliver(op)
         else:  # a completion ended it meanwhile
-            del ending[number]
+            ending.pop(number, None)
 
     def withdraw(op: Op[object], number: int) -> bool:
         """Turn an SQE that the kernel has not seen into a NOP; False if it has."""
@@ -685,7 +685,7 @@ def make_uring_driver(
     leases = Leases(buffers, wake)
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
-    sends = SeldomSends(system, in_flight, again, settle_slowly, push)
+    sends = SeldomOps(system, (in_flight, again, ending), settle_slowly, push)
     tables = UringTables(ring, heads, (in_flight, again), flush, cancel)
     arm_wake()
     driver = UringDriver(

@@ -26,12 +26,12 @@ from uringio._sys.memory import pin
 from uringio._sys.system import System
 
 from .contract import Deliver
-from .op import DONE, SEND_ALL, SEND_ZC, SENDMSG, SENDMSG_UNIX, SENDMSG_ZC, SUBMITTED, Op
+from .op import DONE, POLL_ON, SEND_ALL, SEND_ZC, SENDMSG, SENDMSG_UNIX, SENDMSG_ZC, SUBMITTED, Op
 from .uring_settles import SETTLES
 
-__all__ = ["COPYING", "ZERO_COPY_BIT", "ZeroCopySends", "number_of"]
+__all__ = ["APART", "COPYING", "ZERO_COPY_BIT", "ZeroCopySends", "number_of"]
 
-ZERO_COPY_BIT: Final = 1 << 61  # of the user_data of such sends
+ZERO_COPY_BIT: Final = 1 << 61  # of the user_data of such sends, and of all that are `APART`
 
 # It can be sent all the same: by a kernel that knows no such send (EINVAL), a socket that has no
 # way without a copy (EOPNOTSUPP), or when the user may not lock so much memory (ENOMEM) or the
@@ -40,11 +40,13 @@ _COPY_INSTEAD: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOMEM, 
 _NOWHERE: Final = bytes(16)  # a sockaddr of the family AF_UNSPEC
 # What each is when it copies, and what it ends as: one way for all kinds.
 COPYING: Final = {SEND_ZC: SEND_ALL, SENDMSG_ZC: SENDMSG, SENDMSG_UNIX: SENDMSG}
+# Whose completions keep off the path of all others.
+APART: Final = frozenset({*COPYING, POLL_ON})
 
 
 def number_of(op: Op[object]) -> int:
     """Return the ``user_data`` of the SQE for *op*."""
-    return op.use | ZERO_COPY_BIT if op.code in COPYING else op.use
+    return op.use | ZERO_COPY_BIT if op.code in APART else op.use
 
 
 class ZeroCopySends:
