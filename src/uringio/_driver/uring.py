@@ -572,14 +572,15 @@ def make_uring_driver(
                 push(CANCEL_HEAD, -1, data, 0, 0, data | _CANCEL_BIT)
                 if data != number:
                     sends.abort(op)
-            ending.pop(number, None)
+            if number in ending:  # else a handler has been here meanwhile
+                del ending[number]
             return
         if op.state == CANCELLING:
             settle_cancelled(op, None, False, system, make_cancelled)
-            ending.pop(number, None)
+            del ending[number]
             deliver(op)
-        else:  # a completion ended it meanwhile
-            ending.pop(number, None)
+        elif number in ending:  # a completion ended it meanwhile
+            del ending[number]
 
     def withdraw(op: Op[object], number: int) -> bool:
         """Turn an SQE that the kernel has not seen into a NOP; False if it has."""
