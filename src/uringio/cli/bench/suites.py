@@ -29,8 +29,17 @@ def _echo(argv: Sequence[str]) -> int:
 
 
 DEFAULT: Final = "echo"
+
+
+def _ops(argv: Sequence[str]) -> int:
+    from .ops import main
+
+    return main(argv)
+
+
 SUITES: Final = {
     "echo": Suite("TCP echo: server CPU per message, latency, system calls", _echo),
+    "ops": Suite("await, set up, cancel, an empty turn, import; by the ns", _ops),
 }
 
 
