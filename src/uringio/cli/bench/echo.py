@@ -7,12 +7,13 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import machine, regression, tables
 from .charts import write_charts
 from .compiling import CompileError, client_command, compiler_version
-from .options import Options
+from .options import Options, options
 from .result import Result, ResultError, load
 from .rivals import CONTENDERS, AbsentError, Contender
 from .rounds import rotated
@@ -23,6 +24,16 @@ _OVERHEAD_SECONDS = 0.45
 """What a sample takes beside its windows: two processes started, connected and ended."""
 _COUNTING = -1
 """The round of samples that are taken for their count of system calls."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """
+    Read the arguments, measure, or read, and show; the exit status of the command.
+
+    Raises:
+        SystemExit: The arguments are wrong, or help was asked for.
+    """
+    return bench(options(argv))
 
 
 def bench(options: Options) -> int:

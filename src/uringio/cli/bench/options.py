@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .rivals import FALLBACKS, Contender, by_name, default_names
 from .sample import HEAPS
+from .suites import summary
 
 _FULL_SIZES = "64,1k,16k,64k"
 _FULL_CONNECTIONS = "1,50,500"
@@ -62,8 +63,9 @@ def options(argv: Sequence[str]) -> Options:
     """
     parser = argparse.ArgumentParser(
         prog="uringio bench",
+        usage="%(prog)s [SUITE] [options]",
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=f"{_EPILOG}\n{summary()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     load = parser.add_argument_group("what is measured")
