@@ -183,6 +183,13 @@ def _counts(text: str) -> list[int]:
     return [int(_bounded(part, 1, 10_000)) for part in text.split(",")]
 
 
+def counted_connections(text: str) -> int:
+    """
+    Read one number of connections.
+    """
+    return int(_bounded(text, 10, 1_000_000))
+
+
 def _depths(text: str) -> list[int]:
     return [int(_bounded(part, 1, 1024)) for part in text.split(",")]
 

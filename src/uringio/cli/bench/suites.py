@@ -28,6 +28,12 @@ def _echo(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _memory(argv: Sequence[str]) -> int:
+    from .memory import main
+
+    return main(argv)
+
+
 DEFAULT: Final = "echo"
 
 
@@ -40,6 +46,7 @@ def _ops(argv: Sequence[str]) -> int:
 SUITES: Final = {
     "echo": Suite("TCP echo: server CPU per message, latency, system calls", _echo),
     "ops": Suite("await, set up, cancel, an empty turn, import; by the ns", _ops),
+    "memory": Suite("idle connections, 10,000 of them, and operations in flight", _memory),
 }
 
 
