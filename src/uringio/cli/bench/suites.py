@@ -28,6 +28,12 @@ def _echo(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _files(argv: Sequence[str]) -> int:
+    from .files import main
+
+    return main(argv)
+
+
 DEFAULT: Final = "echo"
 
 
@@ -39,6 +45,7 @@ def _ops(argv: Sequence[str]) -> int:
 
 SUITES: Final = {
     "echo": Suite("TCP echo: server CPU per message, latency, system calls", _echo),
+    "files": Suite("random reads of 4 KiB, cached and O_DIRECT", _files),
     "ops": Suite("await, set up, cancel, an empty turn, import; by the ns", _ops),
 }
 
