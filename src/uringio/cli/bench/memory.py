@@ -86,7 +86,7 @@ def _ask(request: _MemoryRequest, entrant: Entrant, index: int) -> list[Answer]:
     if server is not None:
         found += _of_server(request, server, index)
     if entrant.name in _OF_OPS:
-        answers = told(_PROGRAM, entrant.name, str(request.count), str(request.cpus[0]))
+        answers = told(_PROGRAM, (entrant.name, request.count, request.cpus[0]))
         found += [Answer(name, entrant.name, index, value) for name, value in answers.items()]
     return found
 

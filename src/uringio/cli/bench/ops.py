@@ -60,10 +60,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _ask(request: Request, entrant: Entrant, index: int) -> list[Answer]:
     program, form = _ARGUMENTS[entrant.name]
-    cpu = str(request.cpus[0])
+    cpu = request.cpus[0]
     if index == 0:
-        told(program, form, cpu)  # writes the bytecode
-    answers = told(program, form, cpu)
+        told(program, (form, cpu))  # writes the bytecode
+    answers = told(program, (form, cpu))
     return [Answer(question, entrant.name, index, value) for question, value in answers.items()]
 
 

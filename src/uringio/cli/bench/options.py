@@ -94,11 +94,11 @@ def options(argv: Sequence[str]) -> Options:
         default=FALLBACKS[0],
         help="what the native form runs on beside io_uring, where no contenders are named",
     )
-    load.add_argument("--heap", type=_heaps, default=list(HEAPS), help="fresh,steady")
+    load.add_argument("--heap", type=heap_modes, default=list(HEAPS), help="fresh,steady")
     how = parser.add_argument_group("how")
     how.add_argument("--rounds", type=counted_rounds, help="at least 10 to be quoted (default: 10)")
-    how.add_argument("--seconds", type=_seconds, help="window of a sample (default: 0.5)")
-    how.add_argument("--warm", type=_seconds, help="warm-up before it (default: 0.2)")
+    how.add_argument("--seconds", type=seconds_given, help="window of a sample (default: 0.5)")
+    how.add_argument("--warm", type=seconds_given, help="warm-up before it (default: 0.2)")
     how.add_argument("--quick", action="store_true", help="3 rounds of 0.2 s, to see that it works")
     how.add_argument("--client", choices=("auto", "c", "python"), default="auto")
     how.add_argument("--spin", action="store_true", help="the client polls busily")
@@ -160,7 +160,10 @@ def _fill(given: Options) -> None:
             setattr(given, name, default)
 
 
-def _bounded(text: str, low: float, high: float) -> float:
+def bounded(text: str, low: float, high: float) -> float:
+    """
+    Return the number that *text* is; raises `argparse.ArgumentTypeError` if it is out of range.
+    """
     try:
         value = float(text)
     except ValueError:
@@ -175,12 +178,12 @@ def _sizes(text: str) -> list[int]:
     sizes: list[int] = []
     for part in text.lower().split(","):
         unit = units.get(part[-1:], 1)
-        sizes.append(int(_bounded(part.rstrip("km"), 1, (16 << 20) / unit)) * unit)
+        sizes.append(int(bounded(part.rstrip("km"), 1, (16 << 20) / unit)) * unit)
     return sizes
 
 
 def _counts(text: str) -> list[int]:
-    return [int(_bounded(part, 1, 10_000)) for part in text.split(",")]
+    return [int(bounded(part, 1, 10_000)) for part in text.split(",")]
 
 
 def counted_connections(text: str) -> int:
@@ -191,25 +194,31 @@ def counted_connections(text: str) -> int:
 
 
 def _depths(text: str) -> list[int]:
-    return [int(_bounded(part, 1, 1024)) for part in text.split(",")]
+    return [int(bounded(part, 1, 1024)) for part in text.split(",")]
 
 
 def counted_rounds(text: str) -> int:
     """
     Read a number of rounds.
     """
-    return int(_bounded(text, 1, 1000))
+    return int(bounded(text, 1, 1000))
 
 
-def _seconds(text: str) -> float:
-    return _bounded(text, 0.01, 60)
+def seconds_given(text: str) -> float:
+    """
+    Return a time to measure for.
+    """
+    return bounded(text, 0.01, 60)
 
 
 def _share(text: str) -> float:
-    return _bounded(text, 0, 10)
+    return bounded(text, 0, 10)
 
 
-def _heaps(text: str) -> list[str]:
+def heap_modes(text: str) -> list[str]:
+    """
+    Return keys of `HEAPS`.
+    """
     names = text.split(",")
     for name in names:
         if name not in HEAPS:

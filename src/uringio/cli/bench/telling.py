@@ -1,5 +1,5 @@
 """
-Programs that measure themselves, each in a fresh process, and print what they found.
+What a program in `programs` measured: one line of JSON, or its last words.
 """
 
 from __future__ import annotations
@@ -7,29 +7,37 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 from . import machine
 from .rivals import AbsentError
-from .sample import MISSING, SampleError
+from .sample import HEAPS, SampleError
 
 _PROGRAMS = Path(__file__).resolve().parent / "programs"
 _SECONDS_MAX = 120
+_UNAVAILABLE = "unavailable: "
+"""How the last words begin of a program that says why it cannot take part."""
 
 
-def told(program: str, *arguments: str) -> dict[str, float]:
+def told(program: str, arguments: Sequence[object], heap: str = "fresh") -> dict[str, float]:
     """
-    Run a program of `programs` and return what it measured.
+    Run *program* in a fresh process and return what it printed.
+
+    Args:
+        program: Its file in `programs`.
+        arguments: What it is to do.
+        heap: A key of `HEAPS`.
 
     Raises:
-        AbsentError: It says that something is not there.
-        SampleError: It failed.
+        AbsentError: It says that it cannot take part here.
+        SampleError: It failed, or does not end.
     """
     try:
         ended = subprocess.run(
-            [sys.executable, str(_PROGRAMS / program), *arguments],
-            env=machine.environment(),
+            [sys.executable, str(_PROGRAMS / program), *map(str, arguments)],
+            env=machine.environment(**HEAPS[heap]),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -39,8 +47,8 @@ def told(program: str, *arguments: str) -> dict[str, float]:
     except subprocess.TimeoutExpired:
         raise SampleError("it does not end") from None
     if ended.returncode:
-        said = ended.stderr.strip().splitlines() or [f"status {ended.returncode}"]
-        if said[-1].startswith(MISSING):
-            raise AbsentError(said[-1])
-        raise SampleError(said[-1])
+        last = (ended.stderr.strip().splitlines() or [f"status {ended.returncode}"])[-1]
+        if last.startswith(_UNAVAILABLE):
+            raise AbsentError(last.removeprefix(_UNAVAILABLE))
+        raise SampleError(last)
     return cast("dict[str, float]", json.loads(ended.stdout))
