@@ -190,7 +190,7 @@ def counted_connections(text: str) -> int:
     """
     Read one number of connections.
     """
-    return int(_bounded(text, 10, 1_000_000))
+    return int(bounded(text, 10, 1_000_000))
 
 
 def _depths(text: str) -> list[int]:
