@@ -93,10 +93,9 @@ mutants-sim: $(ENV)/.test
 	$(PY) tools/mutants.py --simulated $(ARGS)
 
 bench: $(ENV)/.bench
-	$(PY) -m bench.import_time
 	$(PY) -m pytest -q bench/micro
-	$(PY) -m bench.nop
 	$(PY) -m bench.ring --count 4000 --rounds 10 --depths 32,256
+	$(ENV)/bin/uringio bench ops
 	$(ENV)/bin/uringio bench $(ARGS)
 
 build: $(ENV)/.dev

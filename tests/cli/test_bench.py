@@ -16,6 +16,7 @@ from uringio.cli.bench.options import options
 from uringio.cli.bench.result import Result, ResultError, load
 from uringio.cli.bench.rivals import CONTENDERS, AbsentError, Contender, by_name, default_names
 from uringio.cli.bench.sample import Cell, Sample
+from uringio.cli.bench.suites import SUITES
 
 CELL = Cell(64, 50)
 
@@ -129,9 +130,9 @@ def test_counted_system_calls_stand_beside_their_contender() -> None:
 @pytest.mark.parametrize(("ours_us", "is_worse"), [(6.0, False), (6.2, False), (7.0, True)])
 def test_run_is_worse_when_its_ratios_are(ours_us: float, is_worse: bool, tmp_path: Path) -> None:
     """A ratio beyond the tolerance is worse; ratios between rivals are nobody's regression."""
-    baseline = regression.stored(stored(made_up(6.0), tmp_path))
+    baseline = regression.stored(stored(made_up(6.0), tmp_path), "echo")
     changes = regression.changes(baseline, made_up(ours_us).ratios(), tolerance=0.05)
-    assert {change.key[4:] for change in changes} == {
+    assert {change.key[1:] for change in changes} == {
         ("uringio-native", "uvloop-protocol"),
         ("uringio-native", "trio"),
     }
@@ -297,3 +298,34 @@ def test_command_measures(
     assert measured | set(result.skipped) == set(names.split(","))
     assert all(one.messages >= 3 * in_flight and one.cpu_ns > 0 for one in result.samples)
     assert written.with_suffix(".html").is_file()
+
+
+def test_suites_are_named_first(capsys: pytest.CaptureFixture[str]) -> None:
+    """Echo runs with and without its name; another name is refused, telling which there are."""
+    assert main(["bench", "echo", "--list"]) == main(["bench", "--list"]) == 0
+    first, second = capsys.readouterr().out.split("uringio-native ")[1:]
+    assert first == second
+    assert main(["bench", "ecko"]) == 2
+    assert "echo" in capsys.readouterr().err
+    assert all(len(one.what) <= 60 for one in SUITES.values())
+
+
+def test_each_suite_is_imported_alone(fresh_python: FreshPython) -> None:
+    """What one suite needs is not imported for the help of another, and has a help of its own."""
+    told = fresh_python(
+        """
+        import contextlib, io, sys
+        from uringio.cli import bench
+        from uringio.cli.bench.suites import SUITES
+        modules = {f"uringio.cli.bench.{name}" for name in SUITES}
+        for name in reversed(SUITES):
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                assert bench.main([name, "--help"]) == 0
+            assert out.getvalue().startswith("usage: uringio bench")
+            assert modules & set(sys.modules) == {f"uringio.cli.bench.{name}"}
+            for module in list(sys.modules):
+                if module.startswith("uringio.cli.bench."):
+                    del sys.modules[module]
+        """
+    )
+    told.check()

@@ -63,7 +63,7 @@ class _PollPoller:
         wanted = {
             fd: _mask(descriptor)
             for fd, descriptor in self._table.items()
-            if descriptor.readers or descriptor.writers or descriptor.pollers
+            if descriptor.reader or descriptor.readers or descriptor.writers or descriptor.pollers
         }
         wanted |= self._always
         asked = self._asked
@@ -96,7 +96,7 @@ class _PollPoller:
 def _mask(descriptor: Descriptor) -> int:
     # Not PRI and RDHUP for readers: while a reader is not let go on by them, the wait would not
     # wait.  Both come with IN once there is anything for it.
-    mask = 0
+    mask = POLLIN if descriptor.reader is not None else 0
     for op in descriptor.readers:
         mask |= POLLPRI if op.flags & MSG_OOB and op.code in _MAY_BE_URGENT else POLLIN
     if descriptor.writers:

@@ -7,14 +7,14 @@ __all__ = ["as_bytes", "deliver_to_nobody", "fill"]
 
 def as_bytes(data: object) -> bytes:
     """
-    Return *data*, copied if its owner could change it.
+    Return *data* as `bytes` itself, copied if it is anything else.
 
     Raises:
         TypeError: It is not bytes-like.
     """
-    if isinstance(data, bytes):
+    if type(data) is bytes:
         return data
-    if not isinstance(data, bytearray | memoryview):
+    if not isinstance(data, bytes | bytearray | memoryview):
         kind = type(data).__name__
         raise TypeError(f"data argument must be a bytes-like object, not {kind!r}")
     return bytes(data)  # pyright: ignore[reportUnknownArgumentType]

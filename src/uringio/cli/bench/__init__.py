@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from .suites import DEFAULT, SUITES
+
 __all__ = ["main"]
 
 
@@ -18,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
     Run the command.
 
     Args:
-        argv: The arguments after ``bench``.
+        argv: The arguments after ``bench``: the name of a suite, or none for echo, and its own.
 
     Returns:
         The exit status; argparse's own for bad usage and ``--help``.
@@ -27,16 +29,16 @@ def main(argv: Sequence[str]) -> int:
         # Processors are chosen and CPU time is read by what Linux has.
         print("uringio bench: it needs Linux to measure with", file=sys.stderr)
         return 2
-    from .options import options
-
+    name, rest = DEFAULT, list(argv)
+    if rest and not rest[0].startswith("-"):
+        name = rest.pop(0)
+    if name not in SUITES:
+        print(f"uringio bench: {name}: the suites are {', '.join(SUITES)}", file=sys.stderr)
+        return 2
     try:
-        given = options(argv)
-    except SystemExit as request:
+        return SUITES[name].main(rest)
+    except SystemExit as request:  # argparse's
         return request.code if isinstance(request.code, int) else 2
-    from .echo import bench
-
-    try:
-        return bench(given)
     except BrokenPipeError:  # whoever read the tables has seen enough
         # What is left unwritten must not be tried again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,12 +7,13 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import machine, regression, tables
 from .charts import write_charts
 from .compiling import CompileError, client_command, compiler_version
-from .options import Options
+from .options import Options, options
 from .result import Result, ResultError, load
 from .rivals import CONTENDERS, AbsentError, Contender
 from .rounds import rotated
@@ -25,6 +26,16 @@ _COUNTING = -1
 """The round of samples that are taken for their count of system calls."""
 
 
+def main(argv: Sequence[str]) -> int:
+    """
+    Read the arguments, measure, or read, and show; the exit status of the command.
+
+    Raises:
+        SystemExit: The arguments are wrong, or help was asked for.
+    """
+    return bench(options(argv))
+
+
 def bench(options: Options) -> int:
     """
     Measure, or read, and show; the exit status of the command.
@@ -32,14 +43,17 @@ def bench(options: Options) -> int:
     if options.is_list:
         return _list(options)
     try:
-        baseline = None if options.baseline is None else regression.stored(options.baseline)
+        baseline = None if options.baseline is None else regression.stored(options.baseline, "echo")
         result = _measured(options) if options.report is None else _shown_again(options.report)
     except (ResultError, CompileError) as failure:
         print(f"uringio bench: {failure}", file=sys.stderr)
         return 2
-    for line in (*tables.LEGEND, *tables.verdicts(result)):
+    for line in (*tables.LEGEND, *map(str, tables.verdicts(result))):
         print(line)
     is_worse = baseline is not None and _compare(baseline, result, options.tolerance)
+    if options.save_baseline is not None:
+        regression.save(options.save_baseline, "echo", result.machine, result.ratios())
+        print(f"written: {options.save_baseline}")
     _write(options, result)
     for name, reason in result.broken.items():
         print(f"broken: {name}: {reason}", file=sys.stderr)
@@ -189,16 +203,9 @@ def _round(
 
 
 def _compare(baseline: regression.Baseline, result: Result, tolerance: float) -> bool:
-    found = regression.changes(baseline, result.ratios(), tolerance)
-    worse = [one for one in found if one.is_worse]
-    for difference in baseline.differences(result.machine):
-        print(f"the baseline is of another {difference}")
-    for one in worse:
-        print(f"WORSE: {one}")
-    print(f"{len(found)} ratios compared with the baseline, {len(worse)} worse")
-    if not found:
-        print("nothing in common with the baseline: other cells, or other contenders")
-    return bool(worse) or not found
+    is_worse, lines = regression.report(baseline, result.ratios(), result.machine, tolerance)
+    _print_lines(lines)
+    return is_worse
 
 
 def _write(options: Options, result: Result) -> None:

@@ -30,10 +30,14 @@ _RIVALS = (
     "trio",
     "gevent",
     "liburing",
+    "aiofiles",
+    "aiofile",
+    "caio",
     "aiohttp",
     "starlette",
     "uvicorn",
     "h11",
+    "httptools",
     "matplotlib",
 )
 

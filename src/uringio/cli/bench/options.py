@@ -11,9 +11,11 @@ from pathlib import Path
 
 from .rivals import FALLBACKS, Contender, by_name, default_names
 from .sample import HEAPS
+from .suites import summary
 
 _FULL_SIZES = "64,1k,16k,64k"
 _FULL_CONNECTIONS = "1,50,500"
+CPUS_HELP = "SERVER,CLIENT processors"
 _DESCRIPTION = """\
 Compare uringio with its rivals on TCP echo: the CPU that the server spends per
 message, throughput, latency and system calls. Rivals that are not installed are
@@ -47,6 +49,7 @@ class Options(argparse.Namespace):
     baseline: Path | None
     tolerance: float
     report: Path | None
+    save_baseline: Path | None
     is_list: bool
     full: bool
     quick: bool
@@ -62,8 +65,9 @@ def options(argv: Sequence[str]) -> Options:
     """
     parser = argparse.ArgumentParser(
         prog="uringio bench",
+        usage="%(prog)s [SUITE] [options]",
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=f"{_EPILOG}\n{summary()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     load = parser.add_argument_group("what is measured")
@@ -90,21 +94,31 @@ def options(argv: Sequence[str]) -> Options:
         default=FALLBACKS[0],
         help="what the native form runs on beside io_uring, where no contenders are named",
     )
-    load.add_argument("--heap", type=_heaps, default=list(HEAPS), help="fresh,steady")
+    load.add_argument("--heap", type=heap_modes, default=list(HEAPS), help="fresh,steady")
     how = parser.add_argument_group("how")
-    how.add_argument("--rounds", type=_rounds, help="at least 10 to be quoted (default: 10)")
-    how.add_argument("--seconds", type=_seconds, help="window of a sample (default: 0.5)")
-    how.add_argument("--warm", type=_seconds, help="warm-up before it (default: 0.2)")
+    how.add_argument("--rounds", type=counted_rounds, help="at least 10 to be quoted (default: 10)")
+    how.add_argument("--seconds", type=seconds_given, help="window of a sample (default: 0.5)")
+    how.add_argument("--warm", type=seconds_given, help="warm-up before it (default: 0.2)")
     how.add_argument("--quick", action="store_true", help="3 rounds of 0.2 s, to see that it works")
     how.add_argument("--client", choices=("auto", "c", "python"), default="auto")
     how.add_argument("--spin", action="store_true", help="the client polls busily")
-    how.add_argument("--cpus", type=_cpus, default=_two_cpus(), help="SERVER,CLIENT processors")
+    how.add_argument("--cpus", type=two_cpus_of, default=two_cpus(), help=CPUS_HELP)
     how.add_argument(
         "--no-syscalls",
         dest="syscalls",
         action="store_false",
         help="do not count system calls in a round of their own",
     )
+    add_results_group(parser)
+    given = parser.parse_args(argv, Options())
+    _fill(given)
+    return given
+
+
+def add_results_group(parser: argparse.ArgumentParser) -> None:
+    """
+    Add the arguments that say where results go and what they are compared with.
+    """
     where = parser.add_argument_group("results")
     where.add_argument(
         "--out", type=Path, metavar="DIR", help="where JSON, charts and page go; made if need be"
@@ -116,7 +130,7 @@ def options(argv: Sequence[str]) -> Options:
         "--baseline",
         type=Path,
         metavar="FILE",
-        help="the JSON of a run that ratios may not be worse than",
+        help="what ratios may not be worse than: by --save-baseline, or the JSON of a run",
     )
     where.add_argument(
         "--tolerance",
@@ -124,9 +138,12 @@ def options(argv: Sequence[str]) -> Options:
         default=0.05,
         help="by how much a ratio may be worse (default: %(default)s)",
     )
-    given = parser.parse_args(argv, Options())
-    _fill(given)
-    return given
+    where.add_argument(
+        "--save-baseline",
+        type=Path,
+        metavar="FILE",
+        help="write a file for --baseline: ratios and machine, nothing more",
+    )
 
 
 def _fill(given: Options) -> None:
@@ -143,7 +160,10 @@ def _fill(given: Options) -> None:
             setattr(given, name, default)
 
 
-def _bounded(text: str, low: float, high: float) -> float:
+def bounded(text: str, low: float, high: float) -> float:
+    """
+    Return the number that *text* is; raises `argparse.ArgumentTypeError` if it is out of range.
+    """
     try:
         value = float(text)
     except ValueError:
@@ -158,31 +178,47 @@ def _sizes(text: str) -> list[int]:
     sizes: list[int] = []
     for part in text.lower().split(","):
         unit = units.get(part[-1:], 1)
-        sizes.append(int(_bounded(part.rstrip("km"), 1, (16 << 20) / unit)) * unit)
+        sizes.append(int(bounded(part.rstrip("km"), 1, (16 << 20) / unit)) * unit)
     return sizes
 
 
 def _counts(text: str) -> list[int]:
-    return [int(_bounded(part, 1, 10_000)) for part in text.split(",")]
+    return [int(bounded(part, 1, 10_000)) for part in text.split(",")]
+
+
+def counted_connections(text: str) -> int:
+    """
+    Read one number of connections.
+    """
+    return int(bounded(text, 10, 1_000_000))
 
 
 def _depths(text: str) -> list[int]:
-    return [int(_bounded(part, 1, 1024)) for part in text.split(",")]
+    return [int(bounded(part, 1, 1024)) for part in text.split(",")]
 
 
-def _rounds(text: str) -> int:
-    return int(_bounded(text, 1, 1000))
+def counted_rounds(text: str) -> int:
+    """
+    Read a number of rounds.
+    """
+    return int(bounded(text, 1, 1000))
 
 
-def _seconds(text: str) -> float:
-    return _bounded(text, 0.01, 60)
+def seconds_given(text: str) -> float:
+    """
+    Return a time to measure for.
+    """
+    return bounded(text, 0.01, 60)
 
 
 def _share(text: str) -> float:
-    return _bounded(text, 0, 10)
+    return bounded(text, 0, 10)
 
 
-def _heaps(text: str) -> list[str]:
+def heap_modes(text: str) -> list[str]:
+    """
+    Return keys of `HEAPS`.
+    """
     names = text.split(",")
     for name in names:
         if name not in HEAPS:
@@ -197,7 +233,10 @@ def _contenders(text: str) -> list[Contender]:
         raise argparse.ArgumentTypeError(str(unknown)) from None
 
 
-def _cpus(text: str) -> tuple[int, int]:
+def two_cpus_of(text: str) -> tuple[int, int]:
+    """
+    Read the processors of server and client.
+    """
     available = os.sched_getaffinity(0)
     try:
         server, client = (int(part) for part in text.split(","))
@@ -208,7 +247,10 @@ def _cpus(text: str) -> tuple[int, int]:
     return server, client
 
 
-def _two_cpus() -> tuple[int, int]:
+def two_cpus() -> tuple[int, int]:
+    """
+    Return the processors of server and client where none are named.
+    """
     available = sorted(os.sched_getaffinity(0))
     # The last two: the first often serves the machine's interrupts.
     return available[-1], available[-2 if len(available) > 1 else -1]

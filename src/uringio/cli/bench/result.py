@@ -127,22 +127,33 @@ _PLAIN = (
 """The fields of a result that JSON takes as they are."""
 
 
-def parsed(path: Path) -> dict[str, object]:
+def held_object(path: Path, suite: str) -> dict[str, object]:
     """
-    Return the object that a result file holds.
+    Return the object that a file of one suite holds, of whatever format.
 
     Raises:
-        ResultError: It cannot be read, is of something else or of another format.
+        ResultError: It cannot be read, or is of something else.
     """
     try:
         held: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as failure:
         raise ResultError(f"{path}: {failure}") from None
-    if not isinstance(held, dict):
-        raise ResultError(f"{path} is no result of `uringio bench`")
-    fields = cast("dict[str, object]", held)
-    if fields.get("benchmark") != "echo" or fields.get("format") != FORMAT:
-        raise ResultError(f"{path} is no result of `uringio bench` in format {FORMAT}")
+    fields = cast("dict[str, object]", held) if isinstance(held, dict) else {}
+    if fields.get("benchmark") != suite:
+        raise ResultError(f"{path} is no result of `uringio bench {suite}`")
+    return fields
+
+
+def parsed(path: Path, suite: str, version: int) -> dict[str, object]:
+    """
+    Return the object that the result file of a whole run holds.
+
+    Raises:
+        ResultError: It cannot be read, is of something else or of another format.
+    """
+    fields = held_object(path, suite)
+    if fields.get("format") != version:
+        raise ResultError(f"{path} is no result of `uringio bench {suite}` in format {version}")
     return fields
 
 
@@ -153,7 +164,7 @@ def load(path: Path) -> Result:
     Raises:
         ResultError: It cannot be read, is of something else or of another format.
     """
-    fields = parsed(path)
+    fields = parsed(path, "echo", FORMAT)
     try:
         rows = {
             name: [_sample(row) for row in cast("list[dict[str, int]]", fields[name])]

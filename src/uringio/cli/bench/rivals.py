@@ -1,5 +1,5 @@
 """
-Who takes part, why somebody cannot, and what must hold between them.
+Who takes part, and why somebody cannot.
 """
 
 from __future__ import annotations
@@ -71,15 +71,22 @@ FALLBACKS = ("epoll", "kqueue", "poll")
 FORMS = ("protocol", "buffered", "streams", "sock")
 """The ways to write a server on an asyncio loop."""
 
-_LOOPS = {"uringio": "uringio-aio", "uvloop": "uvloop", "rloop": "rloop", "asyncio": "asyncio"}
+_LOOPS = {
+    "uringio": "uringio-aio",
+    "uringio-epoll": "uringio-epoll",
+    "uvloop": "uvloop",
+    "rloop": "rloop",
+    "asyncio": "asyncio",
+}
 
 
 def _of_asyncio(loop: str, form: str) -> Contender:
+    name, _, backend = loop.partition("-")
     return Contender(
         f"{_LOOPS[loop]}-{form}",
         "asyncio_loops.py",
-        (f"--loop={loop}", f"--form={form}"),
-        None if loop in {"uringio", "asyncio"} else loop,
+        (f"--loop={name}", f"--form={form}", *([f"--backend={backend}"] if backend else ())),
+        None if name in {"uringio", "asyncio"} else name,
     )
 
 
@@ -99,33 +106,6 @@ CONTENDERS = (
 """In the order of the tables. The last two are no rivals but the physical limit."""
 
 
-@dataclass(frozen=True)
-class Budget:
-    """
-    The most that one contender's CPU per message may be of a rival's, at 64 B x 50 connections.
-    """
-
-    contender: str
-    rival: str
-    heap: str
-    ratio_max: float
-
-
-BUDGET_SIZE_BYTES = 64
-BUDGET_CONNECTIONS = 50
-BUDGETS = (
-    Budget("uringio-native", "uvloop-protocol", "fresh", 1.25),
-    Budget("uringio-native", "uvloop-protocol", "steady", 1.25),
-    Budget("uringio-native", "uvloop-streams", "fresh", 0.9),
-    Budget("uringio-native", "uvloop-streams", "steady", 0.9),
-    Budget("uringio-native", "asyncio-protocol", "fresh", 0.35),
-    Budget("uringio-native", "asyncio-protocol", "steady", 1.2),
-    Budget("uringio-native-epoll", "asyncio-protocol", "fresh", 0.5),
-    Budget("uringio-native-epoll", "asyncio-protocol", "steady", 1.3),
-)
-"""Compared and printed, never asserted: a busy machine must not fail a build."""
-
-
 def default_names(backend: str) -> str:
     """
     Return who takes part unless somebody is named.
@@ -135,6 +115,7 @@ def default_names(backend: str) -> str:
     """
     absent = {f"uringio-native-{other}" for other in FALLBACKS if other != backend}
     absent |= {f"{loop}-{form}" for loop in _LOOPS.values() for form in ("buffered", "sock")}
+    absent.add("uringio-epoll-streams")
     return ",".join(one.name for one in CONTENDERS if one.name not in absent)
 
 

@@ -4,20 +4,23 @@ Tables of a result for people, within 80 columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
+from .budgets import BUDGETS
+from .findings import Verdict
 from .result import Measure, Result, Table, cpu, ours_and_rivals, ratios
-from .rivals import BUDGET_CONNECTIONS, BUDGET_SIZE_BYTES, BUDGETS, FALLBACKS
+from .rivals import FALLBACKS
 from .rounds import Spread, spread
 from .sample import Cell, Sample
 
 WIDTH = 80
 _CONTENDED_SHARE = 0.05
-_NAME_WIDTH = 21
+NAME_WIDTH = 22
 _RATIO_WIDTH = 19
-_RATIO_COLUMNS = (WIDTH - _NAME_WIDTH) // _RATIO_WIDTH
+_RATIO_COLUMNS = (WIDTH - NAME_WIDTH) // _RATIO_WIDTH
 
 
 @dataclass(frozen=True)
@@ -78,26 +81,29 @@ def of_cell(result: Result, cell: Cell, heap: str) -> list[str]:
     lines = [f"-- {cell} connections, {heap} heap ".ljust(WIDTH, "-")]
     lines += _absolute(figures(result, cell, heap))
     if rivals and len(table) > 1:
-        lines += ["", *_compared(table, ours or rivals, rivals)]
+        lines += ["", *compared(ours or rivals, rivals, partial(_cpu_ratio, table))]
     lines += _between_backends(table)
     return [*lines, ""]
 
 
-def verdicts(result: Result) -> list[str]:
+def verdicts(result: Result) -> list[Verdict]:
     """
-    Return one line for each budget that this result can be held against.
+    Return a verdict for each budget that this result can be held against.
     """
-    lines: list[str] = []
-    cell = Cell(BUDGET_SIZE_BYTES, BUDGET_CONNECTIONS)
+    found: list[Verdict] = []
     for budget in BUDGETS:
-        found = ratios(result.table(cell, budget.heap), budget.contender, budget.rival, cpu)
-        if found is not None:
-            verdict = "held" if found.median <= budget.ratio_max else "EXCEEDED"
-            lines.append(
-                f"budget {budget.contender} / {budget.rival}, {budget.heap}: "
-                f"{found.median:.2f} of at most {budget.ratio_max:.2f}: {verdict}"
-            )
-    return lines
+        for heap in result.heaps:
+            for cell in result.cells():
+                table = result.table(cell, heap)
+                measured = (
+                    ratios(table, budget.contender, budget.rival, cpu)
+                    if budget.holds_in(cell, heap)
+                    else None
+                )
+                if measured is not None:
+                    text = f"{budget.contender} / {budget.rival}, {cell}, {heap}"
+                    found.append(Verdict(text, measured.median, budget.ratio_max))
+    return found
 
 
 LEGEND = (
@@ -112,23 +118,26 @@ def ratio_text(found: Spread | None) -> str:
     """
     Return a ratio as tables show it.
     """
-    return "-" if found is None else f"{found.median:.2f} [{found.low:.2f}-{found.high:.2f}]"
+    if found is None:
+        return "-"
+    middle = short(found.median)
+    return middle if found.count == 1 else f"{middle} [{short(found.low)}-{short(found.high)}]"
 
 
 def _absolute(rows: Sequence[Figures]) -> list[str]:
-    # 21 + 7 + 15 + 7 + 6 + 6 + 7 + 5 + 5 = 79, and the asterisk.
-    head = f"{'':<{_NAME_WIDTH}}{'us':>7}{'':>15}{'1000/s':>7}"
+    # 22 + 7 + 14 + 7 + 6 + 6 + 7 + 5 + 5 = 79, and the asterisk.
+    head = f"{'':<{NAME_WIDTH}}{'us':>7}{'':>14}{'1000/s':>7}"
     lines = [f"{head}{'p50':>6}{'p99':>6}{'p99.9':>7}{'pf':>5}{'sys':>5}"]
     for row in rows:
         cost = row.cost_us
-        scarce = "-" if row.syscalls is None else _short(row.syscalls)
+        scarce = "-" if row.syscalls is None else short(row.syscalls)
         lines.append(
-            f"{row.name:<{_NAME_WIDTH}}"
-            f"{_short(cost.median, 2):>7}"
-            f"{f'[{_short(cost.low, 2)}-{_short(cost.high, 2)}]':>15}"
+            f"{row.name:<{NAME_WIDTH}}"
+            f"{short(cost.median, 2):>7}"
+            f"{f'[{short(cost.low, 2)}-{short(cost.high, 2)}]':>14}"
             f"{row.per_second / 1000:>7.1f}"
             f"{row.p50_us:>6.0f}{row.p99_us:>6.0f}{row.p999_us:>7.0f}"
-            f"{_short(row.faults):>5}{scarce:>5}"
+            f"{short(row.faults):>5}{scarce:>5}"
             f"{'*' if row.is_contended else ''}"
         )
     busy = ", ".join(f"{row.name} {row.busy_share:.0%}" for row in rows if row.busy_share < 0.9)
@@ -137,16 +146,24 @@ def _absolute(rows: Sequence[Figures]) -> list[str]:
     return lines
 
 
-def _compared(table: Table, ours: Sequence[str], rivals: Sequence[str]) -> list[str]:
+def compared(
+    ours: Sequence[str],
+    rivals: Sequence[str],
+    ratio: Callable[[str, str], Spread | None],
+    what: str = "CPU ratio to",
+) -> list[str]:
+    """
+    Return the ratios of each of *ours* to each of *rivals*, as many columns as there is room for.
+    """
     lines: list[str] = []
     for start in range(0, len(ours), _RATIO_COLUMNS):
         columns = ours[start : start + _RATIO_COLUMNS]
         heads = "".join(f"{name.removeprefix('uringio-'):>{_RATIO_WIDTH}}" for name in columns)
-        lines.append(f"{'CPU ratio to':<{_NAME_WIDTH}}{heads}")
+        lines.append(f"{what:<{NAME_WIDTH}}{heads}")
         for rival in rivals:
-            found = [None if rival == name else ratios(table, name, rival, cpu) for name in columns]
+            found = [None if rival == name else ratio(name, rival) for name in columns]
             cells = "".join(f"{ratio_text(one):>{_RATIO_WIDTH}}" for one in found)
-            lines.append(f"{rival:<{_NAME_WIDTH}}{cells}")
+            lines.append(f"{rival:<{NAME_WIDTH}}{cells}")
     return lines
 
 
@@ -155,18 +172,23 @@ def _between_backends(table: Table) -> list[str]:
     for backend in FALLBACKS:
         found = ratios(table, "uringio-native", f"uringio-native-{backend}", cpu)
         if found is not None:
-            lines.append(
-                f"{f'uring : {backend}':<{_NAME_WIDTH}}{ratio_text(found):>{_RATIO_WIDTH}}"
-            )
+            lines.append(f"{f'uring : {backend}':<{NAME_WIDTH}}{ratio_text(found):>{_RATIO_WIDTH}}")
     return lines
+
+
+def _cpu_ratio(table: Table, contender: str, rival: str) -> Spread | None:
+    return ratios(table, contender, rival, cpu)
 
 
 def _mid(by_round: dict[int, Sample], measure: Measure) -> float:
     return median(measure(sample) for sample in by_round.values())
 
 
-def _short(value: float, digits: int = 2) -> str:
-    # At most five characters below 100,000: what is large needs no decimals.
+def short(value: float, digits: int = 2) -> str:
+    """
+    Return a figure in at most five characters.
+    """
+    # Below 100,000, that is: what is large needs no decimals.
     return f"{value:.{digits if value < 10 else 1 if value < 1000 else 0}f}"
 
 

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from _entry import HOST, RECV_BYTES_MAX, announce, arguments
@@ -118,11 +119,11 @@ async def serve(form: str) -> None:
     server.close()
 
 
-def _factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _factory(loop: str, backend: str | None) -> Callable[[], asyncio.AbstractEventLoop] | None:
     if loop == "uringio":
         import uringio.aio
 
-        return uringio.aio.new_event_loop
+        return partial(uringio.aio.new_event_loop, backend=backend or "auto")
     if loop == "uvloop":
         import uvloop
 
@@ -150,5 +151,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 options = arguments(_parser())
-with asyncio.Runner(loop_factory=_factory(options.loop)) as runner:
+with asyncio.Runner(loop_factory=_factory(options.loop, options.backend)) as runner:
     runner.run(serve(options.form))

@@ -1,3 +1,0 @@
-"""
-What awaiting costs: NOP requests through the kernel against bare asyncio futures.
-"""

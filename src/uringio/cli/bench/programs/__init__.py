@@ -1,0 +1,3 @@
+"""
+What the suites of questions run in fresh processes; started by path, never imported.
+"""
