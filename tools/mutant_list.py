@@ -122,8 +122,8 @@ MUTANTS: tuple[Mutant, ...] = (
            _ENDING),
     Mutant(_U, "code == o.CLOSE or op in threads or (", "op in threads or (",
            "a close is withdrawn, and its descriptor leaks", _CANCEL + _END),
-    Mutant(_U, "if res == -errno.ENOENT and sends.is_sought(target) and", "if", "a request that has "
-           "ended is asked to stop for ever", _INJECTED),
+    Mutant(_U, "if res == -errno.ENOENT and sends.is_sought(target) and", "if", "a request "
+           "that has ended is asked to stop for ever", _INJECTED),
     Mutant("_driver/uring_settles.py", "op.value = res & (op.flags | ALWAYS_TOLD) or None",
            "op.value = res", "a poll tells of what nobody asked for", _HALF_CLOSED),
     Mutant("_driver/uring_polls.py", "            op.code = POLL\n            op.len = 0\n",

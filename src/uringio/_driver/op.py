@@ -59,7 +59,7 @@ begins: the new name of RENAME and LINK, the place of SYMLINK, whose first is wh
 `len` is the second's directory.  OPENAT2's memory begins with an ``open_how``, STATX's with
 writable room for a ``struct statx``.
 
-What a msghdr points to is kept by the `Outgoing` or `Incoming` in the op's ``hold``: see `messages`.
+What a msghdr points to is kept by the `Outgoing` or `Incoming` in `hold`: see `messages`.
 
 Life of an op.  NEW: made, not started; dropping it now is a mistake worth a warning.  SUBMITTED: a
 driver has it, and with it everything the kernel may touch.  CANCELLING: cancellation was asked for;

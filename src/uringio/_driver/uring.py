@@ -572,8 +572,7 @@ def make_uring_driver(
                 push(CANCEL_HEAD, -1, data, 0, 0, data | _CANCEL_BIT)
                 if data != number:
                     sends.abort(op)
-            if number in ending:  # else a handler has been here meanwhile
-                del ending[number]
+            ending.pop(number, None)  # unless a handler has been here meanwhile
             return
         if op.state == CANCELLING:
             settle_cancelled(op, None, False, system, make_cancelled)
