@@ -268,6 +268,44 @@ def test_pause_holds_what_arrives(run: Run[None]) -> None:
     run(main())
 
 
+def test_large_pieces_and_small_ones(run: Run[None]) -> None:
+    """
+    Large pieces are waited for in another way than small ones: in turns all of them come, in order,
+    paused or not, and so does the end.
+    """
+
+    async def main() -> None:
+        readers: list[Diary] = []
+
+        class Reader(Diary):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                readers.append(self)
+
+        async with listening(Reader) as (_, address):
+            with socket.create_connection(address) as peer:
+                await until(lambda: readers)
+                reader = readers[0]
+                expected = b""
+                for number, size in enumerate([60_000, 50_000, 3, 2, 40_000, 70_000, 1, 65_536]):
+                    piece = bytes([number]) * size
+                    peer.sendall(piece)
+                    expected += piece
+                    assert await reader.until_received(len(expected)) == expected
+                    reader.transport.pause_reading()
+                    peer.sendall(piece)
+                    await passes(3)
+                    assert reader.received == expected
+                    expected += piece
+                    reader.transport.resume_reading()
+                    assert await reader.until_received(len(expected)) == expected
+            await reader.lost
+            assert reader.calls[-2:] == ["eof", "lost"]
+            assert reader.error is None
+
+    run(main())
+
+
 def test_pause_and_resume_within_one_delivery(run: Run[None]) -> None:
     """Pausing and resuming inside of data_received changes nothing."""
 

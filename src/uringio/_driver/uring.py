@@ -93,6 +93,8 @@ _SETTLED: Final[Op[object]] = Op(o.READY)
 class UringDriver(BoundDriver):
     """The driver over one io_uring, which is its `ring`."""
 
+    polls_cheaply = True
+
     ring: Ring
 
 

@@ -1,7 +1,5 @@
 """What is carried: data as programs hand it over, and as their protocols take it."""
 
-import asyncio
-
 __all__ = ["as_bytes", "deliver_to_nobody", "fill"]
 
 
@@ -20,16 +18,16 @@ def as_bytes(data: object) -> bytes:
     return bytes(data)  # pyright: ignore[reportUnknownArgumentType]
 
 
-def fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
+def fill(buffer: object, data: bytes | memoryview) -> int:
     """
-    Copy what fits into the buffer that *protocol* offers; returns how much that was.
+    Copy what fits into the *buffer* that a `BufferedProtocol` offers; returns how much that was.
 
     Raises:
         RuntimeError: The buffer is empty.
-        TypeError: It cannot be written to.
+        TypeError: It is no buffer, or cannot be written to.
     """
     # No view of it outlives this: the protocol may resize what it owns.
-    with memoryview(protocol.get_buffer(len(data))) as view, view.cast("B") as room:
+    with memoryview(buffer) as view, view.cast("B") as room:  # type: ignore[arg-type]
         count = min(len(room), len(data))
         if not count:
             raise RuntimeError("get_buffer() returned an empty buffer")

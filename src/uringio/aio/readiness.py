@@ -17,7 +17,6 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from contextvars import Context
 from typing import Final, TypeVarTuple
 
 from uringio._driver.contract import Driver
@@ -192,7 +191,7 @@ class _Watch:
         self._op.waiter = self._is_ready
         self._over = False  # whether the descriptor is closed, or some other file's by now
         self.handle = handle
-        self.again = Handle(self._ask, (), loop, Context())
+        self.again = Handle.made(self._ask, loop)
 
     def arm(self, driver: Driver) -> None:
         """
