@@ -66,7 +66,11 @@ class _EpollPoller:
             left_ns = deadline_ns - self._clock()
         if self._wait_exactly is None:
             return self.wait(max(left_ns, 0) / 1e9, count_max)
-        return self._wait_exactly(max(left_ns, 0), count_max)
+        while True:
+            found = self._wait_exactly(max(left_ns, 0), count_max)
+            # What interrupts it may be no signal: a ring of this thread's that is being closed.
+            if found or (left_ns := deadline_ns - self._clock()) <= 0:
+                return found
 
     def watch(self, fd: int, /) -> int:
         try:
