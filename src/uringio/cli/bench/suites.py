@@ -1,7 +1,7 @@
 """
 What `uringio bench` can measure, by name: ``uringio bench NAME``, and echo where none is given.
 
-A suite is a module with a function ``main(argv) -> status``, which reads its own
+A suite is a module of its name with a function ``main(argv) -> status``, which reads its own
 arguments. None is imported unless it runs.
 """
 
@@ -47,7 +47,7 @@ def _memory(argv: Sequence[str]) -> int:
 
 
 def _uvicorn(argv: Sequence[str]) -> int:
-    from .web import main
+    from .uvicorn import main
 
     return main(argv)
 

@@ -174,13 +174,17 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=_whole_seconds, default=2, help="of a sample (default: %(default)s)"
     )
     parser.add_argument(
-        "--warm", type=_whole_seconds, default=1, help="before it (default: %(default)s)"
+        "--warm", type=_warm_seconds, default=1, help="before it (default: %(default)s)"
     )
     parser.add_argument("--heap", type=heap_modes, default=list(HEAPS), help="fresh,steady")
 
 
 def _whole_seconds(text: str) -> int:
     return int(bounded(text, 1, 60))  # wrk takes no parts of one
+
+
+def _warm_seconds(text: str) -> int:
+    return int(bounded(text, 0, 60))
 
 
 def _questions(request: _WebRequest) -> list[Question]:
