@@ -653,6 +653,33 @@ def test_writing_to_a_peer_that_is_gone(run: Run[None]) -> None:
     run(main())
 
 
+def test_sockets_that_the_program_brings_send_at_once(run: Run[None]) -> None:
+    """A listener given as a socket accepts with TCP_NODELAY, and a client's socket gets it too."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        servants: list[Diary] = []
+
+        def factory() -> Diary:
+            servants.append(Diary())
+            return servants[-1]
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:  # its protocol's number is 0
+            server = await loop.create_server(factory, sock=listener)
+            client = socket.create_connection(listener.getsockname())
+            transport, protocol = await loop.create_connection(Diary, sock=client)
+            await until(lambda: servants)
+            accepted = servants[0].transport.get_extra_info("socket")
+            for sock in (client, accepted):
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            transport.close()
+            await protocol.lost
+            server.close()
+            await server.wait_closed()
+
+    run(main())
+
+
 def test_extra_info(run: Run[None]) -> None:
     """socket, sockname and peername tell what they should on both sides, also after the end."""
 

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,26 @@ def test_memory_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ("asyncio", "task"),
     }
     assert all(one.value >= 0 for one in measured.answers)
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk on PATH")
+def test_uvicorn_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An answer to wrk is measured on our loop, with either parser; without uvicorn it says so."""
+    arguments = ["--rounds", "1", "--seconds", "1", "--warm", "0", "--heap", "fresh"]
+    arguments += ["--connections", "10", "--contenders", "uringio-aio", "--out", str(tmp_path)]
+    assert main(["bench", "uvicorn", *arguments]) == 0, capsys.readouterr().err
+    (written,) = tmp_path.glob("*.json")
+    measured = load(written, "uvicorn")
+    if measured.skipped:
+        pytest.skip(measured.skipped["uringio-aio"])
+    assert [one.question for one in measured.answers] == ["h11-fresh", "httptools-fresh"]
+    assert all(one.value > 0 for one in measured.answers)
+
+
+def test_uvicorn_needs_its_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without wrk nothing is measured, and the reason is told with status 2."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["bench", "uvicorn"]) == 2
+    assert "no wrk on PATH" in capsys.readouterr().err
