@@ -105,8 +105,13 @@ def make_pass(
             del ready[0]
             if handle._cancelled:
                 continue
+            args = handle._args
             try:
-                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+                # What futures schedule has one argument, and unpacking costs more than the call.
+                if len(args) == 1:
+                    handle._context.run(handle._callback, args[0])  # type: ignore[attr-defined]
+                else:
+                    handle._context.run(handle._callback, *args)  # type: ignore[attr-defined]
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
