@@ -5,8 +5,8 @@
  * One io_uring_enter per batch submits and waits, by the ring's registered number. Every connection
  * has one multishot receive, armed once, which takes a buffer of a shared ring for what is there
  * and looks only when the socket says that something is (POLL_FIRST). What arrived is sent from
- * that buffer; what comes before the send is over waits for it, so that the order holds. A receive that
- * found no buffer is armed again when one returns.
+ * that buffer; what comes before the send is over waits for it, so that the order holds. A receive
+ * that found no buffer is armed again when one returns.
  *
  * Needs Linux 6.0 (multishot accept, provided buffer rings, IORING_SETUP_SINGLE_ISSUER), and runs
  * without IORING_SETUP_DEFER_TASKRUN (6.1) where the kernel refuses that.
