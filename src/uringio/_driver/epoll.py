@@ -82,6 +82,14 @@ class _EpollPoller:
             return error.errno or errno.EIO
         return 0
 
+    def rearm(self, fd: int, room: bool, /) -> bool:
+        # There is room nearly always, and who waits would be woken by it for nothing.
+        try:
+            self._epoll.modify(fd, _EDGES if room else _EDGES & ~EPOLLOUT)
+        except OSError:
+            return False
+        return True
+
     def watch_level(self, fd: int, /) -> None:
         self._epoll.register(fd, EPOLLIN)
 
