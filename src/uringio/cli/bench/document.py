@@ -139,4 +139,4 @@ def taken_on(machine: Mapping[str, object], settings: Mapping[str, object]) -> s
 
 
 def _amount(value: float, unit: str) -> str:
-    return f"{value:,.0f} {escape(unit)}" if unit else f"{value:.2f}"
+    return f"{value:,.0f} {escape(unit)}" if unit else f"{value:.3f}"

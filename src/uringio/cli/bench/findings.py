@@ -84,7 +84,7 @@ class Verdict:
         """
         Return it as the command prints it.
         """
-        digits = 2 if not self.unit else 0
+        digits = 0 if self.unit else 3
         unit = f" {self.unit}" if self.unit else ""
         verdict = "held" if self.is_held else "EXCEEDED"
         return (
