@@ -136,7 +136,7 @@ def make_pass(
             handle = scheduled[0]
             if handle._cancelled:
                 forget_first()
-            elif handle.when() < end:
+            elif not handle.when() >= end:  # NaN is due, as in asyncio: else nothing ever was
                 heapq.heappop(scheduled)
                 handle._scheduled = False  # type: ignore[attr-defined]
                 ready.append(handle)
