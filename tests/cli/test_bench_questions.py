@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from uringio.cli import main
-from uringio.cli.bench import findings_shown, regression
-from uringio.cli.bench.findings import Answer, Budget, Findings, Question, load
+from uringio.cli.bench import document, findings_shown, regression
+from uringio.cli.bench.findings import Answer, Budget, Findings, Question, Verdict, load
 from uringio.cli.bench.result import ResultError
 from uringio.cli.bench.tables import WIDTH
 
@@ -86,6 +86,22 @@ def test_page_shows_what_is_missed_first(tmp_path: Path) -> None:
     assert "A &amp; B" in text
     assert "<processor>" not in text
     assert "uvloop is not installed" in text
+
+
+def test_many_budgets_are_a_table_of_places() -> None:
+    """Whoever has budgets in many places has one line, with what was measured in each."""
+    places = [f"{size} B" for size in range(7)]
+    many = [
+        Verdict(who, place, 1.1, 1.0)
+        for who in ("uringio-native / uvloop", "uringio-aio / uvloop")
+        for place in places
+    ]
+    text = document.verdicts([*many[:-1], Verdict("uringio-aio / uvloop", "6 B", 0.9, 1.0)])
+    assert "1 of 14 budgets are held" in text
+    assert text.count("<tr") == 3
+    assert text.count('<span class="worse">1.100</span>') == 13
+    assert all(f"<th>{place}</th>" in text for place in places)
+    assert document.verdicts([]) == ""
 
 
 @pytest.mark.parametrize(("ours", "is_worse"), [(61.0, False), (70.0, True)])

@@ -54,6 +54,7 @@ def _settle_count(op: Op[object], res: int) -> bool:
 
 def _settle_recv(op: Op[object], _res: int) -> bool:
     op.value = b""  # the peer's end; the kernel took no buffer for it
+    op.standing = False
     return True
 
 

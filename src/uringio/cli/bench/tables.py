@@ -101,8 +101,8 @@ def verdicts(result: Result) -> list[Verdict]:
                     else None
                 )
                 if measured is not None:
-                    text = f"{budget.contender} / {budget.rival}, {cell}, {heap}"
-                    found.append(Verdict(text, measured.median, budget.ratio_max))
+                    who = f"{budget.contender} / {budget.rival}, {heap}"
+                    found.append(Verdict(who, str(cell), measured.median, budget.ratio_max))
     return found
 
 
