@@ -119,6 +119,23 @@ def test_wrong_data_is_refused(run: Run[None]) -> None:
     run(main())
 
 
+def test_nothing_is_not_sent(run: Run[None]) -> None:
+    """Writing no bytes asks nothing of the kernel, which might refuse, on a used transport too."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with listening(Echo) as (_, address):
+            transport, client = await loop.create_connection(Diary, *address)
+            transport.write(b"something")
+            transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+            transport.write(b"")
+            assert not transport.is_closing()
+            transport.abort()
+            await client.lost
+
+    run(main())
+
+
 def test_flow_control_with_a_slow_reader(run: Run[None]) -> None:
     """
     A peer that does not read makes the protocol pause above the high limit, and go on below the low

@@ -109,7 +109,7 @@ class Writing(FlowControl):
             RuntimeError: `write_eof` was called.
         """
         sends = self._sends
-        if sends is None or self._send_op.state != SPENT or type(data) is not bytes:
+        if sends is None or self._send_op.state != SPENT or type(data) is not bytes or not data:
             self._write_otherwise(data)
             return
         self._sent_bytes = 0
