@@ -10,6 +10,7 @@ import os
 import socket
 import warnings
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -86,6 +87,38 @@ def test_every_other_receive_goes_on_where_it_stands(
                 assert await task.result() == b"ab"
             peer.sendall(b"c")
             assert await stream.recv() == b"c"
+
+    scheduler.run(main)
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_descriptors_are_not_lost_to_it(
+    scheduler: Scheduler, tmp_path: Path, accepted: bool
+) -> None:
+    """What comes with bytes on a Unix socket is there for a `recvmsg` behind plain receives."""
+
+    async def main() -> None:
+        path = str(tmp_path / "socket")
+        if accepted:
+            async with await uringio.listen_unix(path) as listener:
+                peer = socket.socket(socket.AF_UNIX)
+                peer.connect(path)
+                stream = await listener.accept()
+        else:
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(path)
+                server.listen()
+                stream = await uringio.connect_unix(path)
+                peer, _ = server.accept()
+        with peer:
+            async with stream:
+                await grown_used(stream, peer)
+                socket.send_fds(peer, [b"here"], [peer.fileno()])
+                await uringio.sleep(0.001)
+                message = await stream.recvmsg()
+                assert message.data == b"here"
+                (sent,) = message.fds
+                sent.close()
 
     scheduler.run(main)
 

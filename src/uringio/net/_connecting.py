@@ -205,7 +205,7 @@ def _begin(
     driver: Driver, info: AddressInfo, options: Sequence[RawOption]
 ) -> tuple[SocketStream, Op[None]]:
     fd, packed = open_stream_socket(driver, info, options)
-    stream = SocketStream(driver, fd)
+    stream = SocketStream(driver, fd, reads_ahead=info[0] != driver.system.AF_UNIX)
     op: Op[None] = Op(CONNECT, fd, off=len(packed), memory=packed, owner=_Keeper(stream))
     op.home = driver
     return stream, op

@@ -40,9 +40,10 @@ OnError = Callable[[Exception, SocketStream], None]
 class _Porch:
     """What a listener's operations keep alive: its descriptor, and memory for a peer's address."""
 
-    def __init__(self, driver: Driver, fd: OwnedFd) -> None:
+    def __init__(self, driver: Driver, fd: OwnedFd, is_unix: bool) -> None:
         self.fd = fd
         self._driver = driver
+        self._reads_ahead = not is_unix
         # Where the kernel writes the peer's address and its length while an accept is in flight.
         self._memory = driver.system.allocate(4096)
         self.addr = self._memory.addr
@@ -58,12 +59,12 @@ class _Porch:
         """Turn an accepted descriptor, and the address beside it, into a stream."""
         assert isinstance(value, int)
         peer = bytes(self._peer[: min(self._len[0], _SOCKADDR_BYTES)])
-        return SocketStream(self._driver, value, peer)
+        return SocketStream(self._driver, value, peer, reads_ahead=self._reads_ahead)
 
     def accepted_plain(self, value: object) -> SocketStream:
         """Turn an accepted descriptor into a stream."""
         assert isinstance(value, int)
-        return SocketStream(self._driver, value)
+        return SocketStream(self._driver, value, reads_ahead=self._reads_ahead)
 
     def orphan(self, op: Op[T], value: object, /) -> None:
         """Close a connection whose acceptor had been cancelled; see `Owner`."""
@@ -98,7 +99,7 @@ class Listener:
         self._path = path
         self._fd = OwnedFd(fd, driver.system.close, "listener")
         self.local_address: SocketAddress = driver.system.getsockname(fd)
-        porch = self._porch = _Porch(driver, self._fd)
+        porch = self._porch = _Porch(driver, self._fd, not isinstance(self.local_address, tuple))
         self._accept_op: Op[SocketStream] = Op(
             ACCEPT,
             fd,

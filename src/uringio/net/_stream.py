@@ -83,13 +83,16 @@ class SocketStream(Moves):
         "_send_op",
     )
 
-    def __init__(self, driver: Driver, fd: int, remote: bytes | None = None) -> None:
+    def __init__(
+        self, driver: Driver, fd: int, remote: bytes | None = None, *, reads_ahead: bool = True
+    ) -> None:
         self._driver = driver
         self._fd = OwnedFd(fd, driver.system.close, "stream")
         self._remote = remote
         self._hull = Hull(self._fd)
         self._unread = self._hull.unread
-        self._reads_ahead = True
+        # Not where descriptors come with bytes: who reads ahead does not know what will be asked.
+        self._reads_ahead = reads_ahead
         # One op object per direction for the stream's whole life; `state` says whether it is free.
         self._recv_op: Op[bytes] = self._make_recv_op(fd)
         self._send_op: Op[None] = self._make_send_op(fd)
@@ -522,14 +525,20 @@ class SocketStream(Moves):
         return self._driver.system.getpeername(self._fd.number)
 
     def fileno(self) -> int:
-        """The descriptor, which stays the stream's; raises `ClosedError`."""
+        """
+        The descriptor, which stays the stream's; raises `ClosedError`.
+
+        Bytes that came before the call may be the stream's already, for its next receive.  From the
+        call on it takes none that nobody has asked it for; so to hand a connection on, to another
+        process say, with all that the peer will send, call this before you receive.
+        """
         number = self._fd.number
         if self._reads_ahead:  # and never again: whoever knows the number may receive, too
-            self._reads_ahead = False
             op = self._recv_op
             if op.standing:
                 self._driver.stand_down(op, True)
             op.addr = 1
+            self._reads_ahead = False
         return number
 
     def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
