@@ -23,6 +23,7 @@ class Mutant(NamedTuple):
 _U, _R, _F = "_driver/uring.py", "_driver/readiness.py", "_driver/file_calls.py"
 _L, _P, _B = "_own/loans.py", "_own/pool.py", "_own/buffer.py"
 _Z, _T, _S = "_driver/zero_copy.py", "_driver/timers.py", "_driver/uring_leases.py"
+_M = "_driver/uring_many.py"
 _O, _D, _Q = "_driver/outcome.py", "_driver/descriptors.py", "_ring/queue.py"
 
 _CANCEL = ("driver/test_cancel.py",)
@@ -32,6 +33,7 @@ _MOMENTS = ("driver/test_moments.py", "driver/test_moments_ending.py")
 _ENDING = ("driver/test_moments_ending.py",)
 _END = ("driver/test_end.py", "driver/test_contract.py")
 _ZERO = ("driver/test_zero_copy.py", "surface/test_zero_copy.py")
+_MANY = ("driver/test_many.py",)
 _LOANS = ("own/test_loans.py", "own/test_buffer.py", "surface/test_moves.py")
 _POOL = ("own/test_pool.py", "surface/test_buffer_pool.py")
 _LEASES = ("surface/test_leases.py",)
@@ -112,14 +114,15 @@ MUTANTS: tuple[Mutant, ...] = (
            "            settle_failed(op, 5)\n        held", "every failure is EIO", _TURNS),
     Mutant(_U, "            op.state = DONE  # close(2): the descriptor is gone all the same\n",
            "            settle_failed(op, 4)\n", "EINTR of a close is a failure", _INJECTED),
-    Mutant(_U, "                del in_flight[number]\n                pack",
-           "                pack", "a withdrawn op stays in flight", _CANCEL),
+    Mutant("_driver/uring_slots.py", "            del in_flight[op.use]\n            SQE_SHORT",
+           "            SQE_SHORT", "a withdrawn op stays in flight", _CANCEL),
     Mutant(_U, "            ending[op.use] = op\n            op.state = CANCELLING\n"
            "            op.error = reason\n", "            op.state = CANCELLING\n"
            "            op.error = reason\n            ending[op.use] = op\n"
            "            del ending[op.use]\n", "a cancellation that is broken off is forgotten",
            _ENDING),
-    Mutant(_U, "code == o.CLOSE or op in threads or (", "op in threads or (",
+    Mutant(_U, "            code == o.CLOSE\n            or op in threads\n",
+           "            op in threads\n",
            "a close is withdrawn, and its descriptor leaks", _CANCEL + _END),
     Mutant(_U, "if res == -errno.ENOENT and target in in_flight and", "if", "a request that has "
            "ended is asked to stop for ever", _INJECTED),
@@ -158,8 +161,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(_Z, "                return False\n            res = self._answers[number]\n",
            "                return False\n", "the notification's result is taken for the send's",
            _ZERO),
-    Mutant(_U, "                    sends.abort(op)\n", "                    pass\n",
+    Mutant(_U, "else sends.abort)(op)\n", "else bool)(op)\n",
            "cancelling waits for a peer that never answers", _ZERO),
+    # --- many reads as one -------------------------------------------------------------------
+    Mutant(_M, "        if block is None or not block.is_free or", "        if block is None or",
+           "a block is filled for another batch before it is laid", _MANY),
+    Mutant(_M, "            if op.todo:\n                self._go_on(op, self._some(op))\n", "",
+           "a batch that a handler broke off is never laid", _MANY),
+    Mutant(_M, "                if ring.cq_head[0] == head:", "                if op.missing:",
+           "completions are passed over that a handler has taken", _MANY),
     # --- ends and orphans --------------------------------------------------------------------
     Mutant(_O, "                op.owner.orphan(op, value)\n", "                pass\n",
            "what a cancelled op had got is dropped", _CANCEL),

@@ -47,7 +47,8 @@ its ``hold`` is true for waits when there are no spares.
 
 SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL; for SENDMSG_UNIX see `uring_datagrams`.  DIRECT is the
 operation of its `Direct.row` on a direct descriptor, of which INSTALL makes another number.
-POLL_AGAIN is POLL on the file of an earlier one, which surely was not closed since.
+POLL_AGAIN is POLL on the file of an earlier one, which surely was not closed since.  READ_MANY is
+many READs as one: see `uringio._driver.many`.
 
 READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing
 needs waiting; otherwise it becomes a READ.  Only for descriptors without O_DIRECT.  An OPENAT2
@@ -59,15 +60,13 @@ begins: the new name of RENAME and LINK, the place of SYMLINK, whose first is wh
 `len` is the second's directory.  OPENAT2's memory begins with an ``open_how``, STATX's with
 writable room for a ``struct statx``.
 
-What a msghdr points to is kept by the `Outgoing` or `Incoming` in the op's ``hold``, and a message
-is a `Received`: see `uringio._driver.messages`.
+What a msghdr points to is kept by the op's ``hold``: see `uringio._driver.messages`.
 
 Life of an op.  NEW: made, not started; dropping it now is a mistake worth a warning.  SUBMITTED: a
 driver has it, and with it everything the kernel may touch.  CANCELLING: cancellation was asked for;
 the kernel may still do the work.  DONE: the outcome is known and waits for delivery.  SPENT:
 delivered; only now may the op be used again.  STALE: superseded before it was started.  The table
-`TRANSITIONS` is the whole of it; hot closures write the states directly, and
-`tests/driver/test_op.py` holds them against the table.
+`TRANSITIONS` is the whole of it, and `tests/driver/test_op.py` holds the hot closures against it.
 
 Cancellation is a request.  Whatever the kernel answers after it, the awaiter gets the cancelled
 exception when the terminal completion arrives; what was done anyway goes to the owner's `orphan`.
@@ -141,13 +140,14 @@ INSTALL: Final = 35
 SENDMSG_ZC: Final = 36
 SENDMSG_UNIX: Final = 37
 POLL_AGAIN: Final = 38
+READ_MANY: Final = 39
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready", "event", "sendmsg",
     "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2", "statx", "rename", "unlink",
     "mkdir", "symlink", "link", "read", "recv", "send_zc", "direct", "install", "sendmsg_zc",
-    "sendmsg", "poll",
+    "sendmsg", "poll", "read",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.

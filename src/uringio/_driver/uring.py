@@ -2,9 +2,8 @@
 The io_uring driver.
 
 Flat by construction: `make_uring_driver` builds two hot closures over the ring's memory, `submit`
-and `turn`, in which one op costs one ``pack_into``, two dictionary steps and no call.  Everything
-seldom stands in nested functions beside them.  One ``io_uring_enter`` per turn both submits and
-waits.
+and `turn`, in which one op costs one ``pack_into``, two dictionary steps and no call.  One
+``io_uring_enter`` per turn both submits and waits.
 
 The tables.  *Operation -> pack* is `HEADS`: every operation fits one SQE shape, so its row is the
 SQE's first word; a negative row names an operation that needs no SQE.  *Operation -> settle* is the
@@ -18,21 +17,13 @@ pipe.
 Receiving.  RECV lets the kernel pick one of a small ring of provided buffers when data is there, so
 an idle connection holds none.  The bytes are copied out and the buffer goes back within the same
 turn.  ENOBUFS (more receives completed in one enter than there are buffers) queues the op until the
-turn's end, when all buffers are back; and then their ring doubles, up to `buffer_count_max`: with
-500 busy connections and 64 buffers, three receives in four were refused and made again, 9.9 us of
-CPU per message against 6.7.  It does not begin large, because the kernel walks through all of it,
-and 512 buffers at 50 connections cost 5 % in cache misses.
-
-Sending.  SEND_ALL carries MSG_WAITALL, with which the kernel itself goes on after a short send;
-what is cut short all the same is resubmitted from where it stopped.
+turn's end, when all buffers are back; and then their ring doubles: see `uring_leases.grown`.
+SEND_ALL carries MSG_WAITALL; what is cut short all the same goes on from where it stopped.
 
 Signal handlers and finalizers are Python code that runs, may call `submit` and `cancel`, and may
 raise, behind any call that is made here; not between operators.  So what belongs together is
 changed by operators alone: a slot is taken, and its op put into `in_flight`, behind the `pack`, if
 nobody has taken that slot meanwhile; an op leaves `in_flight` when it is settled, not before.
-
-What keeps memory safe: an op in `in_flight` is referenced from here, with its memory, until its
-terminal completion; and at close, what the kernel still holds is leaked on purpose.
 """
 
 import _thread
@@ -49,7 +40,7 @@ from uringio._ring.setup import FLAG_LADDER, Ring, queue_init
 from uringio._sys import constants as k
 from uringio._sys.errnos import Fate
 from uringio._sys.layouts import SQE_SHORT, PackInto
-from uringio._sys.memory import BYTES_DATA_OFFSET, NoClass, pin
+from uringio._sys.memory import BYTES_DATA_OFFSET, NoClass
 from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError
 
@@ -71,8 +62,10 @@ from .timers import Timers
 from .uring_datagrams import SeldomSends
 from .uring_files import SHAPED, ThreadCalls, shape
 from .uring_leases import Leases, grown
+from .uring_many import MANY_BIT, ManyReads, ReadMany
 from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
 from .uring_settles import SETTLES
+from .uring_slots import locate, withdraw
 from .uring_tables import TAG_BIT, UringTables
 from .zero_copy import COPYING, ZERO_COPY_BIT, number_of
 
@@ -238,10 +231,15 @@ def make_uring_driver(
             limit = tail + entries - ((tail - sq_head[0]) & _U32_MASK)
             reap()
             if fate is Fate.REAP and not storage:
-                stall()
+                submit_and_wait(
+                    sq_head[0], 1, _STALL_NS
+                )  # the kernel is out of memory for requests
+                reap()
         else:
             reap()  # what no enter of ours has brought, or a signal handler kept us from taking
 
+        if reading and drained:
+            many.sift(storage, deliver)
         # The iterator outlives the turn: should an exception (a signal handler's, say) end the loop
         # half way, the next turn goes on with the completion at which it struck.
         if drained:
@@ -318,20 +316,20 @@ def make_uring_driver(
 
     # --- what is seldom --------------------------------------------------------------------------
 
-    def locate(op: Op[object]) -> int:
-        """Pin memory that is not inline bytes, or that the kernel will write into."""
-        assert op.memory is not None
-        addr, _, op.hold = pin(op.memory, writable=op.code in WRITING_HEADS, at_least=op.len)
-        return addr
-
     def submit_by_driver(op: Op[object]) -> None:
-        nonlocal use
+        nonlocal use, asking
         if op.code == o.READ_CACHED and read_inline(op, system):
             use += 1
             op.use = use
             deliver(op)
             return
         code = op.code
+        if code == o.READ_MANY and many.locate(op):
+            use += 1
+            was, asking = asking, True  # the next turn goes on where a signal handler breaks it off
+            many.begin(op, use, deliver)
+            asking = was
+            return
         head = SLOW_HEADS.get(code, heads[code])
         if head >= 0 and (code != RECV_LEASE or not leases.must_wait(op)):
             addr = op.addr if op.memory is None else locate(op)
@@ -479,6 +477,8 @@ def make_uring_driver(
             cancel_answered(user_data, res)
         elif user_data & ZERO_COPY_BIT:
             stray += not sends.take_in(user_data, res, flags, deliver)
+        elif user_data & MANY_BIT:
+            many.take_in((user_data, res, flags), deliver)
         elif user_data & TAG_BIT:
             stray += not tables.released(user_data)
         elif user_data != _USE_NOBODY:
@@ -510,23 +510,31 @@ def make_uring_driver(
         head, memory = WRITING_HEADS[o.READ], wake_memory
         wake_armed = push(head, wake_read_fd, memory.addr, memory.len_bytes, 0, _USE_WAKE)
 
+    def lay(op: ReadMany[object], block: memoryview) -> None:
+        nonlocal tail
+        slot, at = tail, tail & sq_mask
+        count = min(len(op.todo), limit - slot, entries - at)
+        if tail == slot:  # else a signal handler has been here
+            sqes[at << 6 : at + count << 6] = block[: count << 6]
+            tail += count
+            op.todo = op.todo[count:]
+
+    def hand_over() -> int:
+        nonlocal limit, waits
+        waits += 1
+        submit_and_wait(tail, 0, None)
+        pending = (tail - sq_head[0]) & _U32_MASK
+        limit = tail + entries - pending
+        return pending
+
     def make_room() -> bool:
         """Hand the full queue over; False when the kernel takes nothing."""
-        nonlocal limit, waits
         for _ in range(16):
-            waits += 1
-            submit_and_wait(tail, 0, None)
-            pending = (tail - sq_head[0]) & _U32_MASK
-            limit = tail + entries - pending
+            pending = hand_over()
             reap()  # here, since the next turn may find nothing to enter for
             if pending < entries:
                 return True
         return False
-
-    def stall() -> None:
-        """Wait a moment, submitting nothing: the kernel is out of memory for requests."""
-        submit_and_wait(sq_head[0], 1, _STALL_NS)
-        reap()
 
     def flush() -> None:
         if get_ident() != owner_thread:
@@ -565,13 +573,17 @@ def make_uring_driver(
             events.pop(op, None)
         elif number in again:
             del again[number]
-        elif code == o.CLOSE or op in threads or (number in in_flight and not withdraw(op, number)):
+        elif (
+            code == o.CLOSE
+            or op in threads
+            or (number in in_flight and not withdraw(ring, tail, op, in_flight))
+        ):
             # A close withdrawn would leak the descriptor; a thread at work on an op will end it.
             if number in in_flight and code != o.CLOSE:
                 data = number_of(op)
                 push(CANCEL_HEAD, -1, data, 0, 0, data | _CANCEL_BIT)
                 if data != number:
-                    sends.abort(op)
+                    (many.cancel if code == o.READ_MANY else sends.abort)(op)
             del ending[number]
             return
         if op.state == CANCELLING:
@@ -580,19 +592,6 @@ def make_uring_driver(
             deliver(op)
         else:  # a completion ended it meanwhile
             del ending[number]
-
-    def withdraw(op: Op[object], number: int) -> bool:
-        """Turn an SQE that the kernel has not seen into a NOP; False if it has."""
-        data = number_of(op)
-        pending = (tail - sq_head[0]) & _U32_MASK
-        for index in range(tail - pending, tail):
-            slot = index & sq_mask
-            # Pending still, in one go with what follows: a handler may have handed it over.
-            if sqe_words[slot << 3 | 4] == data and tail - index <= (tail - sq_head[0]) & _U32_MASK:
-                del in_flight[number]
-                pack(sqes, slot << 6, HEADS[o.NOP], -1, 0, 0, 0, 0, _USE_NOBODY)
-                return True
-        return False
 
     def wake() -> None:
         nonlocal woken
@@ -607,7 +606,7 @@ def make_uring_driver(
         count += len(events) + len(threads)
         taken = use - _USE_FIRST - resubmitted_count
         return Statistics(
-            "uring", taken, taken - count, count, turns, waits, stray, starved_count,
+            "uring", taken, taken - count, count, turns, waits, stray + many.stray, starved_count,
             *leases.counts(),
         )  # fmt: skip
 
@@ -624,6 +623,7 @@ def make_uring_driver(
         owner_thread = -1  # no thread has this number
         wrong_thread = make_refusal
         tables.retire()
+        many.begin = refuse
         ring.close()
         system.close(wake_read_fd)
         system.close(wake_write_fd)
@@ -687,6 +687,8 @@ def make_uring_driver(
     threads = ThreadCalls(system, wake, ring)
     sends = SeldomSends(system, in_flight, again, settle_slowly, push)
     tables = UringTables(ring, heads, (in_flight, again), flush, cancel)
+    many = ManyReads(ring, in_flight, lay, hand_over, make_room, push, tables, settle_slowly)
+    reading = many.active
     arm_wake()
     driver = UringDriver(
         system, "uring", submit=submit, turn=turn, cancel=cancel, fire=fire, flush=flush, wake=wake,

@@ -26,7 +26,18 @@ from uringio._sys.memory import pin
 from uringio._sys.system import System
 
 from .contract import Deliver
-from .op import DONE, SEND_ALL, SEND_ZC, SENDMSG, SENDMSG_UNIX, SENDMSG_ZC, SUBMITTED, Op
+from .many import name_of
+from .op import (
+    DONE,
+    READ_MANY,
+    SEND_ALL,
+    SEND_ZC,
+    SENDMSG,
+    SENDMSG_UNIX,
+    SENDMSG_ZC,
+    SUBMITTED,
+    Op,
+)
 from .uring_settles import SETTLES
 
 __all__ = ["COPYING", "ZERO_COPY_BIT", "ZeroCopySends", "number_of"]
@@ -43,7 +54,9 @@ COPYING: Final = {SEND_ZC: SEND_ALL, SENDMSG_ZC: SENDMSG, SENDMSG_UNIX: SENDMSG}
 
 
 def number_of(op: Op[object]) -> int:
-    """Return the ``user_data`` of the SQE for *op*."""
+    """Return the ``user_data`` of the SQE for *op*, or of its first."""
+    if op.code == READ_MANY:
+        return name_of(op.off, 0)
     return op.use | ZERO_COPY_BIT if op.code in COPYING else op.use
 
 
