@@ -39,6 +39,7 @@ _POOL = ("own/test_pool.py", "surface/test_buffer_pool.py")
 _LEASES = ("surface/test_leases.py",)
 _FILES = ("driver/test_files.py", "driver/test_names.py", "driver/test_moments_ending.py")
 _INJECTED = ("driver/test_injected.py",)
+_HALF_CLOSED = ("driver/test_half_closed.py",)
 _MESSAGES = ("lowlevel/test_messages.py",)
 _PROVIDED = ("lowlevel/test_provided.py",)
 _EPOLL = ("driver/test_epoll.py", "driver/test_contract.py")
@@ -114,18 +115,21 @@ MUTANTS: tuple[Mutant, ...] = (
            "            settle_failed(op, 5)\n        held", "every failure is EIO", _TURNS),
     Mutant(_U, "            op.state = DONE  # close(2): the descriptor is gone all the same\n",
            "            settle_failed(op, 4)\n", "EINTR of a close is a failure", _INJECTED),
-    Mutant("_driver/uring_slots.py", "            del in_flight[op.use]\n            SQE_SHORT",
-           "            SQE_SHORT", "a withdrawn op stays in flight", _CANCEL),
+    Mutant("_driver/uring_slots.py", "                del in_flight[number]\n                pack",
+           "                pack", "a withdrawn op stays in flight", _CANCEL),
     Mutant(_U, "            ending[op.use] = op\n            op.state = CANCELLING\n"
            "            op.error = reason\n", "            op.state = CANCELLING\n"
            "            op.error = reason\n            ending[op.use] = op\n"
            "            del ending[op.use]\n", "a cancellation that is broken off is forgotten",
            _ENDING),
-    Mutant(_U, "            code == o.CLOSE\n            or op in threads\n",
-           "            op in threads\n",
+    Mutant(_U, "code == o.CLOSE or op in threads or (", "op in threads or (",
            "a close is withdrawn, and its descriptor leaks", _CANCEL + _END),
-    Mutant(_U, "if res == -errno.ENOENT and target in in_flight and", "if", "a request that has "
-           "ended is asked to stop for ever", _INJECTED),
+    Mutant(_U, "if res == -errno.ENOENT and sends.is_sought(target) and", "if", "a request "
+           "that has ended is asked to stop for ever", _INJECTED),
+    Mutant("_driver/uring_settles.py", "op.value = res & (op.flags | ALWAYS_TOLD) or None",
+           "op.value = res", "a poll tells of what nobody asked for", _HALF_CLOSED),
+    Mutant("_driver/uring_polls.py", "            op.code = POLL\n            op.len = 0\n",
+           "            op.code = POLL\n", "a poll's next use is a multishot one", _HALF_CLOSED),
     Mutant(_U, "                completions = chain([(user_data, res, flags)], completions)\n",
            "                pass\n", "the completion at which a handler raised is lost", _MOMENTS),
     Mutant(_U, "            if not closed:\n                arm_wake()\n", "            pass\n",
@@ -198,8 +202,10 @@ MUTANTS: tuple[Mutant, ...] = (
            "raise in between\n            op.state = CANCELLING\n",
            "            op.state = CANCELLING\n            cancelling[0] = op\n",
            "a cancellation is kept under a wrong number", _ENDING),
-    Mutant(_R, "                    descriptor.dry = False\n                    readers",
-           "                    readers", "what has arrived is not looked for", _EPOLL),
+    Mutant(_R, "                if not 0 < got < descriptor.size or not descriptor.exact:\n",
+           "                if False:\n", "what a read has left is not looked for", _EPOLL),
+    Mutant(_R, "                    unserved = True\n", "                    pass\n",
+           "the edges behind a long read are forgotten", _EPOLL),
     Mutant(_D, "        self._strand(fd)\n\n    def unwatch", "        pass\n\n    def unwatch",
            "ops on a closed descriptor wait for ever", _EPOLL),
     Mutant(_D, "            self.departed.remove(fd)\n            self._poller.unwatch(fd)\n",

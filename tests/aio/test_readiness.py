@@ -14,6 +14,7 @@ from tests.aio.conftest import Run
 from tests.aio.protocols import Diary
 from tests.aio.serving import listening
 from tests.aio.waiting import passes, until
+from uringio._driver import current
 
 
 @contextmanager
@@ -81,6 +82,46 @@ def test_a_writer_is_called_as_long_as_there_is_room(run: Run[None]) -> None:
             await until(lambda: calls > before)
             assert loop.remove_writer(near) is True
             assert loop.remove_writer(near) is False
+
+    run(main())
+
+
+def test_a_writer_towards_a_peer_that_has_ended(run: Run[None]) -> None:
+    """
+    Towards a peer that sends no more and takes nothing the loop sleeps, whether the peer ended
+    before or after; once there is room the writer comes, and as long as there is.
+    """
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        driver = current.driver()
+        calls = 0
+
+        def write() -> None:
+            nonlocal calls
+            calls += 1
+
+        for ends_first in (True, False):
+            with connected() as (near, far):
+                with pytest.raises(BlockingIOError):
+                    while True:
+                        near.send(bytes(65536))
+                if ends_first:
+                    far.shutdown(socket.SHUT_WR)
+                calls = 0
+                loop.add_writer(near, write)
+                await passes(5)
+                far.shutdown(socket.SHUT_WR)
+                await passes(5)
+                turns = driver.statistics().turns
+                await asyncio.sleep(0.02)
+                assert driver.statistics().turns - turns < 10
+                assert calls == 0
+                with pytest.raises(BlockingIOError):
+                    while True:
+                        far.recv(1 << 20)
+                await until(lambda: calls >= 3)
+                assert loop.remove_writer(near)
 
     run(main())
 

@@ -16,6 +16,7 @@ from tests.aio.conftest import Run
 from tests.aio.protocols import Diary, HalfOpen
 from tests.aio.serving import listening
 from tests.aio.waiting import passes, until
+from uringio._driver import current
 from uringio._sys.system import System
 
 SIZE = 1_000_001
@@ -127,6 +128,44 @@ def test_parts_go_into_sockets(run: Run[None], file: IO[bytes]) -> None:
                 assert not os.get_blocking(near.fileno())
             with pytest.raises(BlockingIOError):
                 far.recv(1)
+
+    run(main())
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("call", ["sendfile", "sock_sendfile"])
+def test_a_peer_that_has_ended_and_takes_nothing(
+    run: Run[None], file: IO[bytes], call: str
+) -> None:
+    """Such a peer is waited for asleep, and then gets all of it."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        far.setblocking(False)
+        far.shutdown(socket.SHUT_WR)
+        with far:
+            transport: asyncio.Transport | None = None
+            if call == "sendfile":
+                transport, _ = await loop.create_connection(HalfOpen, sock=near)
+                sending = asyncio.create_task(loop.sendfile(transport, file))
+            else:
+                sending = asyncio.create_task(loop.sock_sendfile(near, file))
+            await asyncio.sleep(0.01)
+            turns = current.driver().statistics().turns
+            await asyncio.sleep(0.02)
+            assert current.driver().statistics().turns - turns < 10
+            assert not sending.done()
+            got = b""
+            while len(got) < SIZE:
+                got += await loop.sock_recv(far, 1 << 20)
+            assert got == CONTENT
+            assert await sending == SIZE
+            if transport is None:
+                near.close()
+            else:
+                transport.close()
 
     run(main())
 

@@ -24,10 +24,11 @@ class Upgrading(Diary):
     def __init__(self) -> None:
         super().__init__()
         self.upgrade: asyncio.Task[None] | None = None
+        self.upgraded = False
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.upgrade is not None:
+        if self.upgraded:
             self.transport.write(data)
         elif self.received == b"start":
             self.received.clear()
@@ -40,6 +41,8 @@ class Upgrading(Diary):
             self.transport = await loop.start_tls(  # type: ignore[assignment]
                 self.transport, self, server_context(), server_side=True
             )
+            self.upgraded = True
+            self.transport.write(self.received)  # what was quicker than this task
 
 
 async def upgraded(host: str, port: int) -> tuple[asyncio.Transport, Diary]:

@@ -217,10 +217,13 @@ def test_writing_while_resumed(run: Run[None]) -> None:
         async with listening(Echo) as (_, address):
             transport, client = await loop.create_connection(Refiller, *address)
             transport.set_write_buffer_limits(high=10, low=10)
+            # What finds room is sent on the spot, and nobody pauses for it.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             expected = b""
-            for letter in (b"a", b"b", b"c", b"d"):
-                transport.write(letter * 100_000)
-                expected += letter * 100_000
+            while "pause" not in client.calls:
+                piece = bytes([len(expected) // 100_000 % 256]) * 100_000
+                transport.write(piece)
+                expected += piece
             expected += b"<after>"
             assert await client.until_received(len(expected)) == expected
             transport.close()
@@ -261,6 +264,44 @@ def test_pause_holds_what_arrives(run: Run[None]) -> None:
                     assert await readers[0].until_received(len(expected)) == expected
                     readers[0].transport.resume_reading()
             await readers[0].lost
+
+    run(main())
+
+
+def test_large_pieces_and_small_ones(run: Run[None]) -> None:
+    """
+    Large pieces are waited for in another way than small ones: in turns all of them come, in order,
+    paused or not, and so does the end.
+    """
+
+    async def main() -> None:
+        readers: list[Diary] = []
+
+        class Reader(Diary):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                readers.append(self)
+
+        async with listening(Reader) as (_, address):
+            with socket.create_connection(address) as peer:
+                await until(lambda: readers)
+                reader = readers[0]
+                expected = b""
+                for number, size in enumerate([60_000, 50_000, 3, 2, 40_000, 70_000, 1, 65_536]):
+                    piece = bytes([number]) * size
+                    peer.sendall(piece)
+                    expected += piece
+                    assert await reader.until_received(len(expected)) == expected
+                    reader.transport.pause_reading()
+                    peer.sendall(piece)
+                    await passes(3)
+                    assert reader.received == expected
+                    expected += piece
+                    reader.transport.resume_reading()
+                    assert await reader.until_received(len(expected)) == expected
+            await reader.lost
+            assert reader.calls[-2:] == ["eof", "lost"]
+            assert reader.error is None
 
     run(main())
 

@@ -1,6 +1,7 @@
 """`uringio bench`'s suites of questions: what is asked, shown, stored, held to a budget."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,36 @@ def test_wrong_arguments_are_refused(
     """What cannot be measured is refused before anything runs, naming what was given."""
     assert main(["bench", "ops", *wrong]) == 2
     assert wrong[1] in capsys.readouterr().err
+
+
+def test_forms_are_compared_with_their_like() -> None:
+    """Streams are not held against Protocol; what has no such forms is, with either."""
+    names = ("uringio-native", "uringio-aio-streams", "uvloop-streams", "uvloop-protocol")
+    made = found()
+    made.answers = [Answer("wait", name, 0, 2.0) for name in names]
+    pairs = {(row["contender"], row["rival"]) for row in made.ratios()}
+    assert ("uringio-aio-streams", "uvloop-streams") in pairs
+    assert ("uringio-aio-streams", "uvloop-protocol") not in pairs
+    assert ("uringio-native", "uvloop-protocol") in pairs
+
+
+def test_memory_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server with its connections idle, and operations in flight, each in a fresh process."""
+    arguments = ["--rounds", "1", "--connections", "200", "--contenders"]
+    arguments += ["uringio-native-epoll,asyncio-streams,asyncio", "--out", str(tmp_path)]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert main(["bench", "memory", *arguments]) == 0, capsys.readouterr().err
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+    (written,) = tmp_path.glob("*.json")
+    measured = load(written, "memory")
+    assert {(one.contender, one.question) for one in measured.answers} == {
+        ("uringio-native-epoll", "connection"),
+        ("uringio-native-epoll", "rss"),
+        ("uringio-native-epoll", "op"),
+        ("uringio-native-epoll", "task"),
+        ("asyncio-streams", "connection"),
+        ("asyncio-streams", "rss"),
+        ("asyncio", "op"),
+        ("asyncio", "task"),
+    }
+    assert all(one.value >= 0 for one in measured.answers)

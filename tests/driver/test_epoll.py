@@ -462,6 +462,26 @@ def test_an_edge_without_a_reader_is_remembered(rig: Rig) -> None:
         assert rig.do(Op(o.RECV, ours.fileno(), len_=9)) == b"2"
 
 
+def test_a_turn_that_has_read_much_leaves_other_edges_to_the_next(
+    rig: Rig, system: Counting
+) -> None:
+    """Each turn reads one long payload; those that came with it are had without another wait."""
+    with ExitStack() as stack:
+        pairs = [stack.enter_context(connected(rig, "unix")) for _ in range(3)]
+        ops = [rig.recv(ours.fileno()) for ours, _ in pairs]
+        rig.turn()
+        system.calls.clear()
+        for _, theirs in pairs:
+            theirs.sendall(bytes(65536))
+        for count in (1, 2, 3):
+            rig.driver.turn(None)
+            assert len(rig.delivered) == count
+            assert system.calls == {"poll": 1, "read": count}
+        assert {len(op.value) for op in ops} == {65536}
+        rig.driver.turn(0)
+        assert system.calls["poll"] == 2
+
+
 # --- queues --------------------------------------------------------------------------------------
 
 

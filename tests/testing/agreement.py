@@ -2,8 +2,8 @@
 Generated programs whose outcomes must be the same on every driver and kernel, simulated or real.
 
 A program is a list of steps on the two ends of a connection and on a file: sends and receives of
-every kind, half-closes, closes, timeouts, receives that wait and are cancelled later, reads, writes
-and syncs.  What came of each step is written down in words; what is compared are these.
+every kind, half-closes, closes, polls, timeouts, receives that wait and are cancelled later, reads,
+writes and syncs.  What came of each step is written down in words; what is compared are these.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import uringio
 from tests.testing.places import is_simulated, run_at, unlike
-from uringio.net import SocketStream
+from uringio.net import PollEvents, SocketStream, poll
 from uringio.testing._dice import Dice
 
 # What travels has arrived after so long, simulated or real; on a busy machine, after the others.
@@ -35,7 +35,7 @@ ACTIONS = (
     "send", "send", "send", "send_buffer", "recv", "recv", "recv_into", "recv_lease",
     "recv_exactly", "recv_soon", "recv_expired", "wait", "wait", "cancel", "cancel", "end", "close",
     "address", "write_at", "write_at", "read_at", "read_at", "read", "write", "truncate", "size",
-    "sync", "open_missing", "open_again", "read_expired", "expire",
+    "sync", "open_missing", "open_again", "read_expired", "expire", "poll", "poll_urgent",
 )  # fmt: skip
 
 
@@ -134,6 +134,11 @@ class Program:
         if action == "close":
             await stream.aclose()
             return "closed"
+        if action in {"poll", "poll_urgent"}:
+            both = PollEvents.IN | PollEvents.OUT
+            with uringio.move_on_after(self.settle_seconds):
+                return repr(await poll(stream, PollEvents.PRI if action == "poll_urgent" else both))
+            return "not ready"
         if action == "expire":
             with uringio.timeout(self.settle_seconds / 2):
                 await uringio.sleep(20 * self.settle_seconds)

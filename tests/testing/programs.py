@@ -1,7 +1,7 @@
 """Programs to run under simulation; what each checks is in it."""
 
 import uringio
-from uringio.net import SocketStream
+from uringio.net import PollEvents, SocketStream, poll, wait_writable
 
 PORT = 8000
 
@@ -271,3 +271,38 @@ async def lease_and_keep(chunk_count: int = 160) -> None:
             kept.clear()
         serving.cancel_scope.cancel()
     assert bytes(got) == sent
+
+
+async def half_closed() -> int:
+    """
+    Wait for room towards a peer that has ended its sending, by polls that are cancelled and by
+    one that is not, again and again; returns how many ended of themselves.
+    """
+    ended = 0
+    async with await uringio.listen_unix("/half closed") as listener:
+        near = await uringio.connect_unix("/half closed")
+        far = await listener.accept()
+    async with near, far:
+        await far.send_eof()
+        for round_ in range(12):
+            sent = 0
+            with uringio.move_on_after(0.02) as scope:
+                while True:
+                    await near.send_all(bytes(10_000))
+                    sent += 10_000
+            # What was cancelled had moved some.
+            assert scope.cancelled_caught
+            with uringio.move_on_after(0.001 * (round_ % 3)) as scope:
+                await wait_writable(near)
+            assert scope.cancelled_caught, "there was no room"
+            async with uringio.TaskGroup() as group:
+                group.start_soon(_drain, far)
+                assert await poll(near, PollEvents.OUT) == PollEvents.OUT
+                ended += 1
+                group.cancel_scope.cancel()
+    return ended
+
+
+async def _drain(stream: uringio.SocketStream) -> None:
+    while True:
+        await stream.recv()

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from uringio import lowlevel as low
+from uringio._driver.poll_bits import POLLOUT
 from uringio._sys import constants as k
+from uringio._sys.numbers import MSG_DONTWAIT, MSG_NOSIGNAL
 from uringio._sys.system import System
 from uringio.errors import UsageError
 from uringio.testing._dice import Dice
@@ -333,3 +335,32 @@ def settled(world: World, settle_ns: int) -> list[str]:
                 found.append(line)
     found.extend(f"other {one}" for one in world.other.take())
     return sorted(found)
+
+
+def polls_of_a_half_closed_stream(system: System, settle_ns: int) -> list[list[str]]:
+    """
+    Poll for room on a stream that has none and whose peer has ended its sending.
+
+    Returns what a poll tells, what a multishot poll tells at once, then when there is room, and at
+    last when it is cancelled.
+    """
+    world = World(system)
+    near, far = world.streams
+    told: list[list[str]] = []
+    try:
+        addr, size = world.memory.addr, 16384
+        while system.send(near, addr, size, MSG_DONTWAIT | MSG_NOSIGNAL) > 0:
+            pass
+        system.shutdown(far, 1)
+        low.prep_poll_add(world.ring, near, POLLOUT, user_data=1)
+        told.append(settled(world, settle_ns))
+        low.prep_poll_multishot(world.ring, near, POLLOUT, user_data=2)
+        told.append(settled(world, settle_ns))
+        while system.recv(far, addr, size, MSG_DONTWAIT) > 0:
+            pass
+        told.append(settled(world, settle_ns))
+        low.prep_cancel64(world.ring, 2, user_data=3)
+        told.append(settled(world, settle_ns))
+    finally:
+        world.close()
+    return told

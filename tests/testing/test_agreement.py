@@ -15,6 +15,9 @@ from tests.testing import agreement
 from tests.testing.agreement import Step, differences
 from tests.testing.comparing import compare_files, compare_messages, compare_rings
 from tests.testing.places import REAL, places, told_apart
+from tests.testing.ring_agreement import polls_of_a_half_closed_stream
+from uringio import testing
+from uringio._sys.system import real_system
 
 PROGRAM_COUNT = 6
 RING_PROGRAM_COUNT = 10
@@ -69,6 +72,18 @@ def test_simulated_rings_do_what_real_ones_do() -> None:
         pytest.skip(refusal)
     for seed in range(RING_PROGRAM_COUNT):
         assert not (differing := compare_rings(seed)), f"seed {seed} {differing}"
+
+
+@needs_uring
+def test_half_closed_streams_are_polled_alike() -> None:
+    """
+    Both tell of RDHUP unasked, which ends a poll for room at once; and a multishot poll tells of it
+    and goes on until there is room.
+    """
+    kernel = testing.SimKernel(0)
+    simulated = polls_of_a_half_closed_stream(kernel.system, 1_000_000)
+    assert simulated == [["1: 8192 0"], ["2: 8192 2"], ["2: 4 2"], ["2: ECANCELED 0", "3: 0 0"]]
+    assert polls_of_a_half_closed_stream(real_system(), 5_000_000) == simulated
 
 
 @pytest.mark.parametrize("unix", [False, True], ids=["udp", "unix"])

@@ -60,6 +60,19 @@ def test_cancel_storm_loses_no_byte(profile: str) -> None:
     assert seen["cancel won"] and seen["cancel lost"] and seen["overflow"]
 
 
+@pytest.mark.parametrize("profile", ["6.18", "5.19", "blocked"])
+def test_polls_of_half_closed_streams_survive_every_fault(profile: str) -> None:
+    """Room is told of when there is some, whatever of the kernel's answers is lost or cut short."""
+    seen: dict[str, int] = {}
+    for seed in range(4):
+        plan = replace(testing.STORM, end_shots=0.3)
+        kernel = testing.SimKernel(seed, profile, plan)
+        assert testing.run(programs.half_closed, kernel=kernel) == 12
+        for what, count in kernel.notes.items():
+            seen[what] = seen.get(what, 0) + count
+    assert profile == "blocked" or (seen["multishot ended early"] and seen["cancel lost"])
+
+
 def test_pool_exhaustion_is_survived() -> None:
     """With many more receives ready than buffers, all are served and the pool has grown."""
     kernel = testing.SimKernel(5, faults=testing.FaultPlan(starve=0.3))

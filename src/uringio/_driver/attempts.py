@@ -17,6 +17,7 @@ from uringio._sys.system import System
 
 from . import op as o
 from .op import Op, Vectored
+from .poll_bits import POLLNVAL
 
 __all__ = [
     "RECV_BYTES_MAX",
@@ -40,7 +41,6 @@ VALUED: Final = frozenset({
 })  # fmt: skip
 
 _WRITES_MEMORY: Final = frozenset({o.RECV_INTO, o.READ, o.STATX})
-_POLLNVAL: Final = 0x020
 _POLL_MASK: Final = 0x7FFF
 
 
@@ -141,7 +141,7 @@ def make_attempts(system: System, adopt: Callable[[int], None]) -> list[Attempt]
 
     def attempt_poll(op: Op[object]) -> int:
         found = poll_fd(op.fd, op.flags & _POLL_MASK)
-        if found & _POLLNVAL:
+        if found & POLLNVAL:
             return -errno.EBADF
         return found or -errno.EAGAIN
 

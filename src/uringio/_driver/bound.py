@@ -39,6 +39,8 @@ def ring_of_the_parent() -> Exception:
 class BoundDriver:
     """See `uringio._driver.contract.Driver`; made by the makers of the drivers."""
 
+    polls_cheaply = False
+
     def __init__(
         self,
         system: System,

@@ -126,6 +126,11 @@ class Driver(Protocol):
         """Let go of an op in state NEW that will not be started."""
         ...
 
+    @property
+    def polls_cheaply(self) -> bool:
+        """Whether large pieces had better be waited for by a POLL, and read on the spot."""
+        ...
+
     def fire(self, op: Op[object], /) -> None:
         """End an EVENT op; nothing happens if it is not in flight any more."""
         ...

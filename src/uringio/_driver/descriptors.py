@@ -32,11 +32,12 @@ from .attempts import RECV_BYTES_MAX, VALUED, locate, make_attempts, start_conne
 from .contract import Deliver
 from .op import DONE, MAKES_DESCRIPTOR, RECV, SEND_ALL, SUBMITTED, Op
 from .outcome import received, settle_failed
+from .poll_bits import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP
 
 __all__ = ["Descriptor", "Descriptors", "Poller"]
 
-_PLAIN: Final = 0x001 | 0x004  # IN, OUT: what every poller tells by itself
-_TROUBLE: Final = 0x008 | 0x010 | 0x2000  # ERR, HUP: told unasked; RDHUP: a kqueue's word for it
+_PLAIN: Final = POLLIN | POLLOUT  # what every poller tells by itself
+_TROUBLE: Final = POLLERR | POLLHUP | POLLRDHUP  # told unasked; the last: a kqueue's word for it
 _ANY: Final = 0xFFFF
 _TRANSFERS: Final = frozenset({
     o.RECV, o.RECV_INTO, o.SEND, o.SEND_ALL, o.SENDMSG, o.RECVMSG
@@ -94,6 +95,7 @@ class Descriptor:
         watched: The poller knows it.
         dry: Nothing can be read before the next edge; implies *watched*.
         exact: A short read proves it dry.
+        reader: The only one, if it is a RECV without flags; *readers* is empty then.
         readers, writers: Ops that met EAGAIN, oldest first.
         pollers: POLL ops.
         asked: The length of the RECVs that *reads* is for.
@@ -105,8 +107,8 @@ class Descriptor:
     """
 
     __slots__ = (
-        "asked", "dry", "exact", "fd", "pollers", "readers", "reads", "send", "sends", "size",
-        "stream", "watched", "writers",
+        "asked", "dry", "exact", "fd", "pollers", "reader", "readers", "reads", "send", "sends",
+        "size", "stream", "watched", "writers",
     )  # fmt: skip
 
     def __init__(self, fd: int, stream: bool) -> None:
@@ -115,6 +117,7 @@ class Descriptor:
         self.watched = False
         self.dry = False
         self.exact = False
+        self.reader: Op[object] | None = None
         self.readers: list[Op[object]] = []
         self.writers: list[Op[object]] = []
         self.pollers: list[Op[object]] = []
@@ -123,6 +126,25 @@ class Descriptor:
         self.reads: Iterator[bytes] = iter(())
         self.send: Callable[[bytes, int], int] | None = None
         self.sends = False
+
+    def line_up(self, op: Op[object]) -> None:
+        """Have the reader *op* wait."""
+        if op.code == RECV and not op.flags and self.reader is None and not self.readers:
+            self.reader = op
+        else:
+            self.unfold().append(op)
+
+    def unfold(self) -> list[Op[object]]:
+        """Return all readers as the list *readers*."""
+        if self.reader is not None:
+            # By operators alone: a signal handler finds it in one place.
+            self.readers[:0] = (self.reader,)
+            self.reader = None
+        return self.readers
+
+    def waiting(self) -> list[Op[object]]:
+        """Return every op that waits."""
+        return [*self.unfold(), *self.writers, *self.pollers]
 
 
 class Descriptors:
@@ -153,9 +175,7 @@ class Descriptors:
 
     def __len__(self) -> int:
         """Count the ops that wait."""
-        return len(self.congested) + sum(
-            len(one.readers) + len(one.writers) + len(one.pollers) for one in self.table.values()
-        )
+        return len(self.congested) + sum(len(one.waiting()) for one in self.table.values())
 
     # --- descriptors -----------------------------------------------------------------------------
 
@@ -177,7 +197,7 @@ class Descriptors:
         descriptor = self.table.pop(fd, None)
         if descriptor is None:
             return []
-        return [*descriptor.readers, *descriptor.writers, *descriptor.pollers]
+        return descriptor.waiting()
 
     def take_all(self) -> list[Op[object]]:
         """Forget every descriptor and return all that waited."""
@@ -230,9 +250,9 @@ class Descriptors:
         """Attempt, or wait for something to read."""
         descriptor = self.table.get(op.fd)
         if descriptor is not None and descriptor.dry and not _tells_nothing(op):
-            descriptor.readers.append(op)
+            descriptor.line_up(op)
         elif not self._try_reader(op, descriptor):
-            self._wait(op, self.describe(op.fd).readers)
+            self._wait(op, self.describe(op.fd).unfold())
 
     def start_writer(self, op: Op[object]) -> None:
         """Attempt, or wait for room to write."""
@@ -298,7 +318,7 @@ class Descriptors:
 
     def serve_readers(self, descriptor: Descriptor) -> None:
         """Attempt the queued readers, until one finds nothing to read."""
-        readers = descriptor.readers
+        readers = descriptor.unfold()
         index = 0
         while index < len(readers):
             op = readers[index]
@@ -349,14 +369,13 @@ class Descriptors:
                 self.congested.remove(op)
 
     def recv_failed(self, descriptor: Descriptor, op: Op[object], error: OSError) -> None:
-        """Take what a read for *op*, the first reader, raised."""
+        """Take what a read for *op*, the reader, raised."""
         if error.errno is None:
             raise error  # a signal handler's, such as a TimeoutError
-        if error.errno == errno.EAGAIN:
-            descriptor.dry = True
-        else:
+        descriptor.dry = error.errno == errno.EAGAIN
+        if not descriptor.dry:
             self.finish(op, -error.errno)
-            descriptor.readers.remove(op)
+            descriptor.reader = None
 
     # --- ending ----------------------------------------------------------------------------------
 
@@ -389,7 +408,7 @@ class Descriptors:
             self.congested.remove(op)
             return
         descriptor = self.describe(op.fd)
-        for queue in (descriptor.readers, descriptor.writers, descriptor.pollers):
+        for queue in (descriptor.unfold(), descriptor.writers, descriptor.pollers):
             if op in queue:
                 queue.remove(op)
 
@@ -462,7 +481,10 @@ class Descriptors:
             descriptor.exact = not theirs and self._poller.tells_ends and self._is_tcp(op.fd)
         if queue is descriptor.readers and not _tells_nothing(op):
             descriptor.dry = True
-        queue.append(op)
+        if queue is descriptor.readers:
+            descriptor.line_up(op)
+        else:
+            queue.append(op)
 
     def _is_tcp(self, fd: int) -> bool:
         try:

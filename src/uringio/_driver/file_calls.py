@@ -36,6 +36,7 @@ from .op import (
     WRITEV,
     Op,
 )
+from .poll_bits import POLLIN, POLLOUT
 from .workers import Workers
 
 __all__ = ["FILE_OPERATIONS", "FileCalls", "open_inline", "read_inline"]
@@ -51,8 +52,6 @@ _PATH_BYTES_MAX: Final = 4096
 _AT_CURRENT_POSITION: Final = (1 << 64) - 1  # as in an SQE
 # How often a thread that waits for a FIFO looks whether it was cancelled. [ms]
 _LOOK_MS: Final = 50
-_POLLIN: Final = 0x001
-_POLLOUT: Final = 0x004
 _TWO_FOLDERS: Final = frozenset({o.RENAME, o.LINK})  # the second is in `len`
 
 
@@ -232,7 +231,7 @@ class FileCalls:
     def _transfer(self, op: Op[object], fd: int) -> int:
         system, code, addr = self._system, op.code, op.addr
         if op.off == _AT_CURRENT_POSITION:  # only there FIFOs are read; files are always ready
-            ready = _POLLIN if code in {READ, READV} else _POLLOUT
+            ready = POLLIN if code in {READ, READV} else POLLOUT
             while not system.poll_fd(fd, ready, _LOOK_MS):
                 if op.state == CANCELLING:
                     return -errno.ECANCELED

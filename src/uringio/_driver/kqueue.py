@@ -26,6 +26,7 @@ from uringio._sys.system import System
 from .bound import BoundDriver
 from .contract import Deliver, MakeCancelled
 from .descriptors import Descriptor
+from .poll_bits import POLLRDHUP
 from .readiness import make_readiness_driver
 
 __all__ = ["make_kqueue_driver"]
@@ -33,7 +34,6 @@ __all__ = ["make_kqueue_driver"]
 _IN: Final = 0x001
 _OUT: Final = 0x004
 _ERR: Final = 0x008
-_RDHUP: Final = 0x2000
 _EDGES: Final = EV_ADD | EV_CLEAR | EV_RECEIPT
 _DIRECTIONS: Final = (EVFILT_READ, EVFILT_WRITE)
 
@@ -100,7 +100,7 @@ class _KqueuePoller:
 
 
 def _bits(event: Kevent) -> int:
-    ended = _RDHUP if event.flags & EV_EOF else 0
+    ended = POLLRDHUP if event.flags & EV_EOF else 0
     if event.flags & EV_ERROR:
         return _ERR | _IN | _OUT
     if event.filter == EVFILT_READ:

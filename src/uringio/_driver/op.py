@@ -47,8 +47,8 @@ its ``hold`` is true for waits when there are no spares.
 
 SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL; for SENDMSG_UNIX see `uring_datagrams`.  DIRECT is the
 operation of its `Direct.row` on a direct descriptor, of which INSTALL makes another number.
-POLL_AGAIN is POLL on the file of an earlier one, which surely was not closed since.  READ_MANY is
-many READs as one: see `uringio._driver.many`.
+POLL_AGAIN is POLL on the file of an earlier one, surely not closed since; POLL_ON: `uring_polls`.
+READ_MANY is many READs as one: see `uringio._driver.many`.
 
 READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing
 needs waiting; otherwise it becomes a READ.  Only for descriptors without O_DIRECT.  An OPENAT2
@@ -58,9 +58,7 @@ on one that has 32 in flight the try saves 6 us of 17, and half on a single one;
 Paths end in a NUL.  Where there are two, both lie in the memory and `off` says where the second
 begins: the new name of RENAME and LINK, the place of SYMLINK, whose first is what it points to;
 `len` is the second's directory.  OPENAT2's memory begins with an ``open_how``, STATX's with
-writable room for a ``struct statx``.
-
-What a msghdr points to is kept by the op's ``hold``: see `uringio._driver.messages`.
+writable room for a ``struct statx``.  What a msghdr points to is in `hold`: see `messages`.
 
 Life of an op.  NEW: made, not started; dropping it now is a mistake worth a warning.  SUBMITTED: a
 driver has it, and with it everything the kernel may touch.  CANCELLING: cancellation was asked for;
@@ -140,14 +138,15 @@ INSTALL: Final = 35
 SENDMSG_ZC: Final = 36
 SENDMSG_UNIX: Final = 37
 POLL_AGAIN: Final = 38
-READ_MANY: Final = 39
+POLL_ON: Final = 39
+READ_MANY: Final = 40
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready", "event", "sendmsg",
     "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2", "statx", "rename", "unlink",
     "mkdir", "symlink", "link", "read", "recv", "send_zc", "direct", "install", "sendmsg_zc",
-    "sendmsg", "poll", "read",
+    "sendmsg", "poll", "poll", "read",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.

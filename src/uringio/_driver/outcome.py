@@ -23,6 +23,8 @@ from .op import (
     DONE,
     MAKES_DESCRIPTOR,
     OPERATION_NAMES,
+    POLL,
+    POLL_ON,
     READ_MANY,
     RECVMSG,
     SEND_ALL,
@@ -80,6 +82,9 @@ def finish_cancelled(op: Op[object], make_cancelled: MakeCancelled) -> None:
     """End *op* with its cancellation, what it did all the same being taken care of."""
     if op.error is None:
         op.error = make_cancelled(op)
+    if op.code == POLL_ON:  # what a ring had made of it, whose next use may be elsewhere
+        op.code = POLL
+        op.len = 0
     op.value = None
     op.memory = None
     op.hold = None

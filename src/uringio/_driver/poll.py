@@ -20,16 +20,11 @@ from .bound import BoundDriver
 from .contract import Deliver, MakeCancelled
 from .descriptors import Descriptor
 from .op import RECV, RECV_INTO, RECVMSG
+from .poll_bits import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI
 from .readiness import make_readiness_driver
 
 __all__ = ["make_poll_driver"]
 
-POLLIN: Final = 0x001
-POLLPRI: Final = 0x002
-POLLOUT: Final = 0x004
-POLLERR: Final = 0x008
-POLLHUP: Final = 0x010
-POLLNVAL: Final = 0x020
 _ANY_POLL_MASK: Final = 0x7FFF  # without what only epoll(7) knows
 
 _MAY_BE_URGENT: Final = frozenset({RECV, RECV_INTO, RECVMSG})
@@ -68,7 +63,7 @@ class _PollPoller:
         wanted = {
             fd: _mask(descriptor)
             for fd, descriptor in self._table.items()
-            if descriptor.readers or descriptor.writers or descriptor.pollers
+            if descriptor.reader or descriptor.readers or descriptor.writers or descriptor.pollers
         }
         wanted |= self._always
         asked = self._asked
@@ -101,7 +96,7 @@ class _PollPoller:
 def _mask(descriptor: Descriptor) -> int:
     # Not PRI and RDHUP for readers: while a reader is not let go on by them, the wait would not
     # wait.  Both come with IN once there is anything for it.
-    mask = 0
+    mask = POLLIN if descriptor.reader is not None else 0
     for op in descriptor.readers:
         mask |= POLLPRI if op.flags & MSG_OOB and op.code in _MAY_BE_URGENT else POLLIN
     if descriptor.writers:

@@ -13,14 +13,16 @@ operators.  What is read for a RECV is stored by the operators that read it, and
 table where it is delivered.  The result of another call that a handler raises right behind of is
 lost: the count of a RECV_INTO, an accepted descriptor.
 
-One batch of edges per turn, and each op is attempted once in it, so a busy descriptor keeps neither
-timers nor other descriptors waiting.
+One batch of edges at a time, and each op is attempted once in it, so a busy descriptor keeps
+neither timers nor other descriptors waiting.  A turn that has read much leaves the rest of the
+batch to the next, which waits for nothing then.
 """
 
 import _thread
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from operator import length_hint
 from threading import RLock
 from typing import Final, cast
 
@@ -56,16 +58,21 @@ from .outcome import (
     settle_failed,
     settle_succeeded,
 )
+from .poll_bits import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP
 from .timers import Timers
 
 __all__ = ["make_readiness_driver"]
 
-# What pollers report, in the bits of poll(2).
-_TROUBLE: Final = 0x2000 | 0x010 | 0x008 | 0x002  # RDHUP, HUP, ERR, PRI
-_READABLE: Final = _TROUBLE | 0x001  # IN
-_WRITABLE: Final = 0x010 | 0x008 | 0x004  # HUP, ERR, OUT
+# What pollers report.
+_TROUBLE: Final = POLLRDHUP | POLLHUP | POLLERR | POLLPRI
+_READABLE: Final = _TROUBLE | POLLIN
+_WRITABLE: Final = POLLHUP | POLLERR | POLLOUT
+_PLAIN: Final = POLLIN | POLLOUT  # what an edge-triggered poller says of arrived bytes
 
 _BATCH_COUNT_MAX: Final = 512
+# What a turn reads before it leaves the other edges of its batch to the next: long payloads are
+# worked on while they, and what the kernel knows of their sockets, are in the processor's cache.
+_ROOM_BYTES: Final = 65536
 # epoll_wait(2) takes milliseconds in an int; a longer wait is made of several.
 _WAIT_SECONDS_MAX: Final = 86400.0
 # How often connecting is tried while a Unix listener's queue is full; nothing announces its room.
@@ -119,6 +126,8 @@ def make_readiness_driver(
     nops: deque[Op[object]] = deque()
     starts: list[Callable[[Op[object]], object]] = []
     use = waits = turns = stray = 0
+    arrivals: Iterator[tuple[int, int]] = iter(())
+    unserved = False  # some of them are left
     suspect = False  # edges may have been lost to an exception
     woken = closed = False
     # Who wakes must not find the pipe's number given to something else.  Reentrant: for handlers.
@@ -134,7 +143,10 @@ def make_readiness_driver(
                 use += 1
                 op.use = use
                 op.state = SUBMITTED
-                descriptor.readers.append(op)
+                if descriptor.reader is None and not descriptor.readers:
+                    descriptor.reader = op
+                else:
+                    descriptor.line_up(op)
                 return
         elif code == SEND_ALL:
             memory = op.memory
@@ -190,37 +202,41 @@ def make_readiness_driver(
         start(op)
 
     def turn(deadline_ns: int | None) -> None:
-        nonlocal waits, turns, woken, suspect, stray
+        nonlocal waits, turns, woken, suspect, stray, arrivals, unserved
         if get_ident() != owner_thread:
             raise wrong_thread()
         turns += 1
-        if departed:
-            descriptors.unwatch_departed()
         seconds, until_ns = -1.0, 0
-        if deadline_ns == 0 or woken or nops or unfinished or suspect or cancelling:
-            seconds = 0.0
-        else:
-            if live_timers:
-                timer_ns = timers.next_deadline_ns()
-                if timer_ns is not None and (deadline_ns is None or timer_ns < deadline_ns):
-                    deadline_ns = timer_ns
-            if deadline_ns is not None:
-                # The poller rounds up to its milliseconds: never early, so never a busy wait.
-                seconds = min(max(0.0, (deadline_ns - clock()) / 1e9), _WAIT_SECONDS_MAX)
-                if wait_until is not None and 0 < seconds < _WAIT_SECONDS_MAX:
-                    until_ns = deadline_ns
-            if congested and not 0 <= seconds < _CONGESTED_SECONDS:
-                seconds, until_ns = _CONGESTED_SECONDS, 0
-        waits += 1
+        if not unserved:
+            waits += 1
+            if departed:
+                descriptors.unwatch_departed()
+            if deadline_ns == 0 or woken or nops or unfinished or suspect or cancelling:
+                seconds = 0.0
+            else:
+                if live_timers:
+                    timer_ns = timers.next_deadline_ns()
+                    if timer_ns is not None and (deadline_ns is None or timer_ns < deadline_ns):
+                        deadline_ns = timer_ns
+                if deadline_ns is not None:
+                    # The poller rounds up to its milliseconds: never early, so never a busy wait.
+                    seconds = min(max(0.0, (deadline_ns - clock()) / 1e9), _WAIT_SECONDS_MAX)
+                    if wait_until is not None and 0 < seconds < _WAIT_SECONDS_MAX:
+                        until_ns = deadline_ns
+                if congested and not 0 <= seconds < _CONGESTED_SECONDS:
+                    seconds, until_ns = _CONGESTED_SECONDS, 0
         try:
             if suspect:
                 descriptors.serve_everybody()
                 suspect = False
-            if until_ns and wait_until is not None:
-                found = wait_until(until_ns, _BATCH_COUNT_MAX)
+            if unserved:
+                unserved = False
+            elif until_ns and wait_until is not None:
+                arrivals = iter(wait_until(until_ns, _BATCH_COUNT_MAX))
             else:
-                found = wait(seconds, _BATCH_COUNT_MAX)
-            for fd, bits in found:
+                arrivals = iter(wait(seconds, _BATCH_COUNT_MAX))
+            room = _ROOM_BYTES
+            for fd, bits in arrivals:
                 descriptor = find(fd)
                 if descriptor is None:
                     if fd == wake_read_fd:
@@ -228,37 +244,37 @@ def make_readiness_driver(
                     else:
                         stray += 1
                     continue
-                if descriptor.pollers:  # first: they ask for what the others will take away
-                    serve_pollers(descriptor, bits)
-                if bits & _TROUBLE:
-                    descriptor.exact = False
-                if bits & _READABLE:
+                if (bits != _PLAIN and bits != POLLIN) or descriptor.pollers or descriptor.writers:
+                    serve_otherwise(descriptor, bits)
+                    if not bits & _READABLE:
+                        continue
+                op = descriptor.reader
+                if op is None:
                     descriptor.dry = False
-                    readers = descriptor.readers
-                    if readers:
-                        op = readers[0]
-                        if op.code == RECV and not op.flags and len(readers) == 1:
-                            if op.len != descriptor.asked:
-                                descriptors.prepare_reads(descriptor, op.len)
-                            try:
-                                # No call of ours, behind which a handler might raise, stands
-                                # between reading and storing.
-                                for op.value in descriptor.reads:
-                                    break
-                            except OSError as error:
-                                descriptors.recv_failed(descriptor, op, error)
-                            else:
-                                data = op.value  # a handler that cancels takes it away
-                                op.state = DONE
-                                del readers[0]
-                                deliver(op)
-                                if descriptor.exact:
-                                    got = len(data)  # type: ignore[arg-type]
-                                    descriptor.dry = 0 < got < descriptor.size
-                        else:
-                            serve_readers(descriptor)
-                if descriptor.writers and bits & _WRITABLE:
-                    serve_writers(descriptor)
+                    if descriptor.readers:
+                        serve_readers(descriptor)
+                    continue
+                if op.len != descriptor.asked:
+                    descriptors.prepare_reads(descriptor, op.len)
+                try:
+                    # No call of ours, behind which a handler might raise, stands between reading
+                    # and storing.
+                    for op.value in descriptor.reads:
+                        break
+                except OSError as error:
+                    descriptors.recv_failed(descriptor, op, error)
+                    continue
+                data = op.value  # a handler that cancels takes it away
+                op.state = DONE
+                descriptor.reader = None
+                deliver(op)
+                got = len(data)  # type: ignore[arg-type]
+                if not 0 < got < descriptor.size or not descriptor.exact:
+                    descriptor.dry = False
+                room -= got
+                if room <= 0 and length_hint(arrivals):
+                    unserved = True
+                    return
             if woken:
                 # In this order: who finds `woken` set and does not poke has left its work before
                 # it is cleared, and that work is looked at after.
@@ -267,7 +283,7 @@ def make_readiness_driver(
             if unfinished or congested:
                 descriptors.serve_postponed()
         except BaseException:
-            # A signal handler's, say: the rest of the batch is lost, and edges come only once.
+            # A signal handler's, say: the edge in hand is lost, and edges come only once.
             suspect = True
             raise
         if cancelling:
@@ -282,6 +298,15 @@ def make_readiness_driver(
             files.settle_finished(settle_file)
         if files.closes:
             settle_closes()
+
+    def serve_otherwise(descriptor: Descriptor, bits: int) -> None:
+        """Do what an edge asks for beside reading."""
+        if descriptor.pollers:  # first: they ask for what the others will take away
+            serve_pollers(descriptor, bits)
+        if bits & _TROUBLE:
+            descriptor.exact = False
+        if descriptor.writers and bits & _WRITABLE:
+            serve_writers(descriptor)
 
     # --- beginning -------------------------------------------------------------------------------
 

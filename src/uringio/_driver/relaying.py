@@ -19,8 +19,6 @@ from uringio._sys.numbers import MSG_DONTWAIT, MSG_NOSIGNAL
 from uringio._sys.system import System
 from uringio.errors import OpError, op_error
 
-from .op import TIMEOUT, Op
-
 __all__ = ["Outlet", "RelaySource", "relay", "relay_all"]
 
 _SCRATCH_BYTES: Final = 128 * 1024
@@ -29,9 +27,6 @@ _AT_ONCE_BYTES_MAX: Final = 1024 * 1024
 _HANDED_ON_BYTES_MIN: Final = 65536
 _PIECE_BYTES: Final = 128 * 1024  # of a file that must be waited for
 _NOT_CACHED: Final = -1  # in the place of an errno
-# io_uring's POLL ends, too, when the peer has ended its own sending, room or not.  So one that was
-# in vain is not repeated at once, or a peer that takes nothing more would keep a processor busy.
-_PAUSE_NS: Final = 5_000_000
 _FLAGS: Final = MSG_DONTWAIT | MSG_NOSIGNAL
 
 
@@ -121,14 +116,10 @@ async def relay_all(
     if offset < 0 or count < 0:
         raise ValueError(f"a part of a file is from 0 up, not {count} bytes from {offset}")
     done = 0
-    waited = False
     try:
         while True:
             fd = outlet.claim()
             sent, why = relay(system, fd, file.fileno(), offset + done, count - done)
-            if waited and why == errno.EAGAIN and not sent:
-                await Op[None](TIMEOUT, off=system.monotonic_ns() + _PAUSE_NS)
-            waited = why == errno.EAGAIN
             done += sent
             if done == count:
                 return done

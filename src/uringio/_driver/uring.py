@@ -59,15 +59,15 @@ from .outcome import (
     settle_failed,
 )
 from .timers import Timers
-from .uring_datagrams import SeldomSends
 from .uring_files import SHAPED, ThreadCalls, shape
 from .uring_leases import Leases, grown
 from .uring_many import MANY_BIT, ManyReads, ReadMany
+from .uring_polls import SeldomOps
 from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
 from .uring_settles import SETTLES
-from .uring_slots import locate, withdraw
+from .uring_slots import locate, make_withdraw
 from .uring_tables import TAG_BIT, UringTables
-from .zero_copy import COPYING, ZERO_COPY_BIT, number_of
+from .zero_copy import APART, ZERO_COPY_BIT, number_of
 
 __all__ = ["UringDriver", "make_uring_driver"]
 
@@ -85,6 +85,8 @@ _SETTLED: Final[Op[object]] = Op(o.READY)
 
 class UringDriver(BoundDriver):
     """The driver over one io_uring, which is its `ring`."""
+
+    polls_cheaply = True
 
     ring: Ring
 
@@ -231,9 +233,7 @@ def make_uring_driver(
             limit = tail + entries - ((tail - sq_head[0]) & _U32_MASK)
             reap()
             if fate is Fate.REAP and not storage:
-                submit_and_wait(
-                    sq_head[0], 1, _STALL_NS
-                )  # the kernel is out of memory for requests
+                submit_and_wait(sq_head[0], 1, _STALL_NS)  # it has no memory for requests
                 reap()
         else:
             reap()  # what no enter of ours has brought, or a signal handler kept us from taking
@@ -375,7 +375,7 @@ def make_uring_driver(
                     return
             slot = tail
             use = number = use + 1
-            data = number | ZERO_COPY_BIT if op.code in COPYING else number
+            data = number | ZERO_COPY_BIT if op.code in APART else number
             pack(sqes, (slot & sq_mask) << 6, head, fd, off, addr, len_, flags, data)
             if w5:
                 sqe_words[(slot & sq_mask) << 3 | 5] = w5
@@ -488,7 +488,7 @@ def make_uring_driver(
         """Ask again for a request that the kernel did not find although it is in flight."""
         tries = cancel_tries.pop(user_data, 0) + 1
         target = user_data & ~_CANCEL_BIT
-        if res == -errno.ENOENT and target in in_flight and tries < _CANCEL_TRIES_MAX:
+        if res == -errno.ENOENT and sends.is_sought(target) and tries < _CANCEL_TRIES_MAX:
             cancel_tries[user_data] = tries
             push(CANCEL_HEAD, -1, target, 0, 0, user_data)
 
@@ -562,7 +562,7 @@ def make_uring_driver(
 
     def request_cancel(op: Op[object], number: int) -> None:
         """Have the use *number* of *op* end, wherever it is; may be done again."""
-        code = op.code
+        code, held = op.code, number in in_flight
         if code == o.TIMEOUT:
             if number in timers.live:
                 del timers.live[number]
@@ -573,24 +573,20 @@ def make_uring_driver(
             events.pop(op, None)
         elif number in again:
             del again[number]
-        elif (
-            code == o.CLOSE
-            or op in threads
-            or (number in in_flight and not withdraw(ring, tail, op, in_flight))
-        ):
+        elif code == o.CLOSE or op in threads or (held and not withdraw(op, number, tail)):
             # A close withdrawn would leak the descriptor; a thread at work on an op will end it.
             if number in in_flight and code != o.CLOSE:
                 data = number_of(op)
                 push(CANCEL_HEAD, -1, data, 0, 0, data | _CANCEL_BIT)
                 if data != number:
                     (many.cancel if code == o.READ_MANY else sends.abort)(op)
-            del ending[number]
+            ending.pop(number, None)  # unless a handler has been here meanwhile
             return
         if op.state == CANCELLING:
             settle_cancelled(op, None, False, system, make_cancelled)
             del ending[number]
             deliver(op)
-        else:  # a completion ended it meanwhile
+        elif number in ending:  # a completion ended it meanwhile
             del ending[number]
 
     def wake() -> None:
@@ -685,7 +681,8 @@ def make_uring_driver(
     leases = Leases(buffers, wake)
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
-    sends = SeldomSends(system, in_flight, again, settle_slowly, push)
+    sends = SeldomOps(system, (in_flight, again, ending), settle_slowly, push)
+    withdraw = make_withdraw(ring, in_flight)
     tables = UringTables(ring, heads, (in_flight, again), flush, cancel)
     many = ManyReads(ring, in_flight, lay, hand_over, make_room, push, tables, settle_slowly)
     reading = many.active

@@ -29,11 +29,11 @@ from uringio._sys.system import System
 
 from .contract import Deliver
 from .op import SENDMSG, SENDMSG_UNIX, SUBMITTED, Op
+from .poll_bits import POLLOUT
 from .zero_copy import ZERO_COPY_BIT, ZeroCopySends
 
 __all__ = ["SeldomSends"]
 
-_POLLOUT: Final = 0x4
 _POLL_HEAD: Final = sqe_head(k.IORING_OP_POLL_ADD)
 _TIMEOUT_HEAD: Final = sqe_head(k.IORING_OP_TIMEOUT)
 _PAUSE: Final = TIMESPEC.pack(0, 1_000_000)  # the kernel reads it while the request is submitted
@@ -91,7 +91,7 @@ class SeldomSends(ZeroCopySends):
             self._asked.discard(op)
             return self._push(_TIMEOUT_HEAD, -1, addr, 1, 0, user_data)
         self._asked.add(op)
-        return self._push(_POLL_HEAD, op.fd, 0, 0, _POLLOUT, user_data)
+        return self._push(_POLL_HEAD, op.fd, 0, 0, POLLOUT, user_data)
 
     def abort(self, op: Op[object]) -> None:
         """See there; a Unix datagram's memory is the kernel's during the call alone."""

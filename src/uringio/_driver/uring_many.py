@@ -179,11 +179,11 @@ class ManyReads:
             expected = block.expected
             # By `eq`: type checkers take bytes and a bytearray for things that are never equal.
             if eq(ring.cqes[begin : begin + len(expected)].tobytes(), expected):
-                results = [op.len] * len(op.results)
+                count = len(op.results)
                 if ring.cq_head[0] == head:  # no signal handler was here: they run behind calls
-                    op.results = results
+                    op.results = [op.len] * count
                     op.missing = 0
-                    ring.cq_head[0] = head + len(results) & _U32_MASK
+                    ring.cq_head[0] = head + count & _U32_MASK
         block.is_free = True
         if not op.missing:
             self._settle(op, deliver)

@@ -59,6 +59,7 @@ SLOW_HEADS: Final = WRITING_HEADS | {
     o.SENDMSG_ZC: sqe_head(k.IORING_OP_SENDMSG_ZC),
     o.SENDMSG_UNIX: HEADS[o.SENDMSG],
     o.WRITE: HEADS[o.WRITE],  # while there is registered memory
+    o.POLL_ON: HEADS[o.POLL],
 }
 
 CANCEL_HEAD: Final = sqe_head(k.IORING_OP_ASYNC_CANCEL)

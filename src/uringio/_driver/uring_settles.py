@@ -11,12 +11,14 @@ its calls first and its changes afterwards.
 from collections.abc import Callable
 from typing import Final
 
+from uringio._sys import constants as k
 from uringio._sys.memory import pin
 
 from . import op as o
 from .attempts import VALUED
-from .op import READ_CACHED, RECV, RECVMSG, SEND_ALL, Op
+from .op import POLL_ON, READ_CACHED, RECV, RECVMSG, SEND_ALL, Op
 from .outcome import received
+from .poll_bits import ALWAYS_TOLD
 from .uring_files import SHAPED
 
 __all__ = ["SETTLES"]
@@ -61,10 +63,20 @@ def _settle_recvmsg(op: Op[object], res: int) -> bool:
     return True
 
 
+def _settle_poll(op: Op[object], res: int) -> bool:
+    op.value = res & (op.flags | ALWAYS_TOLD) or None
+    if op.value is not None:
+        return True
+    op.code = POLL_ON  # it was told of what it did not ask for: see `uring_polls`
+    op.len = k.IORING_POLL_ADD_MULTI
+    return False
+
+
 SETTLES: Final[list[Callable[[Op[object], int], bool] | None]] = [None] * len(o.OPERATION_NAMES)
 SETTLES[RECV] = SETTLES[o.RECV_LEASE] = _settle_recv
 SETTLES[SEND_ALL] = _settle_send_all
 SETTLES[RECVMSG] = _settle_recvmsg
+SETTLES[o.POLL] = SETTLES[o.POLL_AGAIN] = _settle_poll
 for _code in (*SHAPED, o.CONNECT, o.SHUTDOWN, o.CLOSE, o.FSYNC):
     SETTLES[_code] = _settle_none
 for _code in VALUED - {o.NOP, o.ACCEPT, o.POLL, o.POLL_AGAIN, READ_CACHED}:

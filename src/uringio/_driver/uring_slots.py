@@ -2,6 +2,7 @@
 Slots of the submission queue: where an op's memory lies, and taking back what was not handed over.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from uringio._ring.setup import Ring
@@ -11,9 +12,9 @@ from uringio._sys.memory import pin
 from . import op as o
 from .op import Op
 from .uring_rows import HEADS, WRITING_HEADS
-from .zero_copy import number_of
+from .zero_copy import APART, ZERO_COPY_BIT
 
-__all__ = ["locate", "withdraw"]
+__all__ = ["locate", "make_withdraw"]
 
 _U32_MASK: Final = 0xFFFFFFFF
 
@@ -25,25 +26,33 @@ def locate(op: Op[object]) -> int:
     return addr
 
 
-def withdraw(ring: Ring, tail: int, op: Op[object], in_flight: dict[int, Op[object]]) -> bool:
+def make_withdraw(
+    ring: Ring, in_flight: dict[int, Op[object]]
+) -> Callable[[Op[object], int, int], bool]:
     """
-    Turn an SQE that the kernel has not seen into a NOP; False if it has.
+    Build the function that turns an SQE which the kernel has not seen into a NOP.
 
-    Args:
-        ring: Where it stands.
-        tail: How many slots were filled.
-        op: What it is for.
-        in_flight: From which *op* goes along with it.
+    ``withdraw(op, number, tail)`` is False if the kernel has seen that of the use *number* of *op*;
+    else the use has left *in_flight*.  *tail* is how many slots were filled.
     """
-    if op.code == o.READ_MANY:
-        return False  # they are handed over at once, and no one of them is the op
-    data, sq_head, words = number_of(op), ring.sq_head, ring.sqes.cast("Q")
-    mask = ring.sq_entries - 1
-    for index in range(tail - ((tail - sq_head[0]) & _U32_MASK), tail):
-        slot = index & mask
-        # Pending still, in one go with what follows: a handler may have handed it over.
-        if words[slot << 3 | 4] == data and (index - sq_head[0]) & _U32_MASK <= mask:
-            del in_flight[op.use]
-            SQE_SHORT.pack_into(ring.sqes, slot << 6, HEADS[o.NOP], -1, 0, 0, 0, 0, 0)
-            return True
-    return False
+    sqes, sq_head = ring.sqes, ring.sq_head
+    sqe_words, mask = sqes.cast("Q"), ring.sq_entries - 1
+    pack = SQE_SHORT.pack_into
+
+    def withdraw(op: Op[object], number: int, tail: int) -> bool:
+        if op.code == o.READ_MANY:
+            return False  # they are handed over at once, and no one of them is the op
+        data = number | ZERO_COPY_BIT if op.code in APART else number
+        pending = (tail - sq_head[0]) & _U32_MASK
+        if pending > mask + 1:
+            return False  # a handler has handed over more than there was, and so this too
+        for index in range(tail - pending, tail):
+            slot = index & mask
+            # Pending still, in one go with what follows: a handler may have handed it over.
+            if sqe_words[slot << 3 | 4] == data and (index - sq_head[0]) & _U32_MASK <= mask:
+                del in_flight[number]
+                pack(sqes, slot << 6, HEADS[o.NOP], -1, 0, 0, 0, 0, 0)
+                return True
+        return False
+
+    return withdraw

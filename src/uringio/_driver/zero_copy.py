@@ -29,6 +29,7 @@ from .contract import Deliver
 from .many import name_of
 from .op import (
     DONE,
+    POLL_ON,
     READ_MANY,
     SEND_ALL,
     SEND_ZC,
@@ -40,9 +41,9 @@ from .op import (
 )
 from .uring_settles import SETTLES
 
-__all__ = ["COPYING", "ZERO_COPY_BIT", "ZeroCopySends", "number_of"]
+__all__ = ["APART", "COPYING", "ZERO_COPY_BIT", "ZeroCopySends", "number_of"]
 
-ZERO_COPY_BIT: Final = 1 << 61  # of the user_data of such sends
+ZERO_COPY_BIT: Final = 1 << 61  # of the user_data of such sends, and of all that are `APART`
 
 # It can be sent all the same: by a kernel that knows no such send (EINVAL), a socket that has no
 # way without a copy (EOPNOTSUPP), or when the user may not lock so much memory (ENOMEM) or the
@@ -51,13 +52,15 @@ _COPY_INSTEAD: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOMEM, 
 _NOWHERE: Final = bytes(16)  # a sockaddr of the family AF_UNSPEC
 # What each is when it copies, and what it ends as: one way for all kinds.
 COPYING: Final = {SEND_ZC: SEND_ALL, SENDMSG_ZC: SENDMSG, SENDMSG_UNIX: SENDMSG}
+# Whose completions keep off the path of all others.
+APART: Final = frozenset({*COPYING, POLL_ON})
 
 
 def number_of(op: Op[object]) -> int:
     """Return the ``user_data`` of the SQE for *op*, or of its first."""
     if op.code == READ_MANY:
         return name_of(op.off, 0)
-    return op.use | ZERO_COPY_BIT if op.code in COPYING else op.use
+    return op.use | ZERO_COPY_BIT if op.code in APART else op.use
 
 
 class ZeroCopySends:

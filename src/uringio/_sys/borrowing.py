@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["sender"]
+__all__ = ["receiver", "sender"]
 
 # Without it a new object would be told to wait, by `setdefaulttimeout`, or make system calls.
 _NONBLOCK: Final = int(getattr(_socket, "SOCK_NONBLOCK", 0))
@@ -32,10 +32,21 @@ def sender(fd: int) -> Callable[[bytes, int], int] | None:
     It speaks to whatever has the number when it is called, and closes nothing.  None where *fd* is
     no socket, and where the interpreter is not known to leave a borrowed descriptor open.
     """
+    borrowed = _borrow(fd)
+    return None if borrowed is None else borrowed.send
+
+
+def receiver(fd: int) -> Callable[[int, int], bytes] | None:
+    """Return ``recv(bytes_max, flags)`` of the socket *fd*; all else as `sender`."""
+    borrowed = _borrow(fd)
+    return None if borrowed is None else borrowed.recv
+
+
+def _borrow(fd: int) -> _Borrowed | None:
     if not _IS_CPYTHON or not _NONBLOCK:
         return None
     try:
         # Family and protocol are nobody's concern, so the kernel is not asked for them.
-        return _Borrowed(_socket.AF_INET, _socket.SOCK_STREAM | _NONBLOCK, 0, fd).send
+        return _Borrowed(_socket.AF_INET, _socket.SOCK_STREAM | _NONBLOCK, 0, fd)
     except (OSError, ValueError):
         return None

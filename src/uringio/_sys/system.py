@@ -60,9 +60,8 @@ class Mapping:
     """
     A mapping by address; `unmap` must come after the last touch of `view`.
 
-    By address rather than as a Python ``mmap`` object, because that duplicates the descriptor, so
-    that closing the ring would no longer close it, and because its deallocation in a forked child
-    is not ours to time.
+    By address rather than as a Python ``mmap`` object, which duplicates the descriptor, so that
+    closing the ring would no longer close it, and whose end in a forked child is not ours to time.
     """
 
     __slots__ = ("_libc", "addr", "len_bytes", "view")
@@ -114,6 +113,7 @@ class System:
         # None: what stands in for it need not have it.
         self.bare_recv_from: BareRecvFrom | None = libc.bare_recv_from
         self.read_bytes: Callable[[int, int], bytes] = os.read
+        self.receiver = borrowing.receiver  # the counterpart of `sender`
         # Clock and wake-ups: the standard library's own C functions.
         self.monotonic_ns: Callable[[], int] = time.monotonic_ns
         self.clock_ns: Callable[[int], int] = time.clock_gettime_ns

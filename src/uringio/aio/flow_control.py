@@ -6,7 +6,6 @@ more than the low one does.  What a send in flight has taken counts as waiting.
 """
 
 import asyncio
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -48,8 +47,6 @@ class FlowControl(asyncio.Transport):
         "_loop",
         "_low_water",
         "_protocol",
-        "_quick_max",
-        "_send_op",
         "_writing_paused",
     )
 
@@ -63,7 +60,6 @@ class FlowControl(asyncio.Transport):
         self._after_send = False  # whether the end of a send is more than that
         self._writing_paused = False
         self._low_water, self._high_water = low_and_high()
-        self._quick_max = self._high_water  # what `write` may send on the spot: 0 behind the end
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes were written and are not sent."""
@@ -82,12 +78,7 @@ class FlowControl(asyncio.Transport):
             ValueError: Not ``high >= low >= 0``.
         """
         self._low_water, self._high_water = low_and_high(low, high)
-        self._choose_quick_max()
         self._maybe_pause_writing()
-
-    @abstractmethod
-    def _choose_quick_max(self) -> None:
-        """Set how much `write` may send on the spot."""
 
     @property
     def _protocol_paused(self) -> bool:

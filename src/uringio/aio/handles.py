@@ -16,29 +16,37 @@ class Handle(asyncio.Handle):
     """
     asyncio's handle, made without asking the loop whether it is in debug mode.
 
-    The loop makes these outside of debug mode only, where the answer is known.
+    The loop makes these outside of debug mode only, where the answer is known.  It also gives them
+    their attributes, see `RunningLoop.call_soon`; elsewhere `made` does.
     """
 
     __slots__ = ()
 
     if TYPE_CHECKING:
         _callback: Callable[..., object]
+        _cancelled: bool
         _context: contextvars.Context
+        _loop: asyncio.AbstractEventLoop
+        _repr: str | None
+        _source_traceback: object
 
-    def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[object, ...],
-        loop: asyncio.AbstractEventLoop,
-        context: contextvars.Context | None,
-    ) -> None:
-        self._context = contextvars.copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
+    if not TYPE_CHECKING:
+        __init__ = object.__init__  # not asyncio's
+    else:
+
+        def __init__(self) -> None: ...
+
+    @classmethod
+    def made(cls, callback: Callable[[], object], loop: asyncio.AbstractEventLoop) -> "Handle":
+        """Return a handle in an empty context."""
+        handle = cls()
+        handle._context = contextvars.Context()
+        handle._loop = loop
+        handle._callback = callback
+        handle._args = ()
+        handle._cancelled = False
+        handle._repr = handle._source_traceback = None
+        return handle
 
 
 def report_failure(

@@ -1,35 +1,33 @@
 """What is carried: data as programs hand it over, and as their protocols take it."""
 
-import asyncio
-
 __all__ = ["as_bytes", "deliver_to_nobody", "fill"]
 
 
 def as_bytes(data: object) -> bytes:
     """
-    Return *data*, copied if its owner could change it.
+    Return *data* as `bytes` itself, copied if it is anything else.
 
     Raises:
         TypeError: It is not bytes-like.
     """
-    if isinstance(data, bytes):
+    if type(data) is bytes:
         return data
-    if not isinstance(data, bytearray | memoryview):
+    if not isinstance(data, bytes | bytearray | memoryview):
         kind = type(data).__name__
         raise TypeError(f"data argument must be a bytes-like object, not {kind!r}")
     return bytes(data)  # pyright: ignore[reportUnknownArgumentType]
 
 
-def fill(protocol: asyncio.BufferedProtocol, data: memoryview) -> int:
+def fill(buffer: object, data: bytes | memoryview) -> int:
     """
-    Copy what fits into the buffer that *protocol* offers; returns how much that was.
+    Copy what fits into the *buffer* that a `BufferedProtocol` offers; returns how much that was.
 
     Raises:
         RuntimeError: The buffer is empty.
-        TypeError: It cannot be written to.
+        TypeError: It is no buffer, or cannot be written to.
     """
     # No view of it outlives this: the protocol may resize what it owns.
-    with memoryview(protocol.get_buffer(len(data))) as view, view.cast("B") as room:
+    with memoryview(buffer) as view, view.cast("B") as room:  # type: ignore[arg-type]
         count = min(len(room), len(data))
         if not count:
             raise RuntimeError("get_buffer() returned an empty buffer")

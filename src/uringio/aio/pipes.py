@@ -18,6 +18,7 @@ from typing import Final, Protocol, TypeVar, cast
 
 from uringio._driver.contract import Driver
 from uringio._driver.op import POLL, Op
+from uringio._driver.poll_bits import POLLRDHUP
 from uringio.errors import op_error
 
 from .endpoint import Endpoint, WritingEndpoint
@@ -31,7 +32,6 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 _READ_BYTES: Final = 65536  # what a pipe holds, unless somebody has enlarged it
 _PIECES_MAX: Final = 64
-_POLLRDHUP: Final = 0x2000
 
 
 class PipeEnd(Protocol):
@@ -194,7 +194,7 @@ class WritePipeTransport(WritingEndpoint, asyncio.Transport):
         self._backlog: deque[memoryview] = deque()
         self._room_op = self._make_op(Op(POLL, self._pipe.fd, flags=WRITABLE), self._write_on)
         # Errors and hang-ups are told of unasked.
-        mask = _POLLRDHUP if stat.S_ISSOCK(self._pipe.mode) else 0
+        mask = POLLRDHUP if stat.S_ISSOCK(self._pipe.mode) else 0
         self._gone_op = self._make_op(Op(POLL, self._pipe.fd, flags=mask), self._reader_gone)
 
     def __repr__(self) -> str:

@@ -17,11 +17,11 @@ import os
 import stat
 import sys
 from collections.abc import Callable
-from contextvars import Context
 from typing import Final, TypeVarTuple
 
 from uringio._driver.contract import Driver
 from uringio._driver.op import CANCELLING, NEW, POLL, POLL_AGAIN, SPENT, Op
+from uringio._driver.poll_bits import POLLIN, POLLOUT
 from uringio._driver.sockets import HasFileno
 from uringio.errors import op_error
 
@@ -32,8 +32,8 @@ __all__ = ["READABLE", "WRITABLE", "Readiness"]
 
 Ts = TypeVarTuple("Ts")
 
-READABLE: Final = 0x001  # POLLIN; errors and hang-ups are told unasked
-WRITABLE: Final = 0x004  # POLLOUT
+READABLE: Final = POLLIN  # errors and hang-ups are told unasked
+WRITABLE: Final = POLLOUT
 # Linux's null, zero and full: devices without a poll of their own.
 _MEMORY_DEVICES: Final = frozenset(
     os.makedev(1, minor) for minor in (3, 5, 7) if sys.platform == "linux"
@@ -191,7 +191,7 @@ class _Watch:
         self._op.waiter = self._is_ready
         self._over = False  # whether the descriptor is closed, or some other file's by now
         self.handle = handle
-        self.again = Handle(self._ask, (), loop, Context())
+        self.again = Handle.made(self._ask, loop)
 
     def arm(self, driver: Driver) -> None:
         """

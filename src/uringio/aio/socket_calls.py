@@ -123,19 +123,16 @@ class SocketCalls(Readiness):
         """
         fd = self.check_socket(sock)
         done = 0
-        waited = False
         with memoryview(data) as whole, whole.cast("B") as view:
             try:
                 while True:
                     try:
                         done += sock.send(view[done:] if done else view)
                     except (BlockingIOError, InterruptedError):
-                        if waited:  # io_uring's POLL ends with the peer's sending, room or not
-                            await asyncio.sleep(_CONGESTED_SECONDS)
+                        pass
                     if done >= len(view):
                         return
                     await self.until(fd, WRITABLE)
-                    waited = True
             except (OSError, asyncio.CancelledError) as error:
                 error.done = done  # type: ignore[union-attr]
                 raise

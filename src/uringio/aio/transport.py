@@ -3,9 +3,9 @@ Stream transports: a connected socket under an asyncio protocol.
 
 One receive op and one send op per transport, made with it and used again for every message.  The
 receive op's outcome goes from the driver's completions straight into ``data_received``; then the op
-is submitted anew (one-shot, so that pausing and closing need no state of the kernel's).  `write`
-submits the send op at once when it is free, which packs it into this pass's enter; what is written
-meanwhile is joined and sent when it has ended.
+is submitted anew (one-shot, so that pausing and closing need no state of the kernel's).
+
+Writing is in `writing`.
 
 While reading is paused an outcome that still arrives is held in the op, one chunk at most, and
 delivered on resuming.
@@ -18,51 +18,37 @@ cancels the receive and lets the sending end, `abort` cancels both.
 import asyncio
 import logging
 from asyncio import constants
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from contextvars import Context
+from itertools import repeat
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from uringio._driver.contract import Driver
-from uringio._driver.op import NEW, RECV, SEND_ALL, SPENT, SUBMITTED, Op
-from uringio._driver.sockets import SEND_ALL_FLAGS
+from uringio._driver.op import NEW, POLL_AGAIN, RECV, SPENT, SUBMITTED, Op
+from uringio._driver.sockets import MSG_DONTWAIT
 
-from .flow_control import IN_FLIGHT, WARN_AFTER_LOST_WRITES, FlowControl
-from .payloads import as_bytes, deliver_to_nobody, fill
+from .flow_control import IN_FLIGHT
+from .payloads import deliver_to_nobody, fill
 from .sockets import INFO_NAMES, HeldSocket, Sock, as_builtin
 from .tls import TlsProtocol
+from .writing import CLOSING, ENDING, OVER, Borrower, Writing, not_taken
 
 if TYPE_CHECKING:
     from .running import RunningLoop
 
-__all__ = ["Borrower", "Hub", "StreamTransport"]
+__all__ = ["Hub", "StreamTransport"]
 
 logger = logging.getLogger("asyncio")
 
 _RECV_BYTES: Final = 65536
-_SEND_BYTES_MAX: Final = 1 << 30  # what one SQE is given; the kernel stops below 2 GiB anyway
-_SHUT_WR: Final = 1
+_BULK_BYTES: Final = 16384  # received at once, so that the next may be large, too
+_SMALL_BYTES: Final = 4096  # ... until one is no larger than this
+_READABLE: Final = 0x001 | 0x2000  # POLLIN, POLLRDHUP
 
 # Reasons not to read on.
+# CLOSING is the third.
 _PAUSED: Final = 1
-_CLOSING: Final = 2
 _ENDED: Final = 4
-
-# How far the end has come.
-_OPEN: Final = 0
-_ENDING: Final = 1  # nothing more will be sent; waiting for the ops in flight
-_OVER: Final = 2  # connection_lost is on its way
-
-
-class Borrower(Protocol):
-    """Who sends in place of `StreamTransport.write` for a while."""
-
-    def begin(self) -> None:
-        """All that was written before is sent; told once or more."""
-        ...
-
-    def stop(self) -> None:
-        """The transport is forced to end: let go of the descriptor as soon as possible."""
-        ...
 
 
 class Hub(Protocol):
@@ -73,7 +59,7 @@ class Hub(Protocol):
         ...
 
 
-class StreamTransport(FlowControl):
+class StreamTransport(Writing):
     """
     A stream socket's transport.
 
@@ -89,21 +75,14 @@ class StreamTransport(FlowControl):
 
     __slots__ = (
         "__weakref__",
-        "_backlog",
-        "_borrower",
         "_context",
         "_deliver",
-        "_driver",
-        "_ending",
-        "_eof",
         "_error",
         "_held",
-        "_lost_writes",
-        "_obstacle",
+        "_receives",
         "_recv_op",
         "_server",
         "_socket",
-        "_submit",
     )
 
     def __init__(
@@ -118,37 +97,30 @@ class StreamTransport(FlowControl):
         sock: Sock | None = None,
         peer: bytes | None = None,
     ) -> None:
-        super().__init__(loop)
-        self._driver = driver
-        self._submit = driver.submit
+        super().__init__(loop, driver, fd)
         self._socket = HeldSocket(driver, fd, "transport", sock, peer)
         self._context = context
         self._server = server
-        self._obstacle = 0
         self._held = False
-        self._backlog: list[bytes] = []
-        self._borrower: Borrower | None = None
-        self._eof = False
-        self._ending = _OPEN
+        self._receives: Iterator[bytes] | None = None
         self._error: BaseException | None = None
-        self._lost_writes = 0
         self._deliver: Callable[..., object]
         self.set_protocol(protocol)
-        self._recv_op = self._make_op(Op(RECV, fd, len_=_RECV_BYTES), self._received)
-        self._send_op = self._make_op(Op(SEND_ALL, fd, flags=SEND_ALL_FLAGS), self._sent)
+        self._recv_op: Op[object] = Op(RECV, fd, len_=_RECV_BYTES)
+        self._ready_op(self._recv_op, self._received)
+        self._ready_op(self._send_op, self._sent)
         loop._transports[fd] = self  # pyright: ignore[reportPrivateUsage]
 
-    def _make_op(self, op: Op[object], waiter: Callable[[Op[object]], None]) -> Op[object]:
+    def _ready_op(self, op: Op[object], waiter: Callable[[Op[object]], None]) -> None:
         op.state = SPENT
         op.home = self._driver
         op.waiter = waiter
         op.context = self._context
-        return op
 
     def __repr__(self) -> str:
         if self._recv_op.fd < 0:
             return "<StreamTransport closed>"
-        closing = " closing" if self._obstacle & _CLOSING else ""
+        closing = " closing" if self._obstacle & CLOSING else ""
         reading = "on" if self.is_reading() else "off"
         buffered = self.get_write_buffer_size()
         fd = self._recv_op.fd
@@ -180,7 +152,7 @@ class StreamTransport(FlowControl):
             try:
                 self._submit(op)
             except BaseException:
-                _not_taken(op)
+                not_taken(op)
                 raise
 
     def _received(self, op: Op[object]) -> None:
@@ -196,16 +168,63 @@ class StreamTransport(FlowControl):
             self._protocol_failed("buffer_updated" if buffered else "data_received", error)
             return
         if not self._obstacle and op.state == SPENT:  # type: ignore[redundant-expr]
+            # A cast is a call, and this is hot.
+            if len(data) >= _BULK_BYTES and self._receives is None:  # type: ignore[arg-type]
+                self._receive_bulk()
             op.state = NEW
             try:
                 self._submit(op)
             except BaseException:
-                _not_taken(op)
+                not_taken(op)
                 raise
+
+    def _receive_bulk(self) -> None:
+        """
+        Wait by a POLL from now on, and read when the piece before has been worked on.
+
+        A ring reads for all connections at once, into memory that is cold by the time it is used.
+        """
+        system = self._driver.system
+        recv = system.receiver(self._recv_op.fd) if self._driver.polls_cheaply else None
+        if recv is not None:
+            self._receives = map(recv, repeat(_RECV_BYTES), repeat(MSG_DONTWAIT))
+            op = self._recv_op
+            op.code = POLL_AGAIN
+            op.flags = _READABLE
+            op.len = 0
+            op.waiter = self._readable
+
+    def _readable(self, op: Op[object]) -> None:
+        op.value = None
+        receives = self._receives
+        if op.error is None and not self._obstacle and receives is not None:
+            try:
+                for op.value in receives:
+                    break
+                self._look_at_size(op)
+            except (BlockingIOError, InterruptedError):
+                self.read_on()
+                return
+            except OSError as error:
+                if error.errno is None:
+                    raise  # a signal handler's, such as a TimeoutError
+                op.error = error
+        elif self._obstacle == _PAUSED and op.error is None:
+            return
+        self._received(op)
+
+    def _look_at_size(self, op: Op[object]) -> None:
+        """Go back to the usual way of receiving when a piece is small."""
+        if len(cast("bytes", op.value)) < _SMALL_BYTES:
+            op.code = RECV
+            op.flags = 0
+            op.len = _RECV_BYTES
+            op.waiter = self._received
+            self._receives = None
 
     def _received_otherwise(self, op: Op[object]) -> None:
         """Handle what is not simply data that is welcome."""
-        if self._obstacle & _CLOSING:
+        if self._obstacle & CLOSING:
             op.value = None
             op.error = None
             self._end_now_if_idle()
@@ -232,25 +251,40 @@ class StreamTransport(FlowControl):
         if not keep_open:
             self.close()
 
-    def _deliver_into_buffers(self, data: bytes) -> None:
-        """`data_received` of a `BufferedProtocol`: copy into the buffers that it offers."""
+    def _deliver_into_buffer(self, data: bytes) -> None:
+        """`data_received` of a `BufferedProtocol`: copy into the buffer that it offers."""
         protocol = cast("asyncio.BufferedProtocol", self._protocol)
-        rest = memoryview(data)
-        while rest and not self._obstacle & _CLOSING:
+        size = len(data)
+        try:
+            buffer = protocol.get_buffer(size)
+            if type(buffer) is bytearray and len(buffer) >= size:
+                buffer[:size] = data  # the usual case, at a tenth of the price
+            else:
+                size = fill(buffer, data)
+        except BaseException as error:
+            self._protocol_failed("get_buffer", error)
+            return
+        protocol.buffer_updated(size)
+        if size < len(data):
+            self._deliver_rest(protocol, memoryview(data)[size:])
+
+    def _deliver_rest(self, protocol: asyncio.BufferedProtocol, rest: memoryview) -> None:
+        """Go on with what had no room in the buffer."""
+        while rest and not self._obstacle & CLOSING:
+            if self._obstacle & _PAUSED:
+                self._recv_op.value = bytes(rest)
+                self._held = True
+                return
             if protocol is not self._protocol:
                 self._deliver(bytes(rest))  # it has put another in its place
                 return
             try:
-                count = fill(protocol, rest)
+                count = fill(protocol.get_buffer(len(rest)), rest)
             except BaseException as error:
                 self._protocol_failed("get_buffer", error)
                 return
             protocol.buffer_updated(count)
             rest = rest[count:]
-            if rest and self._obstacle & _PAUSED:
-                self._recv_op.value = bytes(rest)
-                self._held = True
-                return
 
     def _protocol_failed(self, method: str, error: BaseException) -> None:
         if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -260,145 +294,22 @@ class StreamTransport(FlowControl):
 
     def is_reading(self) -> bool:
         """Whether data is delivered as it comes."""
-        return not self._obstacle & (_PAUSED | _CLOSING)
+        return not self._obstacle & (_PAUSED | CLOSING)
 
     def pause_reading(self) -> None:
         """Deliver no more until `resume_reading`; safe to call twice."""
-        if not self._obstacle & _CLOSING:
+        if not self._obstacle & CLOSING:
             self._obstacle |= _PAUSED
 
     def resume_reading(self) -> None:
         """Deliver again what comes; safe to call twice."""
-        if self._obstacle & _CLOSING or not self._obstacle & _PAUSED:
+        if self._obstacle & CLOSING or not self._obstacle & _PAUSED:
             return
         self._obstacle &= ~_PAUSED
         if self._held:
             self._loop.call_soon(self._deliver_held, context=self._context)
         else:
             self.read_on()
-
-    # --- writing ---------------------------------------------------------------------------------
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        """
-        Send *data*, without waiting.
-
-        Raises:
-            TypeError: *data* is not bytes-like.
-            RuntimeError: `write_eof` was called.
-        """
-        op = self._send_op
-        if op.state != SPENT or type(data) is not bytes or not 0 < len(data) <= self._quick_max:
-            self._write_otherwise(data)
-            return
-        op.state = NEW
-        op.memory = data
-        op.len = len(data)
-        try:
-            self._submit(op)
-        except BaseException:
-            _not_taken(op)
-            raise
-
-    def _write_otherwise(self, data: object) -> None:
-        chunk = as_bytes(data)
-        if self._eof:
-            raise RuntimeError("Cannot call write() after write_eof()")
-        if self._borrower is not None:
-            raise RuntimeError("unable to write; sendfile is in progress")
-        if not chunk:
-            return
-        # While the end waits for what was written, more is taken, as asyncio does: what its TLS
-        # held back while it was to pause comes when it may go on, and TLS's own end with it.
-        if self._ending:
-            if self._lost_writes >= WARN_AFTER_LOST_WRITES:
-                logger.warning("writing to a transport that is closed")
-            self._lost_writes += 1
-            return
-        self._backlog.append(chunk)
-        self._backlog_bytes += len(chunk)
-        if self._send_op.state == SPENT:
-            self._send_backlog()
-        else:
-            self._after_send = True
-        self._maybe_pause_writing()
-
-    def _send_backlog(self) -> None:
-        backlog = self._backlog
-        data = backlog[0] if len(backlog) == 1 else b"".join(backlog)
-        backlog.clear()
-        if len(data) > _SEND_BYTES_MAX:
-            backlog.append(data[_SEND_BYTES_MAX:])
-            data = data[:_SEND_BYTES_MAX]
-        self._backlog_bytes -= len(data)
-        op = self._send_op
-        op.state = NEW
-        op.memory = data
-        op.len = len(data)
-        try:
-            self._submit(op)
-        except BaseException:
-            _not_taken(op)
-            raise
-        self._after_send = bool(
-            backlog
-            or self._writing_paused
-            or self._eof
-            or self._obstacle & _CLOSING
-            or self._borrower is not None
-        )
-
-    def _sent(self, op: Op[object]) -> None:
-        if self._after_send or op.error is not None:
-            self._sent_otherwise(op)
-
-    def _sent_otherwise(self, op: Op[object]) -> None:
-        """Handle the end of a send that failed, or after which there is something to do."""
-        error, op.error = op.error, None
-        if self._ending:
-            self._end_now_if_idle()
-        elif error is not None:
-            self._fatal_error(error, "Fatal write error on socket transport")
-        else:
-            if self._backlog:
-                self._send_backlog()
-            self._maybe_resume_writing()  # which may write more, or close
-            if op.state == SPENT:
-                self._after_send = False
-                self._finish_writing()
-
-    def _finish_writing(self) -> None:
-        """Do what waited for the last byte to be sent."""
-        if self._borrower is not None:
-            self._borrower.begin()
-        elif self._obstacle & _CLOSING:
-            self._end()
-        elif self._eof:
-            self._driver.system.shutdown(self._send_op.fd, _SHUT_WR)
-
-    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        """Send all of it, in one piece; raises as `write`."""
-        if self._eof:
-            raise RuntimeError("Cannot call writelines() after write_eof()")
-        self.write(b"".join(list_of_data))
-
-    def write_eof(self) -> None:
-        """Send what was written, then the end; reading goes on."""
-        if self._eof or self._obstacle & _CLOSING:
-            return
-        self._eof = True
-        self._quick_max = 0
-        self._after_send = True
-        if self._send_op.state == SPENT:
-            self._finish_writing()
-
-    def can_write_eof(self) -> bool:
-        """Return True: every stream socket has an end to send."""
-        return True
-
-    def _choose_quick_max(self) -> None:
-        refused = self._eof or self._obstacle & _CLOSING or self._borrower is not None
-        self._quick_max = 0 if refused else self._high_water
 
     # --- lending ---------------------------------------------------------------------------------
 
@@ -415,7 +326,7 @@ class StreamTransport(FlowControl):
             what = "write_eof() was called" if self._eof else "sendfile is in progress already"
             raise RuntimeError(f"unable to send a file; {what}")
         self._borrower = borrower
-        self._quick_max = 0
+        self._sends = None
         self._after_send = True
         if self._send_op.state == SPENT:
             borrower.begin()
@@ -426,7 +337,6 @@ class StreamTransport(FlowControl):
         self._borrower = None
         if failure is not None:
             self._fatal_error(failure, "Fatal write error on socket transport")
-        self._choose_quick_max()
         if self._ending:
             self._end_now_if_idle()
         else:
@@ -436,17 +346,17 @@ class StreamTransport(FlowControl):
 
     def is_closing(self) -> bool:
         """Whether the transport is closed or on its way there."""
-        return bool(self._obstacle & _CLOSING)
+        return bool(self._obstacle & CLOSING)
 
     def close(self) -> None:
         """Read no more, send what was written, then end; safe to call twice."""
-        if self._obstacle & _CLOSING:
+        if self._obstacle & CLOSING:
             return
         if self._loop.is_closed():
             self._force_close(None)
             return
-        self._obstacle |= _CLOSING
-        self._quick_max = 0
+        self._obstacle |= CLOSING
+        self._sends = None
         self._driver.cancel(self._recv_op)
         if self._send_op.state in IN_FLIGHT or self._backlog or self._borrower is not None:
             self._after_send = True
@@ -468,13 +378,13 @@ class StreamTransport(FlowControl):
     def _force_close(self, error: BaseException | None) -> None:
         if self._ending:
             return
-        self._obstacle |= _CLOSING
-        self._quick_max = 0
+        self._obstacle |= CLOSING
+        self._sends = None
         self._backlog.clear()
         self._backlog_bytes = 0
         self._error = error
         if self._loop.is_closed():
-            self._ending = _OVER  # and nobody is left to be told of it
+            self._ending = OVER  # and nobody is left to be told of it
             self._release()
             return
         self._driver.cancel(self._recv_op)
@@ -490,16 +400,16 @@ class StreamTransport(FlowControl):
     def _end(self) -> None:
         if self._ending:
             return
-        self._ending = _ENDING
+        self._ending = ENDING
         if self._is_idle():
             # Not from here, which may be in the middle of the protocol's own code.
-            self._ending = _OVER
+            self._ending = OVER
             self._loop.call_soon(self._connection_lost, context=self._context)
 
     def _end_now_if_idle(self) -> None:
         """Tell the protocol of the end; called by what the driver delivers, outside of its code."""
-        if self._ending == _ENDING and self._is_idle():
-            self._ending = _OVER
+        if self._ending == ENDING and self._is_idle():
+            self._ending = OVER
             self._connection_lost()
 
     def _is_idle(self) -> bool:
@@ -548,7 +458,7 @@ class StreamTransport(FlowControl):
         if isinstance(protocol, TlsProtocol):
             self._deliver = protocol.data_received
         elif isinstance(protocol, asyncio.BufferedProtocol):
-            self._deliver = self._deliver_into_buffers
+            self._deliver = self._deliver_into_buffer
         else:
             self._deliver = getattr(protocol, "data_received", deliver_to_nobody)
 
@@ -570,10 +480,3 @@ class StreamTransport(FlowControl):
         if name not in known and name in INFO_NAMES:
             known[name] = self._socket.info(name)
         return known.get(name, default)
-
-
-def _not_taken(op: Op[object]) -> None:
-    """Take note that the driver refused the op: in a forked child, or once the loop is closed."""
-    if op.state == NEW:
-        op.state = SPENT
-        op.memory = None

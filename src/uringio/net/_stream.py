@@ -23,6 +23,7 @@ from uringio._driver.op import (
     STALE,
     Op,
 )
+from uringio._driver.poll_bits import POLLOUT
 from uringio._driver.relaying import Outlet, RelaySource, relay_all
 from uringio._driver.sockets import SEND_ALL_FLAGS, HasFileno, SocketAddress
 from uringio._own.fd import OwnedFd
@@ -50,7 +51,6 @@ T = TypeVar("T")
 
 _RECEIVES: Final = frozenset({RECV, RECV_INTO, RECV_LEASE, RECVMSG})
 _SHUT_WR: Final = 1
-_POLLOUT: Final = 0x04
 # What one operation is asked for at most; drivers have buffers of this size.
 _RECV_BYTES_MAX: Final = 65536
 # What one operation is given; the kernel takes a little below 2 GiB at a time anyway.
@@ -318,7 +318,7 @@ class SocketStream(Moves):
 
     def _wait_for_room(self) -> Op[int]:
         """Wait until something can be sent; stands in for a send, so that none gets in between."""
-        op: Op[int] = Op(POLL, self._claim_writer(), flags=_POLLOUT, owner=self._hull)
+        op: Op[int] = Op(POLL, self._claim_writer(), flags=POLLOUT, owner=self._hull)
         op.home = self._driver
         self._last_send = op
         return op

@@ -7,9 +7,9 @@ Source: io_uring/cancel.c and io_uring/poll.c of Linux 6.18.
 import errno
 from typing import TYPE_CHECKING, Final
 
+from uringio._driver.poll_bits import POLLERR, POLLHUP, POLLRDHUP
 from uringio._sys import constants as k
 
-from ._objects import POLLERR, POLLHUP, POLLRDHUP
 from ._requests import Request, handles, refuses
 from .errors import NotSimulatedError
 

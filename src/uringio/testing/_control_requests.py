@@ -4,9 +4,9 @@ import errno
 from ctypes import memmove, string_at
 from typing import TYPE_CHECKING, Final
 
+from uringio._driver.poll_bits import POLLERR, POLLHUP, POLLIN
 from uringio._sys import constants as k
 
-from ._objects import POLLERR, POLLHUP, POLLIN
 from ._requests import BYTE_ORDER, FOR_WRITING, Request, handles
 from ._sockets import SimSocket, StreamSocket
 from .errors import NotSimulatedError

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from uringio._driver.poll_bits import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP
 from uringio._sys.system import System
 from uringio.errors import op_error
 
 from ._net import BYTE_ORDER, SimNet, Wire
-from ._objects import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, SimFile
+from ._objects import SimFile
 from ._sockets import SimSocket, Taken, unnamed
 
 __all__ = ["DatagramSocket"]

@@ -4,7 +4,9 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
-from ._objects import POLLERR, POLLHUP, SimFile
+from uringio._driver.poll_bits import POLLERR, POLLHUP
+
+from ._objects import SimFile
 
 if TYPE_CHECKING:
     from ._kernel import SimKernel

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ctypes import memmove, string_at
 from typing import TYPE_CHECKING, AnyStr, Final, cast
 
+from uringio._driver.poll_bits import POLLERR, POLLHUP
 from uringio._sys.layouts import OPEN_HOW
 from uringio._sys.listing import Listing
 from uringio._sys.memory import ReadableBuffer
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["FileSystem"]
 
 _AT_CURRENT_POSITION: Final = (1 << 64) - 1
-_POLLNVAL: Final = 0x020
-_POLLERR_OR_HUP: Final = 0x018
+_ERR_OR_HUP: Final = POLLERR | POLLHUP
 # Calls, and the operations of a ring whose faults are theirs too.
 _ERRING: Final = {
     "open_at": "openat", "openat2": "openat2", "renameat": "renameat", "unlinkat": "unlinkat",

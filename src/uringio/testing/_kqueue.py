@@ -3,9 +3,10 @@
 import errno
 from typing import TYPE_CHECKING, NoReturn
 
+from uringio._driver.poll_bits import POLLIN
 from uringio.errors import op_error
 
-from ._objects import POLLIN, SimFile
+from ._objects import SimFile
 from .errors import NotSimulatedError
 
 if TYPE_CHECKING:

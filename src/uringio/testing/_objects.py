@@ -3,13 +3,9 @@
 import errno
 from typing import Final, Protocol
 
-__all__ = ["POLLERR", "POLLHUP", "POLLIN", "POLLOUT", "POLLRDHUP", "Pipe", "SimFile", "Watcher"]
+from uringio._driver.poll_bits import POLLERR, POLLHUP, POLLIN, POLLOUT
 
-POLLIN: Final = 0x001
-POLLOUT: Final = 0x004
-POLLERR: Final = 0x008
-POLLHUP: Final = 0x010
-POLLRDHUP: Final = 0x2000
+__all__ = ["Pipe", "SimFile", "Watcher"]
 
 _PIPE_BYTES: Final = 65536
 

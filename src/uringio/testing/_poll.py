@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from ._kernel import SimKernel
 
+from uringio._driver.poll_bits import POLLERR, POLLHUP, POLLNVAL
+
 __all__ = ["SimPoll"]
 
-_POLLNVAL: Final = 0x020
-_ALWAYS_TOLD: Final = 0x018  # POLLERR, POLLHUP
+_ALWAYS_TOLD: Final = POLLERR | POLLHUP
 
 
 class SimPoll:
@@ -53,7 +54,7 @@ class SimPoll:
         found: list[tuple[int, int]] = []
         for fd, mask in self._masks.items():
             file = self._kernel.file_of(fd)
-            bits = _POLLNVAL if file is None else file.poll() & (mask | _ALWAYS_TOLD)
+            bits = POLLNVAL if file is None else file.poll() & (mask | _ALWAYS_TOLD)
             if bits:
                 found.append((fd, bits))
         return found

@@ -8,9 +8,10 @@ The handlers stand in modules of their own, by what they are about, and enter th
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from uringio._driver.poll_bits import POLLERR, POLLHUP, POLLIN, POLLOUT
 from uringio._sys import constants as k
 
-from ._objects import POLLERR, POLLHUP, POLLIN, POLLOUT, SimFile
+from ._objects import SimFile
 
 if TYPE_CHECKING:
     from ._kernel import SimKernel

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from uringio._driver.poll_bits import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP
 from uringio._sys.system import System
 from uringio.errors import op_error
 
 from ._net import BYTE_ORDER, GIVE_UP_NS, Place, SimNet, Wire
-from ._objects import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, SimFile
+from ._objects import SimFile
 
 __all__ = ["SimSocket", "StreamSocket"]
 

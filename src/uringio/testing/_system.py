@@ -113,6 +113,7 @@ class SimSystem(FileSystem):
         self.bare_send_to = self._bare_send_to
         self.bare_recv_from = None
         self.read_bytes = self._read_bytes
+        self.receiver = self.sender
         self._data = b""
         self.start_call = self._start_call
         for name, function in {

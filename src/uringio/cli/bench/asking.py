@@ -57,6 +57,8 @@ class Entrant:
     name: str
     needs: tuple[str, ...] = ()
     """The packages without which it cannot."""
+    is_default: bool = True
+    """Whether it takes part where nobody is named."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,8 @@ def run(suite: Suite[R], argv: Sequence[str]) -> int:
     request = _parser(suite).parse_args(argv, suite.request())
     if request.is_list:
         for entrant in suite.entrants:
-            print(f"{entrant.name:<24}{_missing(entrant) or 'takes part'}"[:WIDTH])
+            told = "takes part" if entrant.is_default else "by --contenders"
+            print(f"{entrant.name:<24}{_missing(entrant) or told}"[:WIDTH])
         return 0
     try:
         baseline = None
@@ -170,7 +173,7 @@ def _measured(suite: Suite[R], request: R) -> Findings | None:
     began = time.monotonic()
     rounds = request.rounds or (_QUICK_ROUNDS if request.quick else suite.rounds)
     wanted = request.contenders
-    entrants = [one for one in suite.entrants if wanted is None or one.name in wanted]
+    entrants = [one for one in suite.entrants if (one.name in wanted if wanted else one.is_default)]
     found = Findings(
         suite=suite.name,
         machine=machine.describe(),

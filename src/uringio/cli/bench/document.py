@@ -85,10 +85,8 @@ def ratio(found: Spread | None) -> str:
     if found is None:
         return "-"
     kind = "better" if found.high < 1 else "worse" if found.low > 1 else "even"
-    return (
-        f'<span class="{kind}">{found.median:.2f}</span> '
-        f"<small>{found.low:.2f}-{found.high:.2f}</small>"
-    )
+    span = f" <small>{found.low:.2f}-{found.high:.2f}</small>" if found.count > 1 else ""
+    return f'<span class="{kind}">{found.median:.2f}</span>{span}'
 
 
 def verdicts(found: Sequence[Verdict]) -> str:

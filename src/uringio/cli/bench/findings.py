@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from .result import ResultError, parsed
+from .rivals import FORMS
 from .rounds import Spread, spread
 
 FORMAT = 1
@@ -129,7 +130,11 @@ class Findings:
     def ratio(self, question: str, contender: str, rival: str) -> Spread | None:
         """
         Return the spread of the ratios within rounds, or None when no round has both.
+
+        Two forms of server, such as streams and Protocol, are not compared with each other.
         """
+        if len({_form(contender), _form(rival), ""}) > 2:
+            return None
         table = self.table(question)
         ours, theirs = table.get(contender, {}), table.get(rival, {})
         shared = sorted(ours.keys() & theirs.keys())
@@ -185,6 +190,10 @@ class Findings:
             **fields,
             "ratios": self.ratios(),
         }
+
+
+def _form(contender: str) -> str:
+    return next((form for form in FORMS if contender.endswith(f"-{form}")), "")
 
 
 def load(path: Path, suite: str) -> Findings:

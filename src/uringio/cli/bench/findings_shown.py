@@ -11,7 +11,8 @@ from statistics import median
 
 from . import document, machine
 from .findings import Answer, Budget, Findings, Question
-from .tables import NAME_WIDTH, WIDTH, compared, short
+from .rounds import Spread
+from .tables import NAME_WIDTH, WIDTH, compared, ratio_text, short
 
 LEGEND = (
     "Median of the rounds [lowest-highest]; less is better.",
@@ -37,7 +38,7 @@ def of_question(found: Findings, question: Question) -> list[str]:
         cost = found.cost(question.name, name)
         if cost is None:
             continue
-        span = f"{short(cost.median)} [{short(cost.low)}-{short(cost.high)}]"
+        span = ratio_text(cost)
         others = "".join(
             f"{short(_middle(by_round, one)):>{_BESIDE_WIDTH}}" for one in question.beside
         )
@@ -99,7 +100,7 @@ def _question(found: Findings, question: Question) -> str:
         rows.append(
             (
                 name,
-                f"{short(cost.median)} <small>{short(cost.low)}-{short(cost.high)}</small>",
+                _with_range(cost),
                 *(short(_middle(by_round, one)) for one in question.beside),
             )
         )
@@ -114,6 +115,11 @@ def _question(found: Findings, question: Question) -> str:
         ]
         parts.append(document.table(("ratio to", *ours), ratios))
     return "\n".join(parts)
+
+
+def _with_range(cost: Spread) -> str:
+    span = f" <small>{short(cost.low)}-{short(cost.high)}</small>" if cost.count > 1 else ""
+    return short(cost.median) + span
 
 
 def _sides(table: dict[str, dict[int, Answer]]) -> tuple[list[str], list[str]]:

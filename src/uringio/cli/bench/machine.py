@@ -37,6 +37,7 @@ _RIVALS = (
     "starlette",
     "uvicorn",
     "h11",
+    "httptools",
     "matplotlib",
 )
 

@@ -5,20 +5,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
-from . import machine
 from .asking import Entrant, Request, Suite, run
 from .findings import Answer, Budget, Question
-from .sample import SampleError
+from .telling import told
 
-_PROGRAMS = Path(__file__).resolve().parent / "programs"
-_SECONDS_MAX = 120
 _ARGUMENTS: Final = {
     "uringio-native": ("ops_native.py", "uring"),
     "uringio-native-epoll": ("ops_native.py", "epoll"),
@@ -67,31 +60,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _ask(request: Request, entrant: Entrant, index: int) -> list[Answer]:
     program, form = _ARGUMENTS[entrant.name]
-    command = [sys.executable, str(_PROGRAMS / program), form, str(request.cpus[0])]
+    cpu = request.cpus[0]
     if index == 0:
-        _told(command)  # writes the bytecode
-    return [
-        Answer(question, entrant.name, index, value) for question, value in _told(command).items()
-    ]
-
-
-def _told(command: list[str]) -> dict[str, float]:
-    try:
-        ended = subprocess.run(
-            command,
-            env=machine.environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS_MAX,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise SampleError("it does not end") from None
-    if ended.returncode:
-        said = ended.stderr.strip().splitlines() or [f"status {ended.returncode}"]
-        raise SampleError(said[-1])
-    return cast("dict[str, float]", json.loads(ended.stdout))
+        told(program, (form, cpu))  # writes the bytecode
+    answers = told(program, (form, cpu))
+    return [Answer(question, entrant.name, index, value) for question, value in answers.items()]
 
 
 def _no_arguments(_parser: argparse.ArgumentParser) -> None:

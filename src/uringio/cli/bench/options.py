@@ -186,6 +186,13 @@ def _counts(text: str) -> list[int]:
     return [int(bounded(part, 1, 10_000)) for part in text.split(",")]
 
 
+def counted_connections(text: str) -> int:
+    """
+    Read one number of connections.
+    """
+    return int(bounded(text, 10, 1_000_000))
+
+
 def _depths(text: str) -> list[int]:
     return [int(bounded(part, 1, 1024)) for part in text.split(",")]
 

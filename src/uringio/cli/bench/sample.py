@@ -20,7 +20,7 @@ from .syscalls import Counter, CountError
 
 _START_SECONDS_MAX = 30.0
 _SLACK_SECONDS = 30.0
-_MISSING = (
+MISSING = (
     "ModuleNotFoundError",
     "ImportError",
     "AttributeError",  # of an older release
@@ -193,13 +193,17 @@ def take(
             text=True,
         )
         try:
-            port = _port_of(server, errors)
+            assert server.stdout is not None
+            said = line_of(server.stdout, _START_SECONDS_MAX)
+            if not said.isdigit():
+                raise failed_start(server, errors)
+            port = int(said)
             try:
                 return _measure(
                     setup, contender, heap, cell, round_index, server.pid, port, counts=counts
                 )
             except (OSError, ValueError, SampleError, CountError) as failure:
-                raise SampleError(f"{failure}; server said: {_tail(errors)}") from failure
+                raise SampleError(f"{failure}; server said: {tail(errors)}") from failure
         finally:
             server.kill()
             server.wait()
@@ -240,9 +244,9 @@ def _measure(
         assert client.stdin is not None
         assert client.stdout is not None
         try:
-            if _line(client.stdout, wait_seconds) != "warm":
+            if line_of(client.stdout, wait_seconds) != "warm":
                 client.wait(_SLACK_SECONDS)
-                raise SampleError(_tail(errors))
+                raise SampleError(tail(errors))
             ring = has_ring(pid)
             with Counter(pid) if counts else contextlib.nullcontext() as counter:
                 if counter is not None:
@@ -250,10 +254,10 @@ def _measure(
                 before = usage(pid)
                 client.stdin.write("go\n")
                 client.stdin.flush()
-                answer = _line(client.stdout, wait_seconds)
+                answer = line_of(client.stdout, wait_seconds)
                 if not answer:
                     client.wait(_SLACK_SECONDS)
-                    raise SampleError(_tail(errors))
+                    raise SampleError(tail(errors))
                 used = usage(pid).since(before)
                 syscalls = None if counter is None else counter.stop()
         except subprocess.TimeoutExpired:
@@ -289,31 +293,34 @@ def _measure(
     )
 
 
-def _port_of(server: subprocess.Popen[str], errors: IO[str]) -> int:
-    assert server.stdout is not None
-    line = _line(server.stdout, _START_SECONDS_MAX)
-    if line.isdigit():
-        return int(line)
-    ended = server.poll()
-    if ended is None:
+def failed_start(server: subprocess.Popen[str], errors: IO[str]) -> SampleError:
+    """
+    Return why a server printed no port: a `MissingError` where it cannot run here.
+    """
+    try:
         # End of output may be seen a moment before the exit status.
-        try:
-            ended = server.wait(1.0)
-        except subprocess.TimeoutExpired:
-            raise SampleError(f"the server does not come up: {_tail(errors)}") from None
-    reason = _tail(errors)
-    if reason.startswith(_MISSING):
-        raise MissingError(reason)
-    raise SampleError(f"the server ended with status {ended}: {reason}")
+        ended = server.wait(1.0)
+    except subprocess.TimeoutExpired:
+        return SampleError(f"the server does not come up: {tail(errors)}")
+    reason = tail(errors)
+    if reason.startswith(MISSING):
+        return MissingError(reason)
+    return SampleError(f"the server ended with status {ended}: {reason}")
 
 
-def _line(stream: IO[str], seconds_max: float) -> str:
+def line_of(stream: IO[str], seconds_max: float) -> str:
+    """
+    Return the next line of a pipe, or "" where it has ended, or says nothing for so long.
+    """
     # Each side writes whole lines, one at a time: a readable pipe holds one, or has ended.
     ready, _, _ = select.select([stream], [], [], seconds_max)
     return stream.readline().strip() if ready else ""
 
 
-def _tail(errors: IO[str]) -> str:
+def tail(errors: IO[str]) -> str:
+    """
+    Return the last words of a process.
+    """
     errors.seek(0)
     lines = [line.strip() for line in errors.read().splitlines() if line.strip()]
     return lines[-1] if lines else "nothing on standard error"

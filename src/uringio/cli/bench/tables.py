@@ -118,7 +118,10 @@ def ratio_text(found: Spread | None) -> str:
     """
     Return a ratio as tables show it.
     """
-    return "-" if found is None else f"{found.median:.2f} [{found.low:.2f}-{found.high:.2f}]"
+    if found is None:
+        return "-"
+    middle = short(found.median)
+    return middle if found.count == 1 else f"{middle} [{short(found.low)}-{short(found.high)}]"
 
 
 def _absolute(rows: Sequence[Figures]) -> list[str]:
