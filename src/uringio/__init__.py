@@ -2,8 +2,8 @@
 io_uring for Python, with nothing to compile.
 
 A completion-based runtime in pure Python: tasks, cancel scopes and task groups over Linux's
-io_uring, the same program over epoll where io_uring is missing, and an asyncio event loop
-(`uringio.aio`) on the same drivers.
+io_uring, the same program over epoll, kqueue or poll where io_uring is missing, and an asyncio
+event loop (`uringio.aio`) on the same drivers.
 """
 
 from typing import TYPE_CHECKING

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import logging
+import math
 import socket
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from tests.aio.conftest import Run
 from tests.aio.waiting import passes, until
+from uringio._driver import current
 from uringio._driver.op import NOP, Op
 from uringio.errors import UsageError
 
@@ -116,6 +118,24 @@ def test_timers_run_by_time_not_before(run: Run[None]) -> None:
         # asyncio takes a timer as due from one tick of its clock on.
         resolution = time.get_clock_info("monotonic").resolution
         assert all(actual + resolution >= when for when, actual in came)
+
+    run(main())
+
+
+def test_a_timer_of_no_time_is_due(run: Run[None]) -> None:
+    """One whose time is NaN comes at once, as in asyncio, and keeps no others from coming."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        came: list[str] = []
+        loop.call_later(math.nan, came.append, "later")
+        loop.call_at(math.nan, came.append, "at")
+        loop.call_later(0.001, came.append, "after")
+        await until(lambda: "after" in came)
+        assert sorted(came) == ["after", "at", "later"]
+        turns = current.driver().statistics().turns
+        await asyncio.sleep(0.01)
+        assert current.driver().statistics().turns - turns < 10
 
     run(main())
 

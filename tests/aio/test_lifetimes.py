@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -302,11 +303,14 @@ def forked(child: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_fork_in_the_middle_of_io(loop: asyncio.AbstractEventLoop, backend: str) -> None:
+def test_fork_in_the_middle_of_io(
+    loop: asyncio.AbstractEventLoop, backend: str, tmp_path: Path
+) -> None:
     """
     A child forked in a callback can use nothing of its parent's loop, and says so.
 
-    It can run a loop of its own; its parent does not notice.
+    It can close what it has inherited, which is closed there alone, and run a loop of its own; its
+    parent does not notice.
     """
     from uringio import aio
 
@@ -314,6 +318,8 @@ def test_fork_in_the_middle_of_io(loop: asyncio.AbstractEventLoop, backend: str)
         ours, theirs = await pair()
         reading = loop.create_task(receive(ours))
         server = await loop.create_server(Echo, "127.0.0.1", 0)
+        path = str(tmp_path / "server")
+        unix_server = await loop.create_unix_server(Echo, path)
         transport, client = await loop.create_connection(Diary, *server.sockets[0].getsockname())
         transport.write(b"before")
         await client.until_received(6)
@@ -322,9 +328,14 @@ def test_fork_in_the_middle_of_io(loop: asyncio.AbstractEventLoop, backend: str)
             with pytest.raises(RingForkedError):
                 transport.write(b"from the child")
             with pytest.raises(RingForkedError):
-                transport.close()
-            with pytest.raises(RingForkedError):
                 reading.cancel()
+            fd = transport.get_extra_info("socket").fileno()
+            transport.close()
+            assert transport.is_closing()
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(fd)
+            unix_server.close()
+            assert os.path.exists(path)
             loop.call_soon_threadsafe(print)
             assert aio.run(conversation(), backend=backend) == b"x"
 
@@ -337,6 +348,13 @@ def test_fork_in_the_middle_of_io(loop: asyncio.AbstractEventLoop, backend: str)
         await client.lost
         server.close()
         await server.wait_closed()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        writer.close()
+        await writer.wait_closed()
+        unix_server.close()
+        await unix_server.wait_closed()
         await ours.aclose()
         await theirs.aclose()
 

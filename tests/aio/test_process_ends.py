@@ -1,7 +1,6 @@
 """Child processes where there are no pidfds: a kqueue tells of their ends, on every backend."""
 
 import asyncio
-import os
 
 import pytest
 
@@ -12,7 +11,7 @@ from uringio._sys.system import real_system
 
 
 class _Kept:
-    """A kqueue of which a descriptor is given away, as a real one's can be."""
+    """A kqueue that notes what it is asked for."""
 
     def __init__(self) -> None:
         self._kqueue = real_system().kqueue()
@@ -22,8 +21,8 @@ class _Kept:
         self.watched += [change.ident for change in changes]
         return self._kqueue.control(changes)
 
-    def fileno(self) -> int:
-        return os.dup(self._kqueue.fileno())
+    def detach(self) -> int:
+        return self._kqueue.detach()
 
     def close(self) -> None:
         self._kqueue.close()

@@ -222,7 +222,10 @@ def test_a_full_unix_listener_is_waited_for(run: Run[None]) -> None:
 
 
 def test_sockets_that_are_refused(run: Run[None]) -> None:
-    """TLS sockets, those that a transport uses, closed ones, and blocking ones in debug mode."""
+    """
+    TLS sockets, those that a transport or server uses, closed ones, and blocking ones in debug
+    mode.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -259,6 +262,12 @@ def test_sockets_that_are_refused(run: Run[None]) -> None:
             await client.lost
         with pytest.raises(OSError, match="Bad file descriptor"):
             await loop.sock_recv(sock, 1)
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = await loop.create_server(Diary, sock=listener)
+        with pytest.raises(RuntimeError, match="used by a server"):
+            await loop.sock_accept(listener)
+        server.close()
+        await server.wait_closed()
 
     run(main())
 

@@ -6,7 +6,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -228,6 +228,53 @@ def test_writing_while_resumed(run: Run[None]) -> None:
             assert await client.until_received(len(expected)) == expected
             transport.close()
             await client.lost
+
+    run(main())
+
+
+def test_a_protocol_that_takes_no_data(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """Data for a protocol without ``data_received`` ends the connection and is told, as there."""
+
+    class Speechless(asyncio.BaseProtocol):
+        lost: asyncio.Future[BaseException | None]
+
+        def connection_lost(self, exc: BaseException | None) -> None:
+            self.lost.set_result(exc)
+
+    async def main() -> None:
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        near, far = socket.socketpair()
+        with far:
+            _, protocol = await loop.create_connection(Speechless, sock=near)
+            protocol.lost = loop.create_future()
+            far.send(b"unheard")
+            assert isinstance(await protocol.lost, AttributeError)
+
+    told: list[dict[str, Any]] = []
+    loop.run_until_complete(main())
+    (context,) = told
+    assert context["message"] == "Fatal error: protocol.data_received() call failed."
+
+
+def test_an_accepted_connection_keeps_its_names(run: Run[None]) -> None:
+    """Both names of an accepted connection, though nobody has asked before."""
+
+    async def main() -> None:
+        made: list[Diary] = []
+
+        def make() -> Diary:
+            made.append(Diary())
+            return made[0]
+
+        async with listening(make) as (_, address):
+            with socket.create_connection(address) as peer:
+                name = peer.getsockname()
+            await until(lambda: made)
+            await made[0].lost
+        assert made[0].transport.get_extra_info("sockname") == address
+        assert made[0].transport.get_extra_info("peername") == name
 
     run(main())
 
@@ -602,6 +649,33 @@ def test_writing_to_a_peer_that_is_gone(run: Run[None]) -> None:
                 await asyncio.sleep(0)
             assert isinstance(servant.error, BrokenPipeError | ConnectionResetError)
             servant.transport.write(b"dropped")
+
+    run(main())
+
+
+def test_sockets_that_the_program_brings_send_at_once(run: Run[None]) -> None:
+    """A listener given as a socket accepts with TCP_NODELAY, and a client's socket gets it too."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        servants: list[Diary] = []
+
+        def factory() -> Diary:
+            servants.append(Diary())
+            return servants[-1]
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:  # its protocol's number is 0
+            server = await loop.create_server(factory, sock=listener)
+            client = socket.create_connection(listener.getsockname())
+            transport, protocol = await loop.create_connection(Diary, sock=client)
+            await until(lambda: servants)
+            accepted = servants[0].transport.get_extra_info("socket")
+            for sock in (client, accepted):
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            transport.close()
+            await protocol.lost
+            server.close()
+            await server.wait_closed()
 
     run(main())
 

@@ -2,13 +2,14 @@
 
 import json
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
 
 from uringio.cli import main
-from uringio.cli.bench import findings_shown, regression
-from uringio.cli.bench.findings import Answer, Budget, Findings, Question, load
+from uringio.cli.bench import document, findings_shown, regression
+from uringio.cli.bench.findings import Answer, Budget, Findings, Question, Verdict, load
 from uringio.cli.bench.result import ResultError
 from uringio.cli.bench.tables import WIDTH
 
@@ -85,6 +86,22 @@ def test_page_shows_what_is_missed_first(tmp_path: Path) -> None:
     assert "A &amp; B" in text
     assert "<processor>" not in text
     assert "uvloop is not installed" in text
+
+
+def test_many_budgets_are_a_table_of_places() -> None:
+    """Whoever has budgets in many places has one line, with what was measured in each."""
+    places = [f"{size} B" for size in range(7)]
+    many = [
+        Verdict(who, place, 1.1, 1.0)
+        for who in ("uringio-native / uvloop", "uringio-aio / uvloop")
+        for place in places
+    ]
+    text = document.verdicts([*many[:-1], Verdict("uringio-aio / uvloop", "6 B", 0.9, 1.0)])
+    assert "1 of 14 budgets are held" in text
+    assert text.count("<tr") == 3
+    assert text.count('<span class="worse">1.100</span>') == 13
+    assert all(f"<th>{place}</th>" in text for place in places)
+    assert document.verdicts([]) == ""
 
 
 @pytest.mark.parametrize(("ours", "is_worse"), [(61.0, False), (70.0, True)])
@@ -169,3 +186,26 @@ def test_memory_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ("asyncio", "task"),
     }
     assert all(one.value >= 0 for one in measured.answers)
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="no wrk on PATH")
+def test_uvicorn_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An answer to wrk is measured on our loop, with either parser; without uvicorn it says so."""
+    arguments = ["--rounds", "1", "--seconds", "1", "--warm", "0", "--heap", "fresh"]
+    arguments += ["--connections", "10", "--contenders", "uringio-aio", "--out", str(tmp_path)]
+    assert main(["bench", "uvicorn", *arguments]) == 0, capsys.readouterr().err
+    (written,) = tmp_path.glob("*.json")
+    measured = load(written, "uvicorn")
+    if measured.skipped:
+        pytest.skip(measured.skipped["uringio-aio"])
+    assert [one.question for one in measured.answers] == ["h11-fresh", "httptools-fresh"]
+    assert all(one.value > 0 for one in measured.answers)
+
+
+def test_uvicorn_needs_its_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without wrk nothing is measured, and the reason is told with status 2."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["bench", "uvicorn"]) == 2
+    assert "no wrk on PATH" in capsys.readouterr().err

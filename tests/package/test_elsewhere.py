@@ -30,7 +30,8 @@ system = pretend(sys.argv[1])
 import uringio
 for module in pkgutil.walk_packages(uringio.__path__, "uringio."):
     # Programs are started, not imported, and those that `uringio bench` compares need rivals.
-    if not module.name.endswith("__main__") and ".bench.servers." not in module.name:
+    programs = ("__main__", ".bench.servers.", ".bench.programs.")
+    if not any(part in module.name for part in programs):
         importlib.import_module(module.name)
 for name in dir(uringio):
     getattr(uringio, name)

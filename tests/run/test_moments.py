@@ -11,6 +11,7 @@ import sys
 import types
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import pytest
 
@@ -22,6 +23,8 @@ from uringio import Cancelled, CancelScope, Context, TaskGroup
 from uringio._run import context as context_module
 from uringio._run import running
 from uringio._run.interrupt import in_core
+
+T = TypeVar("T")
 
 OPCODES_TRIED = 40
 
@@ -364,14 +367,35 @@ def traced(trace: AtOpcode) -> Iterator[None]:
         sys.settrace(before)
 
 
+def struck(main: Callable[[], Awaitable[T]], backend: str, trace: AtOpcode) -> T | BaseException:
+    """
+    Run *main* while it is traced; return what came of it.
+
+    It runs in a generator, which has its own record of the exception that is being handled.  A
+    trace function that raises amid the end of an except clause, where no signal handler runs, has
+    CPython leave that clause's exception current: it would be the context of whatever the tests
+    behind this one raise.
+    """
+
+    def inside() -> Iterator[T | BaseException]:
+        try:
+            with traced(trace):
+                came: T | BaseException = uringio.run(main, backend=backend)
+        except BaseException as error:
+            came = error
+        yield came
+
+    return next(inside())
+
+
 async def echo(stream: uringio.SocketStream) -> None:
     async with stream:
         while data := await stream.recv():
             await stream.send_all(data)
 
 
-async def talk() -> str:
-    """Use most of the library: sockets, groups, scopes, deadlines, callbacks."""
+async def talk(sleepers: int = 0) -> str:
+    """Use most of the library: sockets, groups, scopes, deadlines, callbacks; *sleepers* sleep."""
     async with (
         await uringio.listen_tcp("127.0.0.1", 0) as listener,
         await uringio.connect_tcp("127.0.0.1", int(listener.local_address[1])) as near,
@@ -392,7 +416,7 @@ async def talk() -> str:
             scope.cancel()
             await uringio.checkpoint()
         await near.send_eof()
-    assert in_flight() == 0
+    assert in_flight() <= sleepers
     return "talked"
 
 
@@ -418,10 +442,8 @@ def test_at_every_opcode_of_the_library(backend: str) -> None:
     for _ in range(OPCODES_TRIED):
         index = random.randrange(counting.count)
         before = leaks.holdings()
-        try:
-            with traced(AtOpcode(index, interrupt, in_library)):
-                outcome = uringio.run(talk, backend=backend)
-        except KeyboardInterrupt:
+        outcome = struck(talk, backend, AtOpcode(index, interrupt, in_library))
+        if isinstance(outcome, KeyboardInterrupt):
             heard += 1
         else:
             # It struck before the handler was there or after it had gone, or not at all in a run
@@ -457,7 +479,7 @@ def test_a_handler_that_raises_at_every_opcode_of_the_loop(backend: str) -> None
             async with TaskGroup() as group:
                 for number in range(4):
                     group.start_soon(child, number)
-                assert await talk() == "talked"
+                assert await talk(sleepers=2) == "talked"
                 group.cancel_scope.cancel()
         finally:
             ended.append("main")
@@ -478,11 +500,9 @@ def test_a_handler_that_raises_at_every_opcode_of_the_loop(backend: str) -> None
 
 def stopped(main: Callable[[], Awaitable[None]], backend: str, at: AtOpcode) -> bool:
     """Run *main*, to be struck; tell whether that, and nothing else, is what came out."""
-    try:
-        with traced(at):
-            uringio.run(main, backend=backend)
-    except BaseException as error:
-        return contains_stop(error)
+    outcome = struck(main, backend, at)
+    if outcome is not None:
+        return contains_stop(outcome)
     return at.count < at.index  # the run was shorter than the one that was counted
 
 

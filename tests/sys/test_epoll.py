@@ -48,6 +48,16 @@ def test_events_carry_what_was_given() -> None:
         assert epoll.wait(0) == []
 
 
+def test_one_that_is_forgotten_warns() -> None:
+    """Dropped without being closed it says so, and closes its descriptor."""
+    epoll = Epoll()
+    fd = epoll.fileno()
+    with pytest.warns(ResourceWarning, match=f"unclosed epoll, fd={fd}"):
+        del epoll
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
 def test_waits_are_of_nanoseconds() -> None:
     """A wait of a fifth of a millisecond neither returns at once nor is rounded to nothing."""
     with Epoll() as epoll:

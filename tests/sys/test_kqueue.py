@@ -335,3 +335,20 @@ def test_what_does_not_fit_is_refused(kq: Kq) -> None:
     for timeout_ns in (-1, 1 << 63):
         with pytest.raises(ValueError, match="from 0 to"):
             kq.control((), 1, timeout_ns)
+
+
+def test_one_that_is_forgotten_warns() -> None:
+    """Dropped without being closed it says so, and closes its descriptor; not one given away."""
+    reader, writer = os.pipe()
+    for fd in (reader, writer):
+        kqueue = Kqueue.__new__(Kqueue)  # there are none here, but in a library
+        kqueue._fd, kqueue._close = fd, os.close
+        if fd == writer:
+            assert kqueue.detach() == fd
+            del kqueue
+            os.close(fd)
+            continue
+        with pytest.warns(ResourceWarning, match=f"unclosed kqueue, fd={fd}"):
+            del kqueue
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)

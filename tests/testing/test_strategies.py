@@ -41,6 +41,20 @@ def test_splits_reach_every_split_and_shrink_to_one() -> None:
     )  # fmt: skip
 
 
+def test_splits_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """What hypothesis prints of a failing example can be pasted."""
+
+    @settings(max_examples=50, deadline=None, database=None, derandomize=True)
+    @given(strategies.byte_splits(b"abcd"))
+    def fails(pieces: list[bytes]) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        fails()
+    text = "".join([capsys.readouterr().out, *getattr(caught.value, "__notes__", [])])
+    assert "pieces=[b'abcd']" in text
+
+
 @QUICK
 @given(strategies.fault_plans(breaking=True))
 def test_plans_can_be_written_down(plan: testing.FaultPlan) -> None:

@@ -1,5 +1,7 @@
 from collections.abc import Sequence
 
+class BarContainer: ...
+
 class Axes:
     def barh(
         self,
@@ -10,6 +12,15 @@ class Axes:
         color: Sequence[str],
         ecolor: str,
         capsize: float,
+    ) -> BarContainer: ...
+    def bar_label(
+        self,
+        container: BarContainer,
+        labels: Sequence[str],
+        *,
+        padding: float,
+        fontsize: float,
+        color: str,
     ) -> object: ...
     def hlines(
         self,
@@ -20,6 +31,7 @@ class Axes:
         color: Sequence[str],
         linewidth: float,
     ) -> object: ...
+    def margins(self, *, x: float) -> object: ...
     def plot(
         self,
         x: Sequence[float],

@@ -43,6 +43,8 @@ _TRANSFERS: Final = frozenset({
     o.RECV, o.RECV_INTO, o.SEND, o.SEND_ALL, o.SENDMSG, o.RECVMSG
 })  # fmt: skip
 
+# A read as long as this took what the peer had sent at once, or one piece of much more.
+_LONG_BYTES: Final = 65536
 # One send_all may not keep everybody else waiting while its peer reads as fast as it writes.
 _SENDS_AT_ONCE: Final = 8
 
@@ -71,6 +73,14 @@ class Poller(Protocol):
         """Report the present state of *fd*, and from now on every edge: 0 or a positive errno."""
         ...
 
+    def rearm(self, fd: int, room: bool, /) -> bool:
+        """
+        Tell of *fd*, which is watched, again if it can be read; False if it will not.
+
+        Of room to write it needs to tell no more, unless *room* is true, before the next `watch`.
+        """
+        ...
+
     def watch_level(self, fd: int, /) -> None:
         """Report *fd* as long as it can be read."""
         ...
@@ -93,6 +103,7 @@ class Descriptor:
         stream: It was registered as non-blocking: READ and WRITE wait for readiness, and take no
             thread.
         watched: The poller knows it.
+        deaf: It tells nothing of room to write; implies *watched*.
         dry: Nothing can be read before the next edge; implies *watched*.
         exact: A short read proves it dry.
         reader: The only one, if it is a RECV without flags; *readers* is empty then.
@@ -107,14 +118,15 @@ class Descriptor:
     """
 
     __slots__ = (
-        "asked", "dry", "exact", "fd", "pollers", "reader", "readers", "reads", "send", "sends",
-        "size", "stream", "watched", "writers",
+        "asked", "deaf", "dry", "exact", "fd", "pollers", "reader", "readers", "reads", "send",
+        "sends", "size", "stream", "watched", "writers",
     )  # fmt: skip
 
     def __init__(self, fd: int, stream: bool) -> None:
         self.fd = fd
         self.stream = stream
         self.watched = False
+        self.deaf = False
         self.dry = False
         self.exact = False
         self.reader: Op[object] | None = None
@@ -298,6 +310,16 @@ class Descriptors:
             self._system.read_bytes, repeat(descriptor.fd), repeat(descriptor.size)
         )
 
+    def doubt(self, descriptor: Descriptor, got_bytes: int) -> None:
+        """Find out whether a read of *got_bytes*, which does not prove it, left nothing."""
+        # Behind a piece that was asked for as such there is more, and it is read at once.  Else
+        # there most probably is not, and the poller is cheaper to ask than a read made in vain.
+        descriptor.dry = False
+        if 0 < got_bytes < descriptor.size or got_bytes >= _LONG_BYTES:
+            room = bool(descriptor.writers or descriptor.pollers)
+            descriptor.deaf = not room
+            descriptor.dry = self._poller.rearm(descriptor.fd, room)
+
     def start_connect(self, op: Op[object]) -> None:
         """Begin to connect."""
         if not self._try_connect(op):
@@ -469,6 +491,9 @@ class Descriptors:
         descriptor = self.describe(op.fd)
         # A POLL may be on a descriptor that others close, and its number may by now name another
         # file, of which the poller knows nothing.
+        if descriptor.deaf and queue is not descriptor.readers:
+            descriptor.watched = self._poller.rearm(op.fd, True)
+            descriptor.deaf = False
         if not descriptor.watched or (op.code == o.POLL and not descriptor.stream):
             number = self._poller.watch(op.fd)
             if number:
@@ -476,6 +501,7 @@ class Descriptors:
                 self.finish(op, -errno.EINVAL if number == errno.EPERM else -number)
                 return
             descriptor.watched = True
+            descriptor.deaf = False
             # (Of what others read from, it would say nothing.)
             theirs = queue is descriptor.pollers and not descriptor.stream
             descriptor.exact = not theirs and self._poller.tells_ends and self._is_tcp(op.fd)

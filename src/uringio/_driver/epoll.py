@@ -66,7 +66,11 @@ class _EpollPoller:
             left_ns = deadline_ns - self._clock()
         if self._wait_exactly is None:
             return self.wait(max(left_ns, 0) / 1e9, count_max)
-        return self._wait_exactly(max(left_ns, 0), count_max)
+        while True:
+            found = self._wait_exactly(max(left_ns, 0), count_max)
+            # What interrupts it may be no signal: a ring of this thread's that is being closed.
+            if found or (left_ns := deadline_ns - self._clock()) <= 0:
+                return found
 
     def watch(self, fd: int, /) -> int:
         try:
@@ -77,6 +81,14 @@ class _EpollPoller:
         except OSError as error:
             return error.errno or errno.EIO
         return 0
+
+    def rearm(self, fd: int, room: bool, /) -> bool:
+        # There is room nearly always, and who waits would be woken by it for nothing.
+        try:
+            self._epoll.modify(fd, _EDGES if room else _EDGES & ~EPOLLOUT)
+        except OSError:
+            return False
+        return True
 
     def watch_level(self, fd: int, /) -> None:
         self._epoll.register(fd, EPOLLIN)

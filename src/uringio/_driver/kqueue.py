@@ -82,6 +82,9 @@ class _KqueuePoller:
         # One end of a pipe can only be watched in its own direction.
         return failed[0] if len(failed) == len(_DIRECTIONS) else 0
 
+    def rearm(self, _fd: int, _room: bool, /) -> bool:
+        return False  # whether adding a filter again does that differs among kernels
+
     def watch_level(self, fd: int, /) -> None:
         self._control([Kevent(fd, EVFILT_READ, EV_ADD)])
 

@@ -83,6 +83,9 @@ class _PollPoller:
         # As with epoll(7), which refuses what is always ready.
         return errno.EPERM if self._system.always_ready(fd) else 0
 
+    def rearm(self, _fd: int, _room: bool, /) -> bool:
+        return True  # each wait asks anew
+
     def watch_level(self, fd: int, /) -> None:
         self._always[fd] = POLLIN
 

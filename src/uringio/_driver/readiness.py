@@ -270,7 +270,7 @@ def make_readiness_driver(
                 deliver(op)
                 got = len(data)  # type: ignore[arg-type]
                 if not 0 < got < descriptor.size or not descriptor.exact:
-                    descriptor.dry = False
+                    descriptors.doubt(descriptor, got)
                 room -= got
                 if room <= 0 and length_hint(arrivals):
                     unserved = True

@@ -11,6 +11,7 @@ Source: epoll_create1(2), epoll_ctl(2), epoll_pwait2(2).
 import errno
 import operator
 import os
+import warnings
 from collections.abc import Callable
 from struct import Struct
 from typing import Final, NamedTuple, Self
@@ -217,3 +218,8 @@ class Epoll:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             self._libc.close(fd)
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            warnings.warn(f"unclosed epoll, fd={self._fd}", ResourceWarning, 2, source=self)
+            self.close()

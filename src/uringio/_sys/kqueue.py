@@ -17,6 +17,7 @@ import ctypes
 import operator
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from struct import Struct
 from struct import error as struct_error
@@ -323,22 +324,31 @@ class Kqueue:
     def close(self) -> None:
         """Close it; safe to call twice."""
         if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            self._close(fd)
+            self._close(self.detach())
+
+    def detach(self) -> int:
+        """Give away the descriptor, which is the caller's to close; the object is as if closed."""
+        fd, self._fd = self._fd, -1
+        return fd
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            warnings.warn(f"unclosed kqueue, fd={self._fd}", ResourceWarning, 2, source=self)
+            self.close()
 
 
 class _Controlled(Protocol):
     def control(self, changes: Sequence[Kevent], /) -> list[Kevent]: ...
-    def fileno(self) -> int: ...
+    def detach(self) -> int: ...
     def close(self) -> None: ...
 
 
 def process_end(kqueue: _Controlled, pid: int) -> int:
     """
-    Have a kqueue tell of the end of a process and of nothing else, and return its descriptor.
+    Have a new kqueue tell of the end of a process, and return its descriptor.
 
     It can be read once the process has ended, which is left to be waited for.  The descriptor is
-    the caller's to close; the kqueue is not used any more.
+    the caller's to close.
 
     Raises:
         OpError: ESRCH: there is no such process, or on macOS it has ended.
@@ -348,7 +358,7 @@ def process_end(kqueue: _Controlled, pid: int) -> int:
     except BaseException:
         kqueue.close()
         raise
-    return kqueue.fileno()
+    return kqueue.detach()
 
 
 def check_call(changes_count: int, count_max: int, timeout_ns: int | None) -> None:

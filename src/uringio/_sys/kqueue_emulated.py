@@ -12,6 +12,7 @@ descriptor can be waited for like a real one.  The simulated kernel has sources 
 """
 
 import errno
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -215,6 +216,15 @@ class EmulatedKqueue:
             self._sourced.clear()
             self._notes.clear()
             self._epoll.close()
+
+    def detach(self) -> int:
+        """As `Kqueue.detach`; of one that waits for a single source, whose descriptor that is."""
+        (note,) = self._sourced.values()
+        assert note.source is not None
+        try:
+            return os.dup(note.source.fd)
+        finally:
+            self.close()
 
     # --- changes ---------------------------------------------------------------------------------
 

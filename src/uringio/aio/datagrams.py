@@ -318,7 +318,7 @@ class DatagramTransport(WritingEndpoint, asyncio.DatagramTransport, asyncio.Tran
         if self._closing:
             return
         self._closing = True
-        if self._backlog:
+        if self._backlog and not self._loop.gone:
             self._driver.cancel(self._recv_op)
         else:
             self._end()

@@ -165,7 +165,7 @@ class Endpoint(asyncio.BaseTransport):
         if self._ending:
             return
         self._ending = _ENDING
-        if self._loop.is_closed():
+        if self._loop.gone:
             self._ending = _OVER  # and nobody is left to be told of it
             self._release()
             return

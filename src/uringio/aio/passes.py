@@ -105,8 +105,13 @@ def make_pass(
             del ready[0]
             if handle._cancelled:
                 continue
+            args = handle._args
             try:
-                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+                # What futures schedule has one argument, and unpacking costs more than the call.
+                if len(args) == 1:
+                    handle._context.run(handle._callback, args[0])  # type: ignore[attr-defined]
+                else:
+                    handle._context.run(handle._callback, *args)  # type: ignore[attr-defined]
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:
@@ -131,7 +136,7 @@ def make_pass(
             handle = scheduled[0]
             if handle._cancelled:
                 forget_first()
-            elif handle.when() < end:
+            elif not handle.when() >= end:  # NaN is due, as in asyncio: else nothing ever was
                 heapq.heappop(scheduled)
                 handle._scheduled = False  # type: ignore[attr-defined]
                 ready.append(handle)

@@ -49,6 +49,7 @@ _loops: "weakref.WeakSet[RunningLoop]" = weakref.WeakSet()
 def _send_no_more() -> None:
     for loop in _loops:
         loop.offered.clear()
+        loop.gone = loop.forked = True
 
 
 after_fork_in_child(_send_no_more)
@@ -124,6 +125,10 @@ class RunningLoop(asyncio.BaseEventLoop):
         self.offered: list[bytes] = [b""]
         # Empty in a forked child and once the loop is closed.
         self.offers: Iterator[bytes] = map(self.offered.__getitem__, repeat(0))
+        self.gone = False  # closed, or the parent process's: nothing can be waited for
+        self.forked = False
+        # The listening sockets of servers, by their descriptors.
+        self.listening: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
         _loops.add(self)
         self._signals = Signals(self)
         # Between a thread that wakes the driver and one that closes it.  Reentrant, for the sake of
@@ -209,6 +214,7 @@ class RunningLoop(asyncio.BaseEventLoop):
         if self._closed:
             return
         super().close()
+        self.gone = True
         self.offered.clear()
         self._signals.clear()
         with self._wake_lock:

@@ -84,6 +84,7 @@ class Listening:
         self._op.state = SPENT
         self._op.home = driver
         self._op.waiter = self._accepted
+        loop.listening[fd] = self
 
     def start(
         self,
@@ -151,10 +152,12 @@ class Listening:
         self._closing = True
         if self._retry is not None:
             self._retry.cancel()
-        if self._path is not None and self._inode == self._driver.system.socket_inode(self._path):
-            self._driver.system.remove_stale_socket(self._path)
+        system, path = self._driver.system, self._path
+        # Not in a forked child: its parent would be there for nobody.
+        if path is not None and not self._loop.forked and self._inode == system.socket_inode(path):
+            system.remove_stale_socket(path)
         op = self._op
-        if self._loop.is_closed():
+        if self._loop.gone:
             self._release()  # its driver has seen to the op
         elif self._driver.cancel(op):
             if op.state != DONE:
@@ -166,6 +169,8 @@ class Listening:
             self._release()
 
     def _release(self) -> None:
+        if self._loop.listening.get(self._fd) is self:
+            del self._loop.listening[self._fd]
         self._socket.close()
         if self.on_closed is not None:
             self.on_closed(self)

@@ -188,9 +188,14 @@ class SocketCalls(Readiness):
         """
         Accept a connection; returns its socket, non-blocking, and the peer's address.
 
+        Raises:
+            RuntimeError: A server of this loop accepts on *sock*.
+
         Cancellation: none was accepted.
         """
         fd = self.check_socket(sock)
+        if fd in self.listening:
+            raise RuntimeError(f"File descriptor {fd} is used by a server")
         while True:
             try:
                 connection, address = sock.accept()

@@ -6,9 +6,11 @@ the start, where the program brought one along.
 """
 
 from asyncio import trsock
+from contextlib import suppress
 from typing import Final, Protocol
 
 from uringio._driver.contract import Driver
+from uringio._driver.sockets import set_nodelay
 from uringio._own.fd import OwnedFd
 from uringio.errors import OpError
 
@@ -49,9 +51,16 @@ def take_over(driver: Driver, sock: Sock) -> int:
 
     The object says that it is non-blocking from then on, as under asyncio's own loops; in which
     mode the descriptor is, is the driver's choice.
+
+    TCP_NODELAY is on from then on, and for whatever a listener accepts, as for the sockets that
+    the loop makes: what is written in two parts would wait 40 ms for an acknowledgement between.
     """
     sock.setblocking(False)
     fd = sock.fileno()
+    system = driver.system
+    if sock.type == system.SOCK_STREAM and sock.family in {system.AF_INET, system.AF_INET6}:
+        with suppress(OSError):  # SCTP, or a connection that has been reset
+            set_nodelay(system, fd)
     driver.register(fd)
     return fd
 

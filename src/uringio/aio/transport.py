@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from uringio._driver.contract import Driver
 from uringio._driver.op import NEW, POLL_AGAIN, RECV, SPENT, SUBMITTED, Op
+from uringio._driver.poll_bits import POLLIN, POLLRDHUP
 from uringio._driver.sockets import MSG_DONTWAIT
 
 from .flow_control import IN_FLIGHT
@@ -43,7 +44,7 @@ logger = logging.getLogger("asyncio")
 _RECV_BYTES: Final = 65536
 _BULK_BYTES: Final = 16384  # received at once, so that the next may be large, too
 _SMALL_BYTES: Final = 4096  # ... until one is no larger than this
-_READABLE: Final = 0x001 | 0x2000  # POLLIN, POLLRDHUP
+_READABLE: Final = POLLIN | POLLRDHUP
 
 # Reasons not to read on.
 # CLOSING is the third.
@@ -268,6 +269,10 @@ class StreamTransport(Writing):
         if size < len(data):
             self._deliver_rest(protocol, memoryview(data)[size:])
 
+    def _deliver_in_vain(self, data: bytes) -> None:
+        """Fail as asyncio does where the protocol takes no data."""
+        cast("asyncio.Protocol", self._protocol).data_received(data)
+
     def _deliver_rest(self, protocol: asyncio.BufferedProtocol, rest: memoryview) -> None:
         """Go on with what had no room in the buffer."""
         while rest and not self._obstacle & CLOSING:
@@ -352,7 +357,7 @@ class StreamTransport(Writing):
         """Read no more, send what was written, then end; safe to call twice."""
         if self._obstacle & CLOSING:
             return
-        if self._loop.is_closed():
+        if self._loop.gone:
             self._force_close(None)
             return
         self._obstacle |= CLOSING
@@ -383,7 +388,7 @@ class StreamTransport(Writing):
         self._backlog.clear()
         self._backlog_bytes = 0
         self._error = error
-        if self._loop.is_closed():
+        if self._loop.gone:
             self._ending = OVER  # and nobody is left to be told of it
             self._release()
             return
@@ -431,6 +436,8 @@ class StreamTransport(Writing):
 
     def _release(self) -> None:
         """Close the descriptor and let go of everything."""
+        if self._server is not None:
+            self.get_extra_info("sockname")  # which it is known by behind its end, too
         self._socket.close()
         for op in (self._recv_op, self._send_op):
             op.fd = -1
@@ -460,7 +467,7 @@ class StreamTransport(Writing):
         elif isinstance(protocol, asyncio.BufferedProtocol):
             self._deliver = self._deliver_into_buffer
         else:
-            self._deliver = getattr(protocol, "data_received", deliver_to_nobody)
+            self._deliver = getattr(protocol, "data_received", self._deliver_in_vain)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return who hears what happens."""
@@ -470,7 +477,7 @@ class StreamTransport(Writing):
         """
         Return what is known about the connection, or *default*.
 
-        Behind the end that is what was asked for before, the peer's name and, of a client, both.
+        Behind the end that is what was asked for before, and both names.
 
         Args:
             name: ``"socket"`` (a socket object to look at and set options on), ``"sockname"`` or

@@ -6,6 +6,7 @@ import weakref
 from typing import Final, TypeVar
 
 from uringio._driver import current
+from uringio._driver import poll_bits as bits
 from uringio._driver.contract import Driver
 from uringio._driver.op import POLL, READY, Op
 from uringio._driver.sockets import HasFileno, number_of
@@ -18,13 +19,13 @@ T = TypeVar("T")
 class PollEvents(enum.IntFlag):
     """What poll(2) can tell; ERR, HUP and NVAL are told unasked."""
 
-    IN = 0x001
-    PRI = 0x002
-    OUT = 0x004
-    ERR = 0x008
-    HUP = 0x010
-    NVAL = 0x020
-    RDHUP = 0x2000
+    IN = bits.POLLIN
+    PRI = bits.POLLPRI
+    OUT = bits.POLLOUT
+    ERR = bits.POLLERR
+    HUP = bits.POLLHUP
+    NVAL = bits.POLLNVAL
+    RDHUP = bits.POLLRDHUP
 
 
 _ASKABLE: Final = PollEvents.IN | PollEvents.PRI | PollEvents.OUT | PollEvents.RDHUP

@@ -79,13 +79,13 @@ def byte_splits(
     if len(data) == 1 or pieces_max == 1:
         return st.just([data])
     limit = None if pieces_max is None else pieces_max - 1
-    cuts = st.lists(st.integers(1, len(data) - 1), unique=True, max_size=limit)
-    return cuts.map(lambda drawn: _cut(data, sorted(drawn)))
+    return _pieces(data, limit)
 
 
-def _cut(data: bytes, cuts: Sequence[int]) -> list[bytes]:
-    edges = [0, *cuts, len(data)]
-    return [data[start:stop] for start, stop in pairwise(edges)]
+@st.composite  # of which hypothesis prints what was drawn, and not how
+def _pieces(draw: st.DrawFn, data: bytes, cuts_max: int | None) -> list[bytes]:
+    cuts = draw(st.lists(st.integers(1, len(data) - 1), unique=True, max_size=cuts_max))
+    return [data[start:stop] for start, stop in pairwise([0, *sorted(cuts), len(data)])]
 
 
 def fault_plans(

@@ -11,7 +11,7 @@ from .findings import Findings
 from .result import Result
 from .rounds import Spread
 from .sample import Cell
-from .tables import Figures, figures
+from .tables import Figures, figures, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,7 +104,9 @@ def _draw_bars(axes: Axes, costs: dict[str, Spread]) -> None:
         [cost.high - cost.median for cost in costs.values()],
     ]
     colours = [_colour(name) for name in names]
-    axes.barh(names, medians, xerr=spans, color=colours, ecolor="#444444", capsize=2)
+    bars = axes.barh(names, medians, xerr=spans, color=colours, ecolor="#444444", capsize=2)
+    axes.bar_label(bars, [short(one) for one in medians], padding=4, fontsize=8, color="#444444")
+    axes.margins(x=0.12)  # the figures stand behind their bars
     axes.invert_yaxis()
     axes.grid(visible=True, axis="x", alpha=0.3)
     axes.set_axisbelow(True)

@@ -13,6 +13,8 @@ from typing import cast
 from .findings import Verdict
 from .rounds import Spread
 
+_LISTED_MAX = 10
+"""How many budgets are shown line by line."""
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
@@ -91,26 +93,45 @@ def ratio(found: Spread | None) -> str:
 
 def verdicts(found: Sequence[Verdict]) -> str:
     """
-    Return the budgets, those that are exceeded first; nothing where there are none.
+    Return the budgets and what missed them; nothing where there are none.
+
+    Few are a list, those that are exceeded first. Many are a table of whose they are and where.
     """
     if not found:
         return ""
-    missed = [one for one in found if not one.is_held]
-    rows = [
+    held = sum(one.is_held for one in found)
+    said = f"<h2>Budgets</h2>\n<p>{held} of {len(found)} budgets are held.</p>\n"
+    wheres = list(dict.fromkeys(one.where for one in found))
+    whos = dict.fromkeys((one.who, one.most, one.unit) for one in found)
+    if len(found) > _LISTED_MAX and len(whos) < len(found):
+        by_place = {(one.who, one.where): one for one in found}
+        rows = [
+            (who, _amount(most, unit), *(_verdict(by_place.get((who, where))) for where in wheres))
+            for who, most, unit in whos
+        ]
+        said += "<p>What exceeds its budget is bold and red.</p>\n"
+        return said + table(("", "at most", *wheres), rows)
+    listed = [
         (
-            one.text,
+            f"{one.who}, {one.where}",
             _amount(one.measured, one.unit),
             _amount(one.most, one.unit),
-            f"{one.measured / one.most - 1:+.0%}",
-            '<span class="better">held</span>'
-            if one.is_held
-            else '<span class="worse">EXCEEDED</span>',
+            f"{one.measured / one.most - 1:+.1%}",
+            f'<span class="{_kind(one)}">{"held" if one.is_held else "EXCEEDED"}</span>',
         )
-        for one in [*missed, *(one for one in found if one.is_held)]
+        for one in sorted(found, key=lambda one: one.is_held)
     ]
-    said = f"{len(found) - len(missed)} of {len(found)} budgets are held."
-    heads = ("", "measured", "at most", "beyond it", "")
-    return f"<h2>Budgets</h2>\n<p>{said}</p>\n{table(heads, rows)}"
+    return said + table(("", "measured", "at most", "beyond it", ""), listed)
+
+
+def _verdict(one: Verdict | None) -> str:
+    if one is None:
+        return ""
+    return f'<span class="{_kind(one)}">{_amount(one.measured, one.unit)}</span>'
+
+
+def _kind(one: Verdict) -> str:
+    return "better" if one.is_held else "worse"
 
 
 def not_measured(skipped: Mapping[str, str], broken: Mapping[str, str]) -> str:
@@ -139,4 +160,4 @@ def taken_on(machine: Mapping[str, object], settings: Mapping[str, object]) -> s
 
 
 def _amount(value: float, unit: str) -> str:
-    return f"{value:,.0f} {escape(unit)}" if unit else f"{value:.2f}"
+    return f"{value:,.0f} {escape(unit)}" if unit else f"{value:.3f}"

@@ -66,8 +66,10 @@ class Verdict:
     A budget held against a result.
     """
 
-    text: str
-    """Whose budget it is, and where."""
+    who: str
+    """Whose budget it is, and against whom."""
+    where: str
+    """In which cell, or of which question."""
     measured: float
     most: float
     unit: str = ""
@@ -84,11 +86,11 @@ class Verdict:
         """
         Return it as the command prints it.
         """
-        digits = 2 if not self.unit else 0
+        digits = 0 if self.unit else 3
         unit = f" {self.unit}" if self.unit else ""
         verdict = "held" if self.is_held else "EXCEEDED"
         return (
-            f"budget {self.text}: {self.measured:.{digits}f} of at most "
+            f"budget {self.who}, {self.where}: {self.measured:.{digits}f} of at most "
             f"{self.most:.{digits}f}{unit}: {verdict}"
         )
 
@@ -171,12 +173,12 @@ class Findings:
         for one in budgets:
             if one.rival is None:
                 cost = self.cost(one.question, one.contender)
-                text, unit = f"{one.contender}, {one.question}", units.get(one.question, "")
+                who, unit = one.contender, units.get(one.question, "")
             else:
                 cost = self.ratio(one.question, one.contender, one.rival)
-                text, unit = f"{one.contender} / {one.rival}, {one.question}", ""
+                who, unit = f"{one.contender} / {one.rival}", ""
             if cost is not None:
-                found.append(Verdict(text, cost.median, one.most, unit))
+                found.append(Verdict(who, one.question, cost.median, one.most, unit))
         return found
 
     def as_json(self) -> dict[str, object]:

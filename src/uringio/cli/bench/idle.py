@@ -11,7 +11,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def hold(contender: Contender, build: Path, cpu: int, count: int) -> Held:
 
 
 @contextlib.contextmanager
-def _descriptors() -> Iterator[None]:
+def _descriptors() -> Generator[None, None, None]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
     try:

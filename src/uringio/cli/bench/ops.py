@@ -37,14 +37,14 @@ _BUDGETS = (
 _HELP = """\
 What an operation costs where nothing is sent: awaiting it, making it, cancelling it,
 and the import. Ours is a NOP that goes through the kernel and back; theirs is a future
-that a callback resolves, without a kernel. CPU time, kernel included, but for the import.
+that a callback resolves, without a kernel. CPU time, the kernel's part included.
 """
 _ABOUT = """
 <p>In every round every contender gets a fresh process on one processor, in an order that rotates;
 each answers all the questions. An operation of ours is a NOP that goes through the ring, the kernel
 and back (on epoll, where there is no NOP to ask for, through the driver alone); one of asyncio's
 and of uvloop's is a future that a callback of its own resolves, which goes nowhere. The figures are
-CPU time, the kernel's part included; that of the import is time on the clock.</p>
+CPU time, the kernel's part included.</p>
 """
 
 

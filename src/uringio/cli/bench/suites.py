@@ -46,12 +46,19 @@ def _memory(argv: Sequence[str]) -> int:
     return main(argv)
 
 
+def _uvicorn(argv: Sequence[str]) -> int:
+    from .uvicorn import main
+
+    return main(argv)
+
+
 DEFAULT: Final = "echo"
 SUITES: Final = {
     "echo": Suite("TCP echo: server CPU per message, latency, system calls", _echo),
     "files": Suite("random reads of 4 KiB, cached and O_DIRECT", _files),
     "ops": Suite("await, set up, cancel, an empty turn, import; by the ns", _ops),
     "memory": Suite("idle connections, 10,000 of them, and operations in flight", _memory),
+    "uvicorn": Suite("uvicorn under wrk: server CPU per request", _uvicorn),
 }
 
 

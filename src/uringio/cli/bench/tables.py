@@ -101,14 +101,14 @@ def verdicts(result: Result) -> list[Verdict]:
                     else None
                 )
                 if measured is not None:
-                    text = f"{budget.contender} / {budget.rival}, {cell}, {heap}"
-                    found.append(Verdict(text, measured.median, budget.ratio_max))
+                    who = f"{budget.contender} / {budget.rival}, {heap}"
+                    found.append(Verdict(who, str(cell), measured.median, budget.ratio_max))
     return found
 
 
 LEGEND = (
     "us: server CPU per message, by its CPU clock; median [lowest-highest].",
-    "p50 to p99.9: us. pf: page faults, sys: system calls, both per message.",
+    "p50 to p99.9: us, m: ms. pf: page faults, sys: system calls, both per message.",
     "busy: part of the window it ran. * it was kept waiting for its processor.",
     "Ratios of CPU: median of those within rounds [lowest-highest]; below 1 is less.",
 )
@@ -136,7 +136,7 @@ def _absolute(rows: Sequence[Figures]) -> list[str]:
             f"{short(cost.median, 2):>7}"
             f"{f'[{short(cost.low, 2)}-{short(cost.high, 2)}]':>14}"
             f"{row.per_second / 1000:>7.1f}"
-            f"{row.p50_us:>6.0f}{row.p99_us:>6.0f}{row.p999_us:>7.0f}"
+            f"{_latency(row.p50_us):>6}{_latency(row.p99_us):>6}{_latency(row.p999_us):>7}"
             f"{short(row.faults):>5}{scarce:>5}"
             f"{'*' if row.is_contended else ''}"
         )
@@ -190,6 +190,10 @@ def short(value: float, digits: int = 2) -> str:
     """
     # Below 100,000, that is: what is large needs no decimals.
     return f"{value:.{digits if value < 10 else 1 if value < 1000 else 0}f}"
+
+
+def _latency(us: float) -> str:
+    return f"{us:.0f}" if us < 10_000 else f"{us / 1000:.0f}m"
 
 
 def _wrapped(text: str) -> list[str]:

@@ -90,9 +90,9 @@ class Until:
 
     def more(self) -> bool:
         """
-        Whether there is time left.
+        Whether there is time left, or nothing has been read yet: on a busy machine both are so.
         """
-        return time.perf_counter() < self._end
+        return not self.count or time.perf_counter() < self._end
 
 
 class Watch:

@@ -2,11 +2,11 @@
  * Echo on io_uring with nothing around it, by the bare system calls: what completion costs where no
  * language is in the way.
  *
- * One io_uring_enter per batch submits and waits. Every connection has one receive armed, which
- * takes a buffer of a shared ring when data is there. What arrived is sent from that buffer, and
- * the next receive submitted with it; what that brings before the send is over waits for it, so
- * that the order holds and a connection holds two buffers at most. A receive that found no buffer
- * is armed again when one returns.
+ * One io_uring_enter per batch submits and waits, by the ring's registered number. Every connection
+ * has one multishot receive, armed once, which takes a buffer of a shared ring for what is there
+ * and looks only when the socket says that something is (POLL_FIRST). What arrived is sent from
+ * that buffer; what comes before the send is over waits for it, so that the order holds. A receive
+ * that found no buffer is armed again when one returns.
  *
  * Needs Linux 6.0 (multishot accept, provided buffer rings, IORING_SETUP_SINGLE_ISSUER), and runs
  * without IORING_SETUP_DEFER_TASKRUN (6.1) where the kernel refuses that.
@@ -24,19 +24,22 @@ enum { ACCEPT, RECV, SEND };
 
 struct chunk {
     uint32_t from, until;
-    uint16_t buffer;
+    int next; /* the buffer of what came after it, plus 1; 0 for none */
 };
 
 struct connection {
-    struct chunk sending, waiting; /* until == 0: none */
+    int first, last; /* the buffers of what is to be sent, plus 1; 0 for none */
     int starved_next;
     int is_ended;
+    int is_armed;
 };
 
+static struct chunk chunks[BUFFERS];
 static struct connection connections[DESCRIPTORS_MAX];
 static int starved = -1; /* connections whose receive found no buffer, linked by starved_next */
 
 static int ring_fd;
+static unsigned enter_flags = IORING_ENTER_GETEVENTS;
 static unsigned *sq_head, *sq_tail, *cq_head, *cq_tail;
 static unsigned sq_mask, cq_mask, sq_local;
 static struct io_uring_sqe *sqes;
@@ -49,7 +52,7 @@ static void enter(unsigned wait_nr)
 {
     unsigned count = sq_local - __atomic_load_n(sq_head, __ATOMIC_ACQUIRE);
     __atomic_store_n(sq_tail, sq_local, __ATOMIC_RELEASE);
-    long done = syscall(SYS_io_uring_enter, ring_fd, count, wait_nr, IORING_ENTER_GETEVENTS, NULL,
+    long done = syscall(SYS_io_uring_enter, ring_fd, count, wait_nr, enter_flags, NULL,
                         (size_t)0);
     if (done < 0 && errno != EINTR && errno != EBUSY && errno != EAGAIN)
         fail("io_uring_enter");
@@ -78,14 +81,17 @@ static void receive(int fd)
 {
     struct io_uring_sqe *sqe = request(IORING_OP_RECV, fd, RECV);
     sqe->flags = IOSQE_BUFFER_SELECT;
+    sqe->ioprio = IORING_RECVSEND_POLL_FIRST | IORING_RECV_MULTISHOT;
     sqe->buf_group = GROUP;
+    connections[fd].is_armed = 1;
 }
 
 static void send_on(int fd)
 {
-    struct chunk *chunk = &connections[fd].sending;
+    int buffer = connections[fd].first - 1;
+    struct chunk *chunk = &chunks[buffer];
     struct io_uring_sqe *sqe = request(IORING_OP_SEND, fd, SEND);
-    sqe->addr = (uintptr_t)(memory + (size_t)chunk->buffer * RECV_BYTES_MAX + chunk->from);
+    sqe->addr = (uintptr_t)(memory + (size_t)buffer * RECV_BYTES_MAX + chunk->from);
     sqe->len = chunk->until - chunk->from;
     sqe->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
 }
@@ -104,12 +110,11 @@ static void give_back(uint16_t buffer)
     }
 }
 
-/* Close once nothing of the connection is with the kernel: no receive, and no send. */
 static void end(int fd)
 {
     struct connection *c = &connections[fd];
     c->is_ended = 1;
-    if (c->sending.until)
+    if (c->first || c->is_armed)
         return;
     memset(c, 0, sizeof *c);
     close(fd);
@@ -118,59 +123,60 @@ static void end(int fd)
 static void received(int fd, int res, unsigned flags)
 {
     struct connection *c = &connections[fd];
+    if (!(flags & IORING_CQE_F_MORE))
+        c->is_armed = 0;
     if (res == -ENOBUFS) {
         c->starved_next = starved;
         starved = fd;
         return;
     }
-    if (res == -EINTR || res == -EAGAIN) {
-        receive(fd);
-        return;
-    }
-    struct chunk chunk = {0, 0, (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT)};
+    int buffer = (int)(flags >> IORING_CQE_BUFFER_SHIFT);
     if (res <= 0) {
         if (flags & IORING_CQE_F_BUFFER)
-            give_back(chunk.buffer);
-        end(fd);
+            give_back((uint16_t)buffer);
+        if (res == -EINTR || res == -EAGAIN)
+            receive(fd);
+        else
+            end(fd);
         return;
     }
-    chunk.until = (uint32_t)res;
-    if (c->sending.until) {
-        c->waiting = chunk;
-        return;
+    chunks[buffer] = (struct chunk){0, (uint32_t)res, 0};
+    if (c->first) {
+        chunks[c->last - 1].next = buffer + 1;
+        c->last = buffer + 1;
+    } else {
+        c->first = c->last = buffer + 1;
+        send_on(fd);
     }
-    c->sending = chunk;
-    send_on(fd);
-    receive(fd);
+    if (!c->is_armed)
+        receive(fd);
 }
 
 static void sent(int fd, int res)
 {
     struct connection *c = &connections[fd];
-    if (res > 0 && c->sending.from + (uint32_t)res < c->sending.until) {
-        c->sending.from += (uint32_t)res;
+    int buffer = c->first - 1;
+    struct chunk *chunk = &chunks[buffer];
+    if (res > 0 && chunk->from + (uint32_t)res < chunk->until) {
+        chunk->from += (uint32_t)res;
         send_on(fd);
         return;
     }
-    uint16_t buffer = c->sending.buffer;
-    c->sending.until = 0;
+    c->first = chunk->next;
     if (res <= 0) {
-        /* The peer is gone. The receive that is armed, or what it brought, ends the connection. */
+        /* The peer is gone: nothing more is sent, and the receive ends the connection. */
         shutdown(fd, SHUT_RDWR);
-        if (c->waiting.until) {
-            give_back(c->waiting.buffer);
-            c->waiting.until = 0;
-            receive(fd);
+        while (c->first) {
+            int next = chunks[c->first - 1].next;
+            give_back((uint16_t)(c->first - 1));
+            c->first = next;
         }
-    } else if (c->waiting.until) {
-        c->sending = c->waiting;
-        c->waiting.until = 0;
-        send_on(fd);
-        receive(fd);
     }
-    if (c->is_ended)
+    if (c->first)
+        send_on(fd);
+    else if (c->is_ended)
         end(fd);
-    give_back(buffer);
+    give_back((uint16_t)buffer);
 }
 
 static void accepted(int listening, int res, unsigned flags)
@@ -239,12 +245,23 @@ static void provide_buffers(void)
         give_back((uint16_t)i);
 }
 
+/* Since 5.18; an enter finds the ring without looking at the table of descriptors then. */
+static void register_ring(void)
+{
+    struct io_uring_rsrc_update up = {.offset = -1U, .data = (uint64_t)ring_fd};
+    if (syscall(SYS_io_uring_register, ring_fd, IORING_REGISTER_RING_FDS, &up, 1u) == 1) {
+        ring_fd = (int)up.offset;
+        enter_flags |= IORING_ENTER_REGISTERED_RING;
+    }
+}
+
 int main(int argc, char **argv)
 {
     begin(argc, argv);
     int listening = listener(0);
     open_ring();
     provide_buffers();
+    register_ring();
     announce(listening);
     accept_more(listening);
     for (;;) {

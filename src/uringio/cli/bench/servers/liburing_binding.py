@@ -11,6 +11,8 @@ import liburing as lib
 from _entry import HOST, RECV_BYTES_MAX, announce, arguments
 
 ENTRIES = 4096
+COMPLETIONS = 2 * ENTRIES
+"""The kernel's default size of the queue of completions."""
 ACCEPT, RECV, SEND = 0, 1, 2
 """What a completion is of: the low bits of its user_data, the descriptor above them."""
 
@@ -58,9 +60,12 @@ def serve(listening: socket.socket) -> None:
         sqe.user_data = fd << 2 | SEND
 
     accept()
+    taken = 0
     while True:
         lib.io_uring_submit_and_wait(ring, 1)
-        count = lib.io_uring_cq_ready(ring)
+        # The binding indexes from the first one on, and does not wrap where the queue does.
+        count = min(lib.io_uring_cq_ready(ring), COMPLETIONS - taken % COMPLETIONS)
+        taken += count
         lib.io_uring_wait_cqe_nr(ring, cqes, count)
         for index in range(count):
             cqe = cqes[index]
