@@ -12,7 +12,8 @@ import pytest
 from tests.driver.conftest import RigMaker
 from tests.driver.rig import RINGS, Orphans, Rig, StandInCancelled, is_open
 from uringio._driver import op as o
-from uringio._driver.op import Op, Vectored
+from uringio._driver.op import Op
+from uringio._driver.vectored import Vectored
 from uringio._sys import constants as k
 from uringio.errors import OpError
 

@@ -26,7 +26,9 @@ def test_cancelling(scheduler: Scheduler, operation: str, phase: str, sweep_seed
     """Cancelled at whatever moment: the awaiter sees it, and nothing is lost; see `sweep`."""
     tally = Sweep(scheduler, phase, COUNT, sweep_seed).run(operation)
     if phase != "race":
-        assert tally.cancelled == COUNT
+        # Natively a receive of what an earlier one has left ends before a sibling cancels it.
+        assert tally.cancelled + tally.completed == COUNT
+        assert operation == "recv" or not tally.completed
 
 
 @needs_uring

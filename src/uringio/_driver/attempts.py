@@ -16,8 +16,9 @@ from uringio._sys.sockaddr import family_at
 from uringio._sys.system import System
 
 from . import op as o
-from .op import Op, Vectored
+from .op import Op
 from .poll_bits import POLLNVAL
+from .vectored import Vectored
 
 __all__ = [
     "RECV_BYTES_MAX",

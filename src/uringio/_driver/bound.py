@@ -20,6 +20,10 @@ def discard(op: Op[object]) -> None:
     """Deliver to nobody: the scheduler has gone."""
 
 
+def nothing_stands(_op: Op[object], _wait: bool) -> None:
+    """Nothing of this driver goes on while nobody waits."""
+
+
 def ring_of_another_thread() -> Exception:
     """Build the error for using a ring outside of its thread."""
     return WrongThreadError(
@@ -62,6 +66,7 @@ class BoundDriver:
     ) -> None:
         self.tables: Tables | None = None
         self.refusal: RingError | None = None
+        self.stand_down: Callable[[Op[object], bool], None] = nothing_stands
         self.system = system
         self.name = name
         self.submit = submit

@@ -12,7 +12,7 @@ from typing import NoReturn
 from uringio.errors import ClosedError
 
 from .contract import Driver
-from .op import CLOSE, NEW, READY, Op
+from .op import CANCELLING, CLOSE, HERE, NEW, READY, SUBMITTED, Op
 
 __all__ = ["closing_op"]
 
@@ -27,7 +27,10 @@ def closing_op(driver: Driver, fd: int, what: str, ops: Iterable[Op[object]]) ->
     for op in ops:
         # One exception each: raised in two tasks, a shared one would mix their tracebacks.
         reason = ClosedError(f"this {what} was closed by another task meanwhile")
-        if op.state == NEW:
+        if op.standing and op.state not in {SUBMITTED, CANCELLING}:
+            driver.stand_down(op, False)
+        if op.state in {NEW, HERE}:
+            op.state = NEW
             _refuse_later(op, reason)
         else:
             driver.cancel(op, reason)

@@ -127,6 +127,17 @@ class Driver(Protocol):
         ...
 
     @property
+    def stand_down(self) -> Callable[[Op[object], bool], None]:
+        """
+        Have the receive that stands behind an op end; from any thread, where it need not wait.
+
+        An op that is awaited goes on as a single receive.  With True, when this returns, everything
+        that was received is in the op's value or its ``later``; raises `BusyError` should the
+        kernel not end it.
+        """
+        ...
+
+    @property
     def polls_cheaply(self) -> bool:
         """Whether large pieces had better be waited for by a POLL, and read on the spot."""
         ...

@@ -52,8 +52,26 @@ class ServingGroup(Protocol):
         ...
 
 
+class RunningTask(Protocol):
+    """A native task: the part of it that an op looks at."""
+
+    attention: bool
+
+
 class Scheduler(Protocol):
-    """What surface code may ask of whoever runs it."""
+    """
+    What surface code may ask of whoever runs it.
+
+    Attributes:
+        driver: Of a native one, its own.
+        task: The native task that runs now, if any.
+    """
+
+    @property
+    def driver(self) -> object: ...
+
+    @property
+    def task(self) -> RunningTask | None: ...
 
     def serving_group(self) -> ServingGroup:
         """Return a group to be entered with ``async with``."""

@@ -9,7 +9,7 @@ said so.  Field names are the SQE's; the table below says what each operation re
 operation  fd          memory     addr                len            off / flags             value
 =========  ==========  =========  ==================  =============  ======================  =======
 NOP                                                                                          0
-RECV       socket                                     most bytes     - / MSG_*               bytes
+RECV       socket                 1: never stands     most bytes     - / MSG_*               bytes
 RECV_INTO  socket      writable   (from memory)       bytes          - / MSG_*               count
 SEND       socket      readable   (from memory)       bytes          - / MSG_*               count
 SEND_ALL   socket      readable   (from memory)       bytes          - / MSG_*               None
@@ -63,7 +63,8 @@ writable room for a ``struct statx``.  What a msghdr points to is in `hold`: see
 Life of an op.  NEW: made, not started; dropping it now is a mistake worth a warning.  SUBMITTED: a
 driver has it, and with it everything the kernel may touch.  CANCELLING: cancellation was asked for;
 the kernel may still do the work.  DONE: the outcome is known and waits for delivery.  SPENT:
-delivered; only now may the op be used again.  STALE: superseded before it was started.  The table
+delivered; only now may the op be used again.  STALE: superseded before it was started.  HERE: as
+NEW, but what it is to receive lies in `later`; natively, awaiting it waits for nothing.  The table
 `TRANSITIONS` is the whole of it, and `tests/driver/test_op.py` holds the hot closures against it.
 
 Cancellation is a request.  Whatever the kernel answers after it, the awaiter gets the cancelled
@@ -74,12 +75,12 @@ number that is never given again; it is the SQE's ``user_data``, and late or unk
 find nothing under it.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeVar, cast
 
-from uringio._sys.layouts import IOVEC
-from uringio._sys.memory import Pinned, ReadableBuffer, pin
+from uringio._sys.memory import Pinned, ReadableBuffer
 from uringio.errors import BusyError, UsageError
 
 from . import current
@@ -89,9 +90,10 @@ if TYPE_CHECKING:
     from .contract import Driver
 
 __all__ = [
-    "CANCELLING", "DONE", "MAKES_DESCRIPTOR", "MAX_RW_COUNT", "NEW", "OPERATION_NAMES", "SPENT",
-    "STALE", "SUBMITTED", "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "Vectored", "names",
-    "renew"]  # fmt: skip
+    "CANCELLING", "DONE", "HERE", "MAKES_DESCRIPTOR", "MAX_RW_COUNT", "NEW", "OPERATION_NAMES",
+    "SPENT", "STALE", "SUBMITTED", "TRANSITIONS", "Awaited", "Offload", "Op", "Owner", "names",
+    "renew",
+]  # fmt: skip
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -164,13 +166,15 @@ CANCELLING: Final = 2
 DONE: Final = 3
 SPENT: Final = 4
 STALE: Final = 5
+HERE: Final = 6
 
 TRANSITIONS: Final[dict[int, frozenset[int]]] = {
     NEW: frozenset({SUBMITTED, SPENT, STALE}),  # SPENT: its task was cancelled before it started
     SUBMITTED: frozenset({CANCELLING, DONE}),
     CANCELLING: frozenset({DONE}),
     DONE: frozenset({SPENT}),
-    SPENT: frozenset({NEW}),
+    SPENT: frozenset({NEW, HERE}),
+    HERE: frozenset({NEW, SPENT, STALE}),
     STALE: frozenset(),
 }
 
@@ -214,10 +218,12 @@ class Op(Generic[T_co]):
         "flags",
         "hold",
         "home",
+        "later",
         "len",
         "memory",
         "off",
         "owner",
+        "standing",
         "state",
         "use",
         "value",
@@ -253,6 +259,8 @@ class Op(Generic[T_co]):
         self.waiter: object = None  # the scheduler's: a task, or a callable that takes the op
         self.context: Context | None = None
         self.hold: Pinned | None = None  # what keeps `memory` at its address
+        self.later: deque[bytes | OSError] | None = None  # of a receive: see `uring_standing`
+        self.standing = False
         self.home: Driver | None = None  # the only driver that may run it; None: any
         self.done_bytes = 0
         self.use = 0
@@ -261,14 +269,26 @@ class Op(Generic[T_co]):
 
     def __await__(self) -> "Generator[Op[T_co], None, T_co]":
         if self.state:
-            raise self._not_new()
+            if self.state != HERE:
+                raise self._not_new()
+            scheduler = current.here.scheduler
+            if scheduler is not None and self.later and scheduler.driver is self.home:
+                task = scheduler.task
+                if task is not None and not task.attention:
+                    # Operators, behind which no signal handler runs that could lose the bytes.
+                    first = self.later[0]
+                    if type(first) is bytes:
+                        self.state = SPENT
+                        del self.later[0]
+                        return first  # type: ignore[return-value]  # a receive of bytes
+            self.state = NEW
         try:
             yield self
         except BaseException:
             if self.done() and self.value is not None and self.owner is not None:
                 # A signal handler's, where it was to be taken.  (Not `done`: the next user's.)
-                value, self.value = self.value, None
-                self.owner.orphan(self, value)
+                self.owner.orphan(self, self.value)
+                self.value = None
             raise
         # The scheduler has thrown `error` already, if there is one.
         value = self.value
@@ -280,7 +300,7 @@ class Op(Generic[T_co]):
         return self.finish(value)
 
     def __repr__(self) -> str:
-        states = ("new", "submitted", "cancelling", "done", "spent", "stale")
+        states = ("new", "submitted", "cancelling", "done", "spent", "stale", "here")
         fd = f" fd={self.fd}" if self.fd >= 0 else ""
         return f"<Op {OPERATION_NAMES[self.code]}{fd} {states[self.state]}>"
 
@@ -319,6 +339,8 @@ class Op(Generic[T_co]):
         self._asyncio_future_blocking = True
         if context is None:
             context = copy_context()
+        if self.state == HERE:
+            self.state = NEW
         if self.state == NEW:
             self.waiter = callback
             self.context = context
@@ -365,7 +387,7 @@ class Op(Generic[T_co]):
         The op stays in flight until its terminal completion.  A new op is started and stopped, so
         that its owner hears of it in the one way there is.
         """
-        if self.state == NEW:
+        if self.state in {NEW, HERE}:
             self.add_done_callback(_nobody)
         if self.state == SPENT or self.state == STALE:
             return False
@@ -488,44 +510,6 @@ class Awaited(Offload[T_co]):
 
 def _never() -> NoReturn:
     raise AssertionError("nobody calls what is awaited")
-
-
-class Vectored(Op[T_co]):
-    """
-    READV or WRITEV: one transfer between a file and several pieces of memory.
-
-    The driver makes the array of their addresses, and holds it and them to the end.
-
-    Args:
-        pieces: At most 1024, in the order of the file.
-    """
-
-    __slots__ = ("pieces",)
-
-    def __init__(
-        self,
-        code: int,
-        fd: int,
-        pieces: Sequence[ReadableBuffer],
-        off: int,
-        flags: int = 0,
-        finish: Callable[[object], T_co] | None = None,
-    ) -> None:
-        super().__init__(code, fd, len_=len(pieces), off=off, flags=flags, finish=finish)
-        self.pieces = pieces
-
-    def pin_pieces(self) -> None:
-        """
-        Make the array of addresses, as `memory` at `addr`; `hold` keeps all of it in place.
-
-        Raises:
-            TypeError: A piece cannot be written, and would have to be.
-        """
-        pinned = [pin(piece, writable=self.code == READV) for piece in self.pieces]
-        array = b"".join([IOVEC.pack(addr, len_bytes) for addr, len_bytes, _ in pinned])
-        self.addr, _, kept = pin(array)
-        self.memory = array
-        self.hold = (kept, *[keep for _, _, keep in pinned])
 
 
 def names(op: Op[object]) -> list[bytes]:

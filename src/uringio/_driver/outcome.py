@@ -29,6 +29,7 @@ from .op import (
     RECVMSG,
     SEND_ALL,
     SENDMSG,
+    SUBMITTED,
     Op,
     names,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "settle_done_as_cancelled",
     "settle_failed",
     "settle_succeeded",
+    "take_later",
 ]
 
 # What a request answers because it was cancelled, or because it had not begun: nobody's news.
@@ -141,3 +143,22 @@ def settle_failed(op: Op[object], number: int) -> None:
     op.memory = None
     op.hold = None
     op.state = DONE
+
+
+def take_later(op: Op[object]) -> None:
+    """End the receive *op*, which is new, with the first of what came before it."""
+    later = op.later
+    assert later
+    op.state = SUBMITTED
+    first = later[0]
+    if isinstance(first, OSError):
+        op.error = first
+    elif len(first) > op.len:
+        op.value = first[: op.len]
+        later[0] = first[op.len :]
+        op.state = DONE
+        return
+    else:
+        op.value = first
+    op.state = DONE
+    del later[0]

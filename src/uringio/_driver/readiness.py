@@ -57,6 +57,7 @@ from .outcome import (
     settle_done_as_cancelled,
     settle_failed,
     settle_succeeded,
+    take_later,
 )
 from .poll_bits import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP
 from .timers import Timers
@@ -137,6 +138,12 @@ def make_readiness_driver(
         nonlocal use
         code = op.code
         if code == RECV:
+            if op.later:
+                use += 1
+                op.use = use
+                take_later(op)
+                deliver(op)
+                return
             op.value = None
             descriptor = find(op.fd)
             if descriptor is not None and descriptor.dry and not op.flags:

@@ -15,10 +15,8 @@ not found there is counted and dropped.  0 belongs to completions that nobody aw
 pipe.
 
 Receiving.  RECV lets the kernel pick one of a small ring of provided buffers when data is there, so
-an idle connection holds none.  The bytes are copied out and the buffer goes back within the same
-turn.  ENOBUFS (more receives completed in one enter than there are buffers) queues the op until the
-turn's end, when all buffers are back; and then their ring doubles: see `uring_leases.grown`.
-SEND_ALL carries MSG_WAITALL; what is cut short all the same goes on from where it stopped.
+an idle connection holds none.  The bytes are copied out and the buffer goes back within the turn.
+`uring_standing` has those that stay armed.  ENOBUFS queues the op until all buffers are back.
 
 Signal handlers and finalizers are Python code that runs, may call `submit` and `cancel`, and may
 raise, behind any call that is made here; not between operators.  So what belongs together is
@@ -30,7 +28,6 @@ import _thread
 import errno
 from collections.abc import Callable, Iterator
 from itertools import chain
-from threading import RLock
 from typing import Final, cast
 
 from uringio._ring.buffers import BufferRing
@@ -66,7 +63,9 @@ from .uring_polls import SeldomOps
 from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
 from .uring_settles import SETTLES
 from .uring_slots import locate, make_withdraw
+from .uring_standing import STANDING_BYTES, Received, Standing, is_idle
 from .uring_tables import TAG_BIT, UringTables
+from .uring_wake import WakePipe
 from .zero_copy import APART, ZERO_COPY_BIT, number_of
 
 __all__ = ["UringDriver", "make_uring_driver"]
@@ -76,10 +75,8 @@ _USE_NOBODY: Final = 0
 _USE_WAKE: Final = 1
 _USE_FIRST: Final = 16
 _CANCEL_BIT: Final = 1 << 62  # of the user_data of a cancel request; the rest is the op's use
-# A request that is just being tried again is not found by a cancel request. It is asked for anew,
-# but not for ever: the kernel tries 128 times before it gives a request to a thread of its own.
+# A cancel request does not find what is just being tried again, which happens up to 128 times.
 _CANCEL_TRIES_MAX: Final = 256
-_STALL_NS: Final = 1_000_000
 _SETTLED: Final[Op[object]] = Op(o.READY)
 
 
@@ -87,7 +84,6 @@ class UringDriver(BoundDriver):
     """The driver over one io_uring, which is its `ring`."""
 
     polls_cheaply = True
-
     ring: Ring
 
 
@@ -127,13 +123,11 @@ def make_uring_driver(
         except OpError:
             pass  # an optimisation only
         buffers = BufferRing(ring, 0, buffer_count, buffer_bytes, spare_count)
-        wake_read_fd, wake_write_fd = system.pipe()
+        pipe = WakePipe(system)
     except BaseException:
         unregister_ring_fd(ring)
         ring.close()
         raise
-    system.set_blocking(wake_read_fd, True)
-    wake_memory = system.allocate(4096)
 
     # --- the ring, as locals of the closures -----------------------------------------------------
     submit_and_wait = make_submit_and_wait(ring)
@@ -141,7 +135,7 @@ def make_uring_driver(
     reap = make_reap(ring, storage)
     completions: Iterator[Completion] = iter(storage)
     drained = True
-    kept_data: bytes | memoryview | None = None  # of a receive whose settling goes the slow way
+    kept_data: Received = None  # of a receive whose settling goes the slow way
     sqes, sq_head, sq_flags = ring.sqes, ring.sq_head, ring.sq_flags
     sqe_words = sqes.cast("Q")
     entries = ring.sq_entries
@@ -178,22 +172,28 @@ def make_uring_driver(
     inline_class: type = bytes if BYTES_DATA_OFFSET is not None else NoClass
     inline_offset = BYTES_DATA_OFFSET or 0
 
-    waits = turns = stray = hungry_count = starved_count = resubmitted_count = 0
-    woken = wake_armed = closed = False
-    # Who wakes must not find the pipe's number given to something else.  Reentrant: for handlers.
-    wake_lock = RLock()
+    waits = turns = stray = hungry_count = starved_count = resubmitted_count = stood_count = 0
+    wake = pipe.wake
 
     def submit(op: Op[object]) -> None:
-        nonlocal tail, use, resubmitted_count
+        nonlocal tail, use, resubmitted_count, stood_count
         head = heads[op.code]
         if head < 0:
             submit_by_driver(op)
             return
         memory = op.memory
-        if memory is None:
-            addr = op.addr
-        elif type(memory) is inline_class:
+        if type(memory) is inline_class:
             addr = id(memory) + inline_offset
+        elif memory is None:
+            addr = op.addr
+            if (later := op.later) is not None:  # a stream's receive, which may stand
+                if op.standing and not later:
+                    op.state = SUBMITTED
+                    stood_count += 1
+                    return
+                if later or (op.use and op.len == STANDING_BYTES and not addr):
+                    stood_count += standing.receive(op, head)
+                    return
         else:
             addr = locate(op)
         if tail == limit:
@@ -233,7 +233,7 @@ def make_uring_driver(
             limit = tail + entries - ((tail - sq_head[0]) & _U32_MASK)
             reap()
             if fate is Fate.REAP and not storage:
-                submit_and_wait(sq_head[0], 1, _STALL_NS)  # it has no memory for requests
+                submit_and_wait(sq_head[0], 1, 1_000_000)  # it has no memory for requests
                 reap()
         else:
             reap()  # what no enter of ours has brought, or a signal handler kept us from taking
@@ -257,7 +257,7 @@ def make_uring_driver(
                     unawaited(user_data, res, flags)
                     op = _SETTLED
                     continue
-                if flags & 1:  # IORING_CQE_F_BUFFER: a receive, and bid is the buffer it filled
+                if flags and flags & 1:  # IORING_CQE_F_BUFFER: a receive has filled buffer `bid`
                     bid = flags >> 16
                     start = bid * buffer_bytes
                     if op.hold is None or res <= 0 or op.state != SUBMITTED:
@@ -268,17 +268,26 @@ def make_uring_driver(
                     if held_at[slot] != bid:
                         put_buffer(slot, bid)
                     buffer_tail += 1
-                    if op.state == SUBMITTED and res >= 0:
+                    if flags & 2:  # IORING_CQE_F_MORE: a receive that stands, and goes on
+                        user_data = _USE_NOBODY  # noqa: PLW2901 - settled, but in flight still
+                        if op.state == SUBMITTED:
+                            op.value = data
+                            op.state = DONE
+                            deliver(op)
+                        else:
+                            op.later.append(data)  # type: ignore[union-attr, arg-type]
+                    elif op.state == SUBMITTED and res >= 0:
                         op.value = data
                         op.state = DONE
+                        op.standing = False
                         del in_flight[user_data]
                         deliver(op)
                     else:
                         kept_data = data
-                        settle_slowly(op, res, kept_data)
+                        settle_slowly(op, res, kept_data, user_data)
                         kept_data = None
                 elif res < 0 or op.state != SUBMITTED:
-                    settle_slowly(op, res, kept_data)
+                    settle_slowly(op, res, kept_data, user_data)
                     kept_data = None
                 else:
                     code = op.code
@@ -397,9 +406,12 @@ def make_uring_driver(
             del events[op]
             deliver(op)
 
-    def settle_slowly(op: Op[object], res: int, data: bytes | memoryview | None) -> None:
+    def settle_slowly(op: Op[object], res: int, data: Received, number: int = 0) -> None:
         """End an op that failed or was cancelled, or give it another try."""
         nonlocal hungry_count, starved_count
+        if op.standing:
+            standing.ended(op, number, res, data)
+            return
         code = op.code
         if op.state == DONE:  # but for the end of it: a signal handler raised meanwhile
             finish_cancelled(op, make_cancelled)
@@ -462,16 +474,17 @@ def make_uring_driver(
             raise struck
 
     def unawaited(user_data: int, res: int, flags: int) -> None:
-        nonlocal stray, buffer_tail, woken, wake_armed
+        nonlocal stray, buffer_tail
         if flags & k.IORING_CQE_F_BUFFER:
             bid = flags >> k.IORING_CQE_BUFFER_SHIFT
             put_buffer(buffer_tail & buffer_mask, bid)
             buffer_tail += 1
         if user_data == _USE_WAKE:
-            woken = wake_armed = False
+            pipe.heard()
+            standing.stand_dropped_down()
             if threads.finished:
                 threads.settle_all(deliver, settle_slowly)
-            if not closed:
+            if not pipe.closed:
                 arm_wake()
         elif user_data & _CANCEL_BIT:
             cancel_answered(user_data, res)
@@ -506,9 +519,8 @@ def make_uring_driver(
                 return True
 
     def arm_wake() -> None:
-        nonlocal wake_armed
-        head, memory = WRITING_HEADS[o.READ], wake_memory
-        wake_armed = push(head, wake_read_fd, memory.addr, memory.len_bytes, 0, _USE_WAKE)
+        head, memory = WRITING_HEADS[o.READ], pipe.memory
+        pipe.armed = push(head, pipe.read_fd, memory.addr, memory.len_bytes, 0, _USE_WAKE)
 
     def lay(op: ReadMany[object], block: memoryview) -> None:
         nonlocal tail
@@ -562,7 +574,7 @@ def make_uring_driver(
 
     def request_cancel(op: Op[object], number: int) -> None:
         """Have the use *number* of *op* end, wherever it is; may be done again."""
-        code, held = op.code, number in in_flight
+        code = op.code
         if code == o.TIMEOUT:
             if number in timers.live:
                 del timers.live[number]
@@ -573,7 +585,7 @@ def make_uring_driver(
             events.pop(op, None)
         elif number in again:
             del again[number]
-        elif code == o.CLOSE or op in threads or (held and not withdraw(op, number, tail)):
+        elif code == o.CLOSE or op in threads or (number in in_flight and not withdraw(op, number)):
             # A close withdrawn would leak the descriptor; a thread at work on an op will end it.
             if number in in_flight and code != o.CLOSE:
                 data = number_of(op)
@@ -589,18 +601,10 @@ def make_uring_driver(
         elif number in ending:  # a completion ended it meanwhile
             del ending[number]
 
-    def wake() -> None:
-        nonlocal woken
-        if not woken and not closed:
-            with wake_lock:
-                if not closed:
-                    woken = True
-                    system.poke(wake_write_fd)
-
     def statistics() -> Statistics:
         count = len(in_flight) + len(timers) + len(again) + len(offloads)
-        count += len(events) + len(threads)
-        taken = use - _USE_FIRST - resubmitted_count
+        count += len(events) + len(threads) - sum(map(is_idle, in_flight.values()))
+        taken = use - _USE_FIRST - resubmitted_count + stood_count
         return Statistics(
             "uring", taken, taken - count, count, turns, waits, stray + many.stray, starved_count,
             *leases.counts(),
@@ -608,8 +612,8 @@ def make_uring_driver(
 
     def retire(make_refusal: Callable[[], Exception]) -> None:
         """Let no closure reach the ring's memory again, whoever still calls one; then free it."""
-        nonlocal submit_and_wait, pack, owner_thread, wrong_thread, closed
-        closed = True
+        nonlocal submit_and_wait, pack, owner_thread, wrong_thread
+        pipe.closed = True
 
         def refuse(*_arguments: object) -> Fate:
             raise make_refusal()
@@ -620,53 +624,51 @@ def make_uring_driver(
         wrong_thread = make_refusal
         tables.retire()
         many.begin = refuse
+        standing.retire()
         ring.close()
-        system.close(wake_read_fd)
-        system.close(wake_write_fd)
+        pipe.close()
 
     def poison() -> None:
-        if not closed:
+        if not pipe.closed:
             retire(ring_of_the_parent)
 
     def leave() -> None:
-        nonlocal deliver, closed
-        if closed:
+        nonlocal deliver
+        if pipe.closed:
             return
-        with wake_lock:
-            closed = True
+        pipe.silence()
         deliver = discard
         timers.take_all()
         offloads.take_all()
         # The armed read of the wake pipe ends some time after the ring.
-        keep_for_ever(wake_memory)
+        keep_for_ever(pipe.memory)
         leak(len(in_flight) + threads.desert(), dict(in_flight), buffers, threads)
         # The registered index belongs to the ring's thread, and goes with it.
         ring.registered_by = None
         retire(lambda: ClosedError("this driver is closed"))
 
     def close(deadline_ns: int | None) -> None:
-        nonlocal closed, deliver
-        if closed:
+        nonlocal deliver
+        if pipe.closed:
             return
         if get_ident() != owner_thread:
             raise wrong_thread()
         deadline = deadline_ns if deadline_ns is not None else clock() + 1_000_000_000
         deliver = discard
         stranded_count = threads.drain(turn, deadline)  # while the wake pipe is still read
-        with wake_lock:
-            closed = True
+        pipe.silence()
         for op in [*timers.take_all(), *again.values(), *in_flight.values(), *offloads.take_all()]:
             if op.state == SUBMITTED:
                 op.state = CANCELLING
         again.clear()
         events.clear()
         tries = 0
-        while (in_flight or wake_armed) and clock() < deadline:
+        while (in_flight or pipe.armed) and clock() < deadline:
             if tries < _CANCEL_TRIES_MAX:  # see there
                 tries += 1
                 push(CANCEL_HEAD, -1, 0, 0, CANCEL_EVERYTHING, _USE_NOBODY)
             turn(deadline)
-        leak(len(in_flight) + stranded_count, dict(in_flight), buffers, wake_memory, threads)
+        leak(len(in_flight) + stranded_count, dict(in_flight), buffers, pipe.memory, threads)
         flush()
         unregister_ring_fd(ring)
         retire(lambda: ClosedError("this driver is closed"))
@@ -675,22 +677,23 @@ def make_uring_driver(
         # With O_NONBLOCK set, io_uring would answer EAGAIN instead of waiting.
         system.set_blocking(fd, True)
 
-    def unregister(_fd: int) -> None:
-        """Io_uring keeps nothing per descriptor."""
-
     leases = Leases(buffers, wake)
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
     sends = SeldomOps(system, (in_flight, again, ending), settle_slowly, push)
-    withdraw = make_withdraw(ring, in_flight)
+    withdraw = make_withdraw(ring, in_flight, lambda: tail)
     tables = UringTables(ring, heads, (in_flight, again), flush, cancel)
     many = ManyReads(ring, in_flight, lay, hand_over, make_room, push, tables, settle_slowly)
     reading = many.active
+    standing = Standing(
+        in_flight, again, pipe, enqueue, settle_slowly, withdraw, turn,
+        lambda number: push(CANCEL_HEAD, -1, number, 0, 0, number | _CANCEL_BIT), deliver,
+    )  # fmt: skip
     arm_wake()
     driver = UringDriver(
         system, "uring", submit=submit, turn=turn, cancel=cancel, fire=fire, flush=flush, wake=wake,
-        wake_fd=wake_write_fd, register=register, unregister=unregister, statistics=statistics,
+        wake_fd=pipe.write_fd, register=register, unregister=lambda _: None, statistics=statistics,
         poison=poison, leave=leave, close=close,
     )  # fmt: skip
-    driver.ring, driver.tables = ring, tables
+    driver.ring, driver.tables, driver.stand_down = ring, tables, standing.stand_down
     return driver

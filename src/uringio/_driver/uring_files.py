@@ -23,9 +23,10 @@ from . import op as o
 from .attempts import locate
 from .direct import Direct
 from .file_calls import FILE_OPERATIONS, FileCalls
-from .op import CANCELLING, SUBMITTED, Op, Vectored
+from .op import CANCELLING, SUBMITTED, Op
 from .outcome import settle_succeeded
 from .uring_rows import WRITING_HEADS
+from .vectored import Vectored
 
 __all__ = ["SHAPED", "ThreadCalls", "shape"]
 

@@ -123,8 +123,8 @@ def grown(
     """
     Replace *buffers* by a ring of *count_min* or more, up to *count_max*, while none is on its way.
 
-    With 500 busy connections and 64 buffers, three receives in four were refused and made again:
-    9.9 us of CPU per message against 6.7.  The ring does not begin large, because the kernel walks
+    With 500 busy connections and 64 buffers, three receives in four were refused and made again,
+    9.9 us of CPU per message against 6.7.  It does not begin large, because the kernel walks
     through all of it, and 512 buffers at 50 connections cost 5 % in cache misses.
 
     A signal handler may raise in the middle, when the old ring is gone and the new one is not yet

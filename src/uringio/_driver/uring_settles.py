@@ -25,6 +25,7 @@ __all__ = ["SETTLES"]
 
 
 def _settle_send_all(op: Op[object], res: int) -> bool:
+    # It carries MSG_WAITALL, with which the kernel itself goes on after a short send: mostly.
     if res == op.len:
         op.memory = None
         op.hold = None
@@ -54,6 +55,7 @@ def _settle_count(op: Op[object], res: int) -> bool:
 
 def _settle_recv(op: Op[object], _res: int) -> bool:
     op.value = b""  # the peer's end; the kernel took no buffer for it
+    op.standing = False
     return True
 
 

@@ -26,6 +26,8 @@ class AsyncioScheduler:
     An object of its own, since the loop's ``call_soon`` is asyncio's.
     """
 
+    driver = task = None
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 

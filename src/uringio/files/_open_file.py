@@ -19,8 +19,8 @@ from uringio._driver.op import (
     STALE,
     SUBMITTED,
     Op,
-    Vectored,
 )
+from uringio._driver.vectored import Vectored
 from uringio.errors import BusyError, UnsupportedError, UsageError, WrongThreadError
 
 from ._flags import RWFlags

@@ -11,8 +11,8 @@ from uringio._driver.op import (
     READ_CACHED,
     READY,
     Op,
-    Vectored,
 )
+from uringio._driver.vectored import Vectored
 from uringio.errors import EndOfStreamError
 
 from ._flags import READ_FLAGS, RWFlags

@@ -11,8 +11,8 @@ from uringio._driver.op import (
     MAX_RW_COUNT,
     WRITE,
     Op,
-    Vectored,
 )
+from uringio._driver.vectored import Vectored
 from uringio.errors import op_error
 
 from ._flags import WRITE_FLAGS, RWFlags

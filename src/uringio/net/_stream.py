@@ -1,22 +1,19 @@
 """Connected stream sockets."""
 
 import operator
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Final, Self, TypeVar, cast
+from typing import Final, Self, TypeVar
 
 from uringio._driver.contract import Driver
 from uringio._driver.lease_count import LeaseCount
-from uringio._driver.messages import Ancillary, Credentials, Incoming, Received
+from uringio._driver.messages import Ancillary, Credentials, Incoming
 from uringio._driver.op import (
+    HERE,
     NEW,
     POLL,
     READY,
     RECV,
-    RECV_INTO,
-    RECV_LEASE,
-    RECVMSG,
     SEND_ALL,
     SHUTDOWN,
     SPENT,
@@ -30,6 +27,7 @@ from uringio._own.fd import OwnedFd
 from uringio.errors import BusyError, EndOfStreamError, OpError
 
 from ._closing import close_op, in_flight
+from ._hull import Hull
 from ._messages import (
     ANCILLARY_BYTES,
     Message,
@@ -42,14 +40,12 @@ from ._messages import (
     scatter,
     writable_pieces,
 )
-from ._moves import Moves, arrived
-from ._polling import KeepsUnread
+from ._moves import Moves
 
 __all__ = ["SocketStream"]
 
 T = TypeVar("T")
 
-_RECEIVES: Final = frozenset({RECV, RECV_INTO, RECV_LEASE, RECVMSG})
 _SHUT_WR: Final = 1
 # What one operation is asked for at most; drivers have buffers of this size.
 _RECV_BYTES_MAX: Final = 65536
@@ -62,43 +58,6 @@ _CLOSED_RECV: Final[Op[bytes]] = Op(READY)
 _CLOSED_RECV.state = STALE
 _CLOSED_SEND: Final[Op[None]] = Op(READY)
 _CLOSED_SEND.state = STALE
-
-
-class _Hull(KeepsUnread):
-    """
-    What a stream's operations keep alive: its descriptor, and what nobody has read yet.
-
-    Apart from the stream, which refers to its ops, so that a stream that is dropped goes at once
-    rather than when the garbage collector finds the circle.
-    """
-
-    __slots__ = ("fd", "unread")
-
-    def __init__(self, fd: OwnedFd) -> None:
-        self.fd = fd
-        self.unread: deque[bytes | OSError] = deque()
-
-    def has_unread(self) -> bool:
-        """See `KeepsUnread`."""
-        return bool(self.unread)
-
-    def orphan(self, op: Op[T], value: object, /) -> None:
-        """
-        Keep what a cancelled receive had got; see `Owner`.
-
-        Its error too: a reset is reported once, and after it comes what looks like an orderly end.
-        """
-        if op.code in _RECEIVES and value and isinstance(value, bytes | memoryview | OSError):
-            self.unread.append(
-                value if isinstance(value, bytes | OSError) else cast("memoryview", value).tobytes()
-            )
-        elif op.code == RECV_INTO and value and isinstance(value, int):
-            # Not out of `hold` or `memory`: an op that was done has let go of them.
-            self.unread.append(arrived(op, value))
-        elif isinstance(value, Received):
-            value.close_fds()
-            if data := value.payload():
-                self.unread.append(data)
 
 
 class SocketStream(Moves):
@@ -118,6 +77,7 @@ class SocketStream(Moves):
         "_eof_op",
         "_fd",
         "_hull",
+        "_reads_ahead",
         "_recv_op",
         "_remote",
         "_send_op",
@@ -127,8 +87,9 @@ class SocketStream(Moves):
         self._driver = driver
         self._fd = OwnedFd(fd, driver.system.close, "stream")
         self._remote = remote
-        self._hull = _Hull(self._fd)
+        self._hull = Hull(self._fd)
         self._unread = self._hull.unread
+        self._reads_ahead = True
         # One op object per direction for the stream's whole life; `state` says whether it is free.
         self._recv_op: Op[bytes] = self._make_recv_op(fd)
         self._send_op: Op[None] = self._make_send_op(fd)
@@ -141,6 +102,11 @@ class SocketStream(Moves):
 
     def __repr__(self) -> str:
         return f"<SocketStream {self._fd!r}>"
+
+    def __del__(self) -> None:
+        op: Op[bytes] | None = getattr(self, "_recv_op", None)
+        if op is not None and op.standing:
+            self._driver.stand_down(op, False)
 
     # --- receiving -------------------------------------------------------------------------------
 
@@ -164,10 +130,18 @@ class SocketStream(Moves):
         Source: recv(2).
         """
         op = self._recv_op
-        # The shift gives 0 for 1.._RECV_BYTES_MAX, and a TypeError for what is no number of bytes.
         # An op that still has its value is one that somebody will ask for the result, later.
-        if op.state != SPENT or op.value is not None or self._unread or (max_bytes - 1) >> 16:
+        if op.state != SPENT or op.value is not None:
             return self._recv_otherwise(max_bytes)
+        if max_bytes != _RECV_BYTES_MAX:
+            # The shift gives 0 for 1.._RECV_BYTES_MAX, and a TypeError for what is no number.
+            if self._unread or op.standing or (max_bytes - 1) >> 16:
+                return self._recv_otherwise(max_bytes)
+        elif self._unread:
+            op.state = HERE
+            op.error = None
+            op.len = max_bytes
+            return op
         op.state = NEW
         op.error = None
         op.len = max_bytes
@@ -215,11 +189,13 @@ class SocketStream(Moves):
             raise ValueError(f"max_bytes is at least 1, not {max_bytes}")
         fd = self._fd.number
         op = self._recv_op
-        if op.state == NEW:
+        if op.state in {NEW, HERE}:
             # Handed out and not started.  Whoever holds it may still try to, and must be refused.
             op.state = STALE
         elif in_flight(op):
             raise BusyError(f"another task is receiving on {self!r}")
+        if op.standing:
+            self._driver.stand_down(op, True)
         self._supersede(self._last_recv, "receiving")
         self._supersede(self._foreign_op(), "receiving")
         if self._unread:
@@ -247,8 +223,9 @@ class SocketStream(Moves):
         return first
 
     def _make_recv_op(self, fd: int) -> Op[bytes]:
-        op: Op[bytes] = Op(RECV, fd, owner=self._hull)
+        op: Op[bytes] = Op(RECV, fd, int(not self._reads_ahead), owner=self._hull)
         op.home = self._driver
+        op.later = self._unread
         op.state = SPENT
         return op
 
@@ -496,6 +473,8 @@ class SocketStream(Moves):
         self._supersede(self._recv_op, "receiving")
         self._supersede(self._last_recv, "receiving")
         self._supersede(self._foreign_op(), "receiving")
+        if self._recv_op.standing:
+            self._driver.stand_down(self._recv_op, True)
         self._recv_op = _CLOSED_RECV
         return fd
 
@@ -506,14 +485,14 @@ class SocketStream(Moves):
         self._send_op = _CLOSED_SEND
         return fd
 
-    def _owner(self) -> _Hull:
+    def _owner(self) -> Hull:
         return self._hull
 
     def _supersede(self, op: Op[object] | None, doing: str) -> None:
         """Let *op* never start, or raise `BusyError` if it has."""
         if op is None:
             return
-        if op.state == NEW:
+        if op.state in {NEW, HERE}:
             op.state = STALE
             op.memory = None
         elif in_flight(op):
@@ -544,7 +523,14 @@ class SocketStream(Moves):
 
     def fileno(self) -> int:
         """The descriptor, which stays the stream's; raises `ClosedError`."""
-        return self._fd.number
+        number = self._fd.number
+        if self._reads_ahead:  # and never again: whoever knows the number may receive, too
+            self._reads_ahead = False
+            op = self._recv_op
+            if op.standing:
+                self._driver.stand_down(op, True)
+            op.addr = 1
+        return number
 
     def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         """Set a socket option by its numbers; raises `OpError`."""

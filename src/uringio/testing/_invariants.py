@@ -205,7 +205,7 @@ class Invariants:
             if op.error is None:
                 self.violated("ops", f"{op!r} was cancelled, and delivered a value")
         for number in (op.use, op.use | ZERO_COPY_BIT):
-            if number in self._requests:
+            if number in self._requests and not op.standing:
                 self.violated("ops", f"{op!r} was delivered, and the kernel still has it")
 
     def queued(self, task: Task[object], is_queued: bool) -> None:

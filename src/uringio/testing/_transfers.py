@@ -83,6 +83,8 @@ def _recv(kernel: "SimKernel", request: Request) -> int | None:
             return -errno.ENOBUFS
         addr, size, _ = entry
         count = min(count, size) if count else size
+    if request.shots and request.file_index:  # the most that all of them bring [bytes]
+        count = min(count, request.file_index)
     whole = bool(request.op_flags & _MSG_WAITALL) and not entry and not peek
     whole = whole and isinstance(socket, StreamSocket)
     while True:
@@ -104,6 +106,11 @@ def _recv(kernel: "SimKernel", request: Request) -> int | None:
     if entry is not None and request.done_bytes:
         request.buffer = entry[2]
         request.ring.groups[request.buffer_group].take()
+    if request.shots and request.file_index:
+        request.file_index -= request.done_bytes
+        if not request.file_index:
+            request.unwatch()
+            request.shots = 0
     if taken is not None:
         for file in taken.files:
             file.drop()
