@@ -32,7 +32,9 @@ __all__ = [
 
 Attempt = Callable[[Op[object]], int]
 
-RECV_BYTES_MAX: Final = 65536  # what one RECV returns at most, as with the uring driver's buffers
+# What one RECV returns at most.  More than 64 KiB, so that a read of such a message is a short one,
+# and below what glibc maps for each piece anew.
+RECV_BYTES_MAX: Final = 98304
 SEND_BYTES_MAX: Final = 1 << 30  # what is offered in one call; the bare door takes a C int
 
 # Operations whose value is the result itself.

@@ -44,6 +44,7 @@ class BoundDriver:
     """See `uringio._driver.contract.Driver`; made by the makers of the drivers."""
 
     polls_cheaply = False
+    recv_bytes_max = 65536
 
     def __init__(
         self,

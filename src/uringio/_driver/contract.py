@@ -138,6 +138,11 @@ class Driver(Protocol):
         ...
 
     @property
+    def recv_bytes_max(self) -> int:
+        """The most that one RECV returns, in bytes."""
+        ...
+
+    @property
     def polls_cheaply(self) -> bool:
         """Whether large pieces had better be waited for by a POLL, and read on the spot."""
         ...

@@ -31,7 +31,7 @@ from uringio._sys.system import System
 from uringio.errors import ClosedError, RingForkedError, WrongThreadError
 
 from . import op as o
-from .attempts import SEND_BYTES_MAX, locate
+from .attempts import RECV_BYTES_MAX, SEND_BYTES_MAX, locate
 from .bound import BoundDriver, discard
 from .contract import Deliver, MakeCancelled, Statistics
 from .descriptors import Descriptor, Descriptors, Poller
@@ -73,7 +73,7 @@ _PLAIN: Final = POLLIN | POLLOUT  # what an edge-triggered poller says of arrive
 _BATCH_COUNT_MAX: Final = 512
 # What a turn reads before it leaves the other edges of its batch to the next: long payloads are
 # worked on while they, and what the kernel knows of their sockets, are in the processor's cache.
-_ROOM_BYTES: Final = 65536
+_ROOM_BYTES: Final = 131072
 # epoll_wait(2) takes milliseconds in an int; a longer wait is made of several.
 _WAIT_SECONDS_MAX: Final = 86400.0
 # How often connecting is tried while a Unix listener's queue is full; nothing announces its room.
@@ -90,6 +90,10 @@ def _warn_leak(count: int) -> None:
         ResourceWarning,
         stacklevel=4,
     )
+
+
+class _ReadinessDriver(BoundDriver):
+    recv_bytes_max = RECV_BYTES_MAX
 
 
 def make_readiness_driver(
@@ -577,7 +581,7 @@ def make_readiness_driver(
     starts[o.EVENT] = start_event
     offloads = Offloads(system, wake)
     files = FileCalls(system, wake)
-    return BoundDriver(
+    return _ReadinessDriver(
         system,
         poller.name,
         submit=submit,

@@ -107,7 +107,7 @@ class StreamTransport(Writing):
         self._error: BaseException | None = None
         self._deliver: Callable[..., object]
         self.set_protocol(protocol)
-        self._recv_op: Op[object] = Op(RECV, fd, len_=_RECV_BYTES)
+        self._recv_op: Op[object] = Op(RECV, fd, len_=driver.recv_bytes_max)
         self._ready_op(self._recv_op, self._received)
         self._ready_op(self._send_op, self._sent)
         loop._transports[fd] = self  # pyright: ignore[reportPrivateUsage]
