@@ -75,7 +75,6 @@ class StreamTransport(Writing):
 
     __slots__ = (
         "__weakref__",
-        "_context",
         "_deliver",
         "_error",
         "_held",
@@ -97,8 +96,7 @@ class StreamTransport(Writing):
         sock: Sock | None = None,
         peer: bytes | None = None,
     ) -> None:
-        super().__init__(loop, driver, fd)
-        self._context = context
+        super().__init__(loop, driver, fd, context)
         self._socket = HeldSocket(driver, fd, "transport", sock, peer)
         self._server = server
         self._held = False
@@ -163,6 +161,7 @@ class StreamTransport(Writing):
             self._received_otherwise(op)
             return
         op.value = None
+        self._sent_bytes = 0
         if op.later:
             data = _joined(data, op.later)  # type: ignore[arg-type]  # a cast is a call
         try:
@@ -350,6 +349,7 @@ class StreamTransport(Writing):
         if self._borrower is not None or self._eof:
             what = "write_eof() was called" if self._eof else "sendfile is in progress already"
             raise RuntimeError(f"unable to send a file; {what}")
+        self.send_gathered()
         self._borrower = borrower
         self._sends = None
         self._after_send = True
@@ -380,6 +380,7 @@ class StreamTransport(Writing):
         if self._loop.gone:
             self._force_close(None)
             return
+        self.send_gathered()
         self._obstacle |= CLOSING
         self._sends = None
         self._stop_receiving()
@@ -390,6 +391,7 @@ class StreamTransport(Writing):
 
     def abort(self) -> None:
         """End at once; what was not sent, for lack of room or behind such, is lost."""
+        self.send_gathered()
         self._force_close(None)
 
     def _fatal_error(self, error: BaseException, message: str) -> None:
