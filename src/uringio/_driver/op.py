@@ -78,7 +78,7 @@ find nothing under it.
 from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, cast
 
 from uringio._sys.memory import Pinned, ReadableBuffer
 from uringio.errors import BusyError, UsageError
@@ -97,6 +97,8 @@ __all__ = [
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+Later: TypeAlias = deque[bytes | OSError] | list[bytes | OSError]
 
 MAX_RW_COUNT: Final = 0x7FFFF000  # what the kernel moves at most in one call [bytes]
 
@@ -259,7 +261,7 @@ class Op(Generic[T_co]):
         self.waiter: object = None  # the scheduler's: a task, or a callable that takes the op
         self.context: Context | None = None
         self.hold: Pinned | None = None  # what keeps `memory` at its address
-        self.later: deque[bytes | OSError] | None = None  # of a receive: see `uring_standing`
+        self.later: Later | None = None  # of a receive: see `uring_standing`
         self.standing = False
         self.home: Driver | None = None  # the only driver that may run it; None: any
         self.done_bytes = 0
