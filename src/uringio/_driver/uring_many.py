@@ -31,6 +31,7 @@ from uringio._ring.queue import Completion
 from uringio._ring.setup import Ring
 from uringio._sys import constants as k
 from uringio._sys.layouts import CQE, SQE_SHORT
+from uringio.errors import ClosedError
 
 from .contract import Deliver
 from .many import (
@@ -239,10 +240,12 @@ class ManyReads:
     def _target(self, op: ReadMany[object]) -> tuple[int, int, int]:
         """Return head, file and word 5 of the SQEs, by what is registered."""
         head, w5 = self._tables.fix(_HEAD, op.addr, op.len * len(op.offsets))
-        file = op.registered
-        if file is None or file.closed:
-            return head, op.fd, w5
-        return head | _FIXED_FILE, file.slot, w5
+        if op.registered is not None:
+            try:
+                return head | _FIXED_FILE, op.registered.slot, w5
+            except ClosedError:
+                pass
+        return head, op.fd, w5
 
     def _some(self, op: ReadMany[object]) -> memoryview:
         """Return the SQEs of the reads that are to do."""
