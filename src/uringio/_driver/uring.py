@@ -146,7 +146,7 @@ def make_uring_driver(
 
     # --- provided buffers ------------------------------------------------------------------------
     pool = buffers.memory.slices
-    held_at, put_buffer, publish_buffers = buffers.held_at, buffers.put, buffers.publish
+    held_at, put_buffer, buffer_tail_word = buffers.held_at, buffers.put, buffers.tail_word
     leases: Leases
     buffer_tail = buffer_count
     buffer_mask = buffer_count - 1
@@ -156,12 +156,12 @@ def make_uring_driver(
     use = _USE_FIRST
     # Taken out of `in_flight` to be asked for anew: cut short, interrupted, or without a buffer.
     again: dict[int, Op[object]] = {}
-    # Being cancelled, until that is through: a signal handler may break it off.
-    ending: dict[int, Op[object]] = {}
+    ending: dict[int, Op[object]] = {}  # being cancelled: a signal handler may break it off
     asking = False
     events: dict[Op[object], None] = {}
     cancel_tries: dict[int, int] = {}
     timers = Timers()
+    live_timers = timers.live  # which it is no call to ask whether there are any
     clock = system.monotonic_ns
     get_ident = _thread.get_ident
     owner_thread = get_ident()
@@ -220,7 +220,7 @@ def make_uring_driver(
         if deadline_ns == 0 or storage or ending or asking or offloads.finished:
             wait_count = 0
         else:
-            timer_ns = timers.next_deadline_ns()
+            timer_ns = timers.next_deadline_ns() if live_timers else None
             if timer_ns is not None and (deadline_ns is None or timer_ns < deadline_ns):
                 deadline_ns = timer_ns
             if deadline_ns is not None:
@@ -315,10 +315,10 @@ def make_uring_driver(
         drained = True
         storage.clear()
 
-        publish_buffers(buffer_tail)
+        buffer_tail_word[0] = buffer_tail & 0xFFFF
         if again or ending or asking:
             ask_again()
-        if timers:
+        if live_timers:
             timers.expire(clock(), deliver)
         if offloads.finished:
             offloads.settle_finished(deliver)
@@ -462,13 +462,13 @@ def make_uring_driver(
 
     def grow_buffers() -> None:
         nonlocal buffers, buffer_count, buffer_tail, buffer_mask, leases, hungry_count
-        nonlocal pool, held_at, put_buffer, publish_buffers
+        nonlocal pool, held_at, put_buffer, buffer_tail_word
         fresh, struck = grown(ring, buffers, buffer_count + hungry_count, buffer_count_max, wake)
         if fresh is not None:
             buffers, leases = fresh.buffers, fresh  # views of the old ones keep their memory
             buffer_count = buffer_tail = buffers.count
             buffer_mask, pool = buffer_count - 1, buffers.memory.slices
-            held_at, put_buffer, publish_buffers = buffers.held_at, buffers.put, buffers.publish
+            held_at, put_buffer, buffer_tail_word = buffers.held_at, buffers.put, buffers.tail_word
         hungry_count = 0
         if struck is not None:
             raise struck
