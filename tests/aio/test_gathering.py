@@ -127,3 +127,18 @@ def test_what_was_gathered_goes_before_the_end(run: Run[None], end: str) -> None
                 assert await loop.sock_recv(peer, 100) == b""
 
     run(main())
+
+
+def test_nothing_waits_for_a_pass_while_the_loop_is_at_rest(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """What is written between two runs of the loop goes at once, every piece of it."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.settimeout(10)
+        transport, client = loop.run_until_complete(loop.create_connection(Diary, sock=ours))
+        for piece in (b"one", b"two", b"three"):
+            transport.write(piece)
+            assert theirs.recv(100) == piece
+        transport.close()
+        loop.run_until_complete(client.lost)

@@ -185,7 +185,11 @@ class Writing(FlowControl):
         if self._send_op.state != SPENT or not self._has_door():
             self._sent_bytes = 0
             self._write_rest(chunk)
-        elif len(chunk) < _GATHERED_BYTES_MAX and (self._sent_bytes or self._singles >= 0):
+        elif (
+            len(chunk) < _GATHERED_BYTES_MAX
+            and (self._sent_bytes or self._singles >= 0)
+            and self._loop.is_running()  # else no pass may ever end
+        ):
             self._gather(chunk)
         else:
             self.send_gathered()
