@@ -10,6 +10,8 @@
 # make peers   CPython's asyncio tests and uvloop's, on our loop and on its peers (ARGS=--help)
 # make crashlab  misuse the library a thousand times (ARGS=--control: without it)
 # make bench   measure; bench/README.md explains the figures
+# make bench-check   has a ratio to a rival become worse than bench/baseline has it (SUITES=, ARGS=)
+# make bench-baseline   what it is compared with from now on
 # make clean   remove environments, caches and build results
 #
 # Each verb makes what it needs: an environment per interpreter, .venv-<version>, made anew when
@@ -22,6 +24,7 @@ SEEDS ?= 200
 SECONDS ?= 60
 TARGETS ?=
 RUNGS ?=
+SUITES ?= echo ops memory uvicorn
 VERSIONS ?= 3.11 3.12 3.13
 
 DIR ?= docs
@@ -40,7 +43,7 @@ PY := $(ENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 CODE := src tests tools fuzz bench examples
 
-.PHONY: run test ladder check style types arch sim fuzz determinism test-env peers crashlab mutants mutants-sim bench build clean
+.PHONY: run test ladder check style types arch sim fuzz determinism test-env peers crashlab mutants mutants-sim bench bench-check bench-baseline build clean
 
 run: $(ENV)/.run
 	@$(ENV)/bin/uringio serve "$(DIR)" --host "$(HOST)" --port "$(PORT)" $(if $(BACKEND),--backend "$(BACKEND)")
@@ -96,7 +99,18 @@ bench: $(ENV)/.bench
 	$(PY) -m pytest -q bench/micro
 	$(PY) -m bench.ring --count 4000 --rounds 10 --depths 32,256
 	$(ENV)/bin/uringio bench ops
+	$(ENV)/bin/uringio bench memory
 	$(ENV)/bin/uringio bench $(ARGS)
+
+bench-check: $(ENV)/.bench
+	@status=0; for suite in $(SUITES); do \
+		$(ENV)/bin/uringio bench $$suite --baseline bench/baseline/$$suite.json $(ARGS) || status=1; \
+	done; exit $$status
+
+bench-baseline: $(ENV)/.bench
+	@for suite in $(SUITES); do \
+		$(ENV)/bin/uringio bench $$suite --save-baseline bench/baseline/$$suite.json $(ARGS) || exit 1; \
+	done
 
 build: $(ENV)/.dev
 	$(PY) -m build

@@ -23,6 +23,7 @@ class Mutant(NamedTuple):
 _U, _R, _F = "_driver/uring.py", "_driver/readiness.py", "_driver/file_calls.py"
 _L, _P, _B = "_own/loans.py", "_own/pool.py", "_own/buffer.py"
 _Z, _T, _S = "_driver/zero_copy.py", "_driver/timers.py", "_driver/uring_leases.py"
+_M = "_driver/uring_many.py"
 _O, _D, _Q = "_driver/outcome.py", "_driver/descriptors.py", "_ring/queue.py"
 
 _CANCEL = ("driver/test_cancel.py",)
@@ -32,6 +33,7 @@ _MOMENTS = ("driver/test_moments.py", "driver/test_moments_ending.py")
 _ENDING = ("driver/test_moments_ending.py",)
 _END = ("driver/test_end.py", "driver/test_contract.py")
 _ZERO = ("driver/test_zero_copy.py", "surface/test_zero_copy.py")
+_MANY = ("driver/test_many.py",)
 _LOANS = ("own/test_loans.py", "own/test_buffer.py", "surface/test_moves.py")
 _POOL = ("own/test_pool.py", "surface/test_buffer_pool.py")
 _LEASES = ("surface/test_leases.py",)
@@ -91,7 +93,7 @@ MUTANTS: tuple[Mutant, ...] = (
            "streams without leases wait for those of others", _LEASES),
     Mutant(_U, "                    if held_at[slot] != bid:\n", "                    if False:\n",
            "buffers go back under wrong numbers", _LIMITS + _LEASES),
-    Mutant(_U, "        publish_buffers(buffer_tail)\n", "        pass\n",
+    Mutant(_U, "        buffer_tail_word[0] = buffer_tail & 0xFFFF\n", "        pass\n",
            "buffers are not given back to the kernel", _LIMITS),
     Mutant(_U, "(res == -errno.ENOBUFS and code in (RECV, RECV_LEASE))", "False",
            "a starved receive fails", _LIMITS),
@@ -113,7 +115,8 @@ MUTANTS: tuple[Mutant, ...] = (
            "            settle_failed(op, 5)\n        held", "every failure is EIO", _TURNS),
     Mutant(_U, "            op.state = DONE  # close(2): the descriptor is gone all the same\n",
            "            settle_failed(op, 4)\n", "EINTR of a close is a failure", _INJECTED),
-    Mutant(_U, "                del in_flight[number]\n                op.standing = False\n",
+    Mutant("_driver/uring_slots.py",
+           "                del in_flight[number]\n                op.standing = False\n",
            "                op.standing = False\n", "a withdrawn op stays in flight", _CANCEL),
     Mutant(_U, "            ending[op.use] = op\n            op.state = CANCELLING\n"
            "            op.error = reason\n", "            op.state = CANCELLING\n"
@@ -141,12 +144,13 @@ MUTANTS: tuple[Mutant, ...] = (
            "memory that the kernel still has is freed", _INJECTED),
     Mutant(_U, "                push(CANCEL_HEAD, -1, 0, 0, CANCEL_EVERYTHING, _USE_NOBODY)\n",
            "                pass\n", "closing cancels nothing", _END),
-    Mutant(_U, "        if timers:\n            timers.expire(clock(), deliver)\n", "",
+    Mutant(_U, "        if live_timers:\n            timers.expire(clock(), deliver)\n", "",
            "deadlines never come", _TURNS),
     Mutant(_U, "wait_count or sq_flags[0] or tail", "wait_count or tail",
            "completions that the kernel holds back are not fetched", _LIMITS),
     # --- the ring ----------------------------------------------------------------------------
-    Mutant(_Q, "        cq_head[0] = tail\n", "        pass\n",
+    Mutant(_Q, "        storage += wrapped\n        cq_head[0] = tail\n",
+           "        storage += wrapped\n",
            "the same completions are taken again", ("ring/test_reap.py",)),
     Mutant(_Q, "        storage += wrapped\n", "        pass\n",
            "completions behind the wrap are lost", ("ring/test_reap.py",)),
@@ -163,8 +167,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(_Z, "                return False\n            res = self._answers[number]\n",
            "                return False\n", "the notification's result is taken for the send's",
            _ZERO),
-    Mutant(_U, "                    sends.abort(op)\n", "                    pass\n",
+    Mutant(_U, "else sends.abort)(op)\n", "else bool)(op)\n",
            "cancelling waits for a peer that never answers", _ZERO),
+    # --- many reads as one -------------------------------------------------------------------
+    Mutant(_M, "        if block is None or not block.is_free or", "        if block is None or",
+           "a block is filled for another batch before it is laid", _MANY),
+    Mutant(_M, "            if op.todo:\n                self._go_on(op, self._some(op))\n", "",
+           "a batch that a handler broke off is never laid", _MANY),
+    Mutant(_M, "                if ring.cq_head[0] == head:", "                if op.missing:",
+           "completions are passed over that a handler has taken", _MANY),
     # --- ends and orphans --------------------------------------------------------------------
     Mutant(_O, "                op.owner.orphan(op, value)\n", "                pass\n",
            "what a cancelled op had got is dropped", _CANCEL),

@@ -193,7 +193,7 @@ def test_an_exception_anywhere_in_a_turn(make_rig: RigMaker, kind: str) -> None:
                 rig.driver.turn(None)
                 rig.driver.unregister(refused.fileno())
         index += 1
-    assert index > 30
+    assert index > 25
 
 
 @pytest.mark.parametrize("kind", ["uring", "uring-5.19"])
@@ -253,4 +253,4 @@ def test_what_is_asked_for_again(make_rig: RigMaker, kind: str, strike: str) -> 
             rig.wait(*ops)
             assert rig.driver.statistics().stray == 0
         index += 1
-    assert index > 30
+    assert index > 25

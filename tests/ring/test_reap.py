@@ -42,6 +42,10 @@ class Spans:
         self.lengths.append(len(raw) // CQE.size)
         return chain(CQE.iter_unpack(raw), self._last())
 
+    def unpack_from(self, raw: memoryview, offset: int) -> Completion:
+        self.lengths.append(1)
+        return CQE.unpack_from(raw, offset)
+
 
 def numbered(first: int, count: int) -> list[Completion]:
     return [(number, -number, number * 7) for number in range(first, first + count)]

@@ -23,6 +23,7 @@ from uringio._sys.memory import ReadableBuffer, memory_at, pin
 from uringio._sys.system import System
 
 from . import op as o
+from .many import ReadMany
 from .op import (
     CANCELLING,
     DONE,
@@ -42,7 +43,7 @@ __all__ = ["FILE_OPERATIONS", "FileCalls", "open_inline", "read_inline"]
 
 FILE_OPERATIONS: Final = frozenset({
     o.OPEN, o.READ, o.WRITE, o.FSYNC, o.READV, o.WRITEV, o.FALLOCATE, o.FTRUNCATE, o.OPENAT2,
-    o.STATX, o.RENAME, o.UNLINK, o.MKDIR, o.SYMLINK, o.LINK,
+    o.STATX, o.RENAME, o.UNLINK, o.MKDIR, o.SYMLINK, o.LINK, o.READ_MANY,
 })  # fmt: skip
 
 _OPENS: Final = frozenset({OPEN, o.OPENAT2})
@@ -287,6 +288,20 @@ def _call_link(system: System, op: Op[object], fd: int) -> int:
     return system.linkat(fd, op.addr, op.len, op.addr + op.off, op.flags)
 
 
+def _call_read_many(system: System, op: Op[object], fd: int) -> int:
+    assert isinstance(op, ReadMany)
+    size = op.len
+    room = memory_at(op.addr, size * len(op.offsets))
+    for index in op.todo:
+        piece, res = [room[index * size : (index + 1) * size]], -errno.EINTR
+        while res == -errno.EINTR:
+            if op.state == CANCELLING:
+                return -errno.ECANCELED
+            res = system.preadv(fd, piece, op.offsets[index], op.flags)
+        op.results[index] = res
+    return 0
+
+
 _CALLS: Final[dict[int, Callable[[System, Op[object], int], int]]] = {
     o.FALLOCATE: _call_fallocate,
     o.FTRUNCATE: _call_ftruncate,
@@ -297,6 +312,7 @@ _CALLS: Final[dict[int, Callable[[System, Op[object], int], int]]] = {
     o.MKDIR: _call_mkdir,
     o.SYMLINK: _call_symlink,
     o.LINK: _call_link,
+    o.READ_MANY: _call_read_many,
 }
 
 

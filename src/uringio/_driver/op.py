@@ -48,6 +48,7 @@ its ``hold`` is true for waits when there are no spares.
 SENDMSG_ZC is SENDMSG as SEND_ZC is SEND_ALL; for SENDMSG_UNIX see `uring_datagrams`.  DIRECT is the
 operation of its `Direct.row` on a direct descriptor, of which INSTALL makes another number.
 POLL_AGAIN is POLL on the file of an earlier one, surely not closed since; POLL_ON: `uring_polls`.
+READ_MANY is many READs as one: see `uringio._driver.many`.
 
 READ_CACHED is READ into memory as long as `len`, carried out while it is submitted where nothing
 needs waiting; otherwise it becomes a READ.  Only for descriptors without O_DIRECT.  An OPENAT2
@@ -57,17 +58,14 @@ on one that has 32 in flight the try saves 6 us of 17, and half on a single one;
 Paths end in a NUL.  Where there are two, both lie in the memory and `off` says where the second
 begins: the new name of RENAME and LINK, the place of SYMLINK, whose first is what it points to;
 `len` is the second's directory.  OPENAT2's memory begins with an ``open_how``, STATX's with
-writable room for a ``struct statx``.
-
-What a msghdr points to is kept by the `Outgoing` or `Incoming` in `hold`: see `messages`.
+writable room for a ``struct statx``.  What a msghdr points to is in `hold`: see `messages`.
 
 Life of an op.  NEW: made, not started; dropping it now is a mistake worth a warning.  SUBMITTED: a
 driver has it, and with it everything the kernel may touch.  CANCELLING: cancellation was asked for;
 the kernel may still do the work.  DONE: the outcome is known and waits for delivery.  SPENT:
 delivered; only now may the op be used again.  STALE: superseded before it was started.  HERE: as
 NEW, but what it is to receive lies in `later`; natively, awaiting it waits for nothing.  The table
-`TRANSITIONS` is the whole of it; hot closures write the states directly, and
-`tests/driver/test_op.py` holds them against the table.
+`TRANSITIONS` is the whole of it, and `tests/driver/test_op.py` holds the hot closures against it.
 
 Cancellation is a request.  Whatever the kernel answers after it, the awaiter gets the cancelled
 exception when the terminal completion arrives; what was done anyway goes to the owner's `orphan`.
@@ -80,7 +78,7 @@ find nothing under it.
 from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, cast
 
 from uringio._sys.memory import Pinned, ReadableBuffer
 from uringio.errors import BusyError, UsageError
@@ -99,6 +97,8 @@ __all__ = [
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+Later: TypeAlias = deque[bytes | OSError] | list[bytes | OSError]
 
 MAX_RW_COUNT: Final = 0x7FFFF000  # what the kernel moves at most in one call [bytes]
 
@@ -143,13 +143,14 @@ SENDMSG_ZC: Final = 36
 SENDMSG_UNIX: Final = 37
 POLL_AGAIN: Final = 38
 POLL_ON: Final = 39
+READ_MANY: Final = 40
 
 OPERATION_NAMES: Final = (
     "nop", "recv", "recv_into", "send", "send_all", "accept", "connect", "shutdown", "close",
     "open", "read", "write", "fsync", "poll", "timeout", "offload", "ready", "event", "sendmsg",
     "recvmsg", "readv", "writev", "fallocate", "ftruncate", "openat2", "statx", "rename", "unlink",
     "mkdir", "symlink", "link", "read", "recv", "send_zc", "direct", "install", "sendmsg_zc",
-    "sendmsg", "poll", "poll",
+    "sendmsg", "poll", "poll", "read",
 )  # fmt: skip
 
 # Operations whose value is a descriptor, which somebody has to close.
@@ -260,7 +261,7 @@ class Op(Generic[T_co]):
         self.waiter: object = None  # the scheduler's: a task, or a callable that takes the op
         self.context: Context | None = None
         self.hold: Pinned | None = None  # what keeps `memory` at its address
-        self.later: deque[bytes | OSError] | None = None  # of a receive: see `uring_standing`
+        self.later: Later | None = None  # of a receive: see `uring_standing`
         self.standing = False
         self.home: Driver | None = None  # the only driver that may run it; None: any
         self.done_bytes = 0

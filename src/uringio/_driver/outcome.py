@@ -17,6 +17,7 @@ from uringio.errors import OpError, op_error
 
 from .attempts import VALUED
 from .contract import MakeCancelled
+from .many import settle_many
 from .messages import Incoming, Received
 from .op import (
     DONE,
@@ -24,6 +25,7 @@ from .op import (
     OPERATION_NAMES,
     POLL,
     POLL_ON,
+    READ_MANY,
     RECVMSG,
     SEND_ALL,
     SENDMSG,
@@ -120,6 +122,9 @@ def settle_succeeded(op: Op[object], res: int) -> None:
     """End *op*, whose memory is the kernel's no more, with a result from 0 up."""
     if op.code in VALUED:
         op.value = res
+    elif op.code == READ_MANY:
+        settle_many(op)
+        return
     op.memory = None
     op.hold = None
     op.state = DONE

@@ -36,8 +36,20 @@ from .bound import BoundDriver, discard
 from .contract import Deliver, MakeCancelled, Statistics
 from .descriptors import Descriptor, Descriptors, Poller
 from .file_calls import FILE_OPERATIONS, FileCalls, open_inline, read_inline
+from .many import read_many_inline
 from .offloads import Offloads
-from .op import CANCELLING, DONE, OPENAT2, READ_CACHED, RECV, SEND_ALL, SUBMITTED, Offload, Op
+from .op import (
+    CANCELLING,
+    DONE,
+    OPENAT2,
+    READ_CACHED,
+    READ_MANY,
+    RECV,
+    SEND_ALL,
+    SUBMITTED,
+    Offload,
+    Op,
+)
 from .outcome import (
     finish_cancelled,
     orphan_failure,
@@ -185,6 +197,11 @@ def make_readiness_driver(
             start = start_file
         elif code == OPENAT2 and op.len and open_inline(op, system):
             descriptors.forget(cast("int", op.value))  # whatever had this number before
+            use += 1
+            op.use = use
+            deliver(op)
+            return
+        elif code == READ_MANY and read_many_inline(op, system):
             use += 1
             op.use = use
             deliver(op)

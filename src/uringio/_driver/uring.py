@@ -2,9 +2,8 @@
 The io_uring driver.
 
 Flat by construction: `make_uring_driver` builds two hot closures over the ring's memory, `submit`
-and `turn`, in which one op costs one ``pack_into``, two dictionary steps and no call.  Everything
-seldom stands in nested functions beside them.  One ``io_uring_enter`` per turn both submits and
-waits.
+and `turn`, in which one op costs one ``pack_into``, two dictionary steps and no call.  One
+``io_uring_enter`` per turn both submits and waits.
 
 The tables.  *Operation -> pack* is `HEADS`: every operation fits one SQE shape, so its row is the
 SQE's first word; a negative row names an operation that needs no SQE.  *Operation -> settle* is the
@@ -19,15 +18,10 @@ Receiving.  RECV lets the kernel pick one of a small ring of provided buffers wh
 an idle connection holds none.  The bytes are copied out and the buffer goes back within the turn.
 `uring_standing` has those that stay armed.  ENOBUFS queues the op until all buffers are back.
 
-Sending.  SEND_ALL carries MSG_WAITALL, with which the kernel itself goes on after a short send.
-
 Signal handlers and finalizers are Python code that runs, may call `submit` and `cancel`, and may
 raise, behind any call that is made here; not between operators.  So what belongs together is
 changed by operators alone: a slot is taken, and its op put into `in_flight`, behind the `pack`, if
 nobody has taken that slot meanwhile; an op leaves `in_flight` when it is settled, not before.
-
-What keeps memory safe: an op in `in_flight` is referenced from here, with its memory, until its
-terminal completion; and at close, what the kernel still holds is leaked on purpose.
 """
 
 import _thread
@@ -43,7 +37,7 @@ from uringio._ring.setup import FLAG_LADDER, Ring, queue_init
 from uringio._sys import constants as k
 from uringio._sys.errnos import Fate
 from uringio._sys.layouts import SQE_SHORT, PackInto
-from uringio._sys.memory import BYTES_DATA_OFFSET, NoClass, pin
+from uringio._sys.memory import BYTES_DATA_OFFSET, NoClass
 from uringio._sys.system import System
 from uringio.errors import ClosedError, OpError
 
@@ -64,9 +58,11 @@ from .outcome import (
 from .timers import Timers
 from .uring_files import SHAPED, ThreadCalls, shape
 from .uring_leases import Leases, grown
+from .uring_many import MANY_BIT, ManyReads, ReadMany
 from .uring_polls import SeldomOps
 from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
 from .uring_settles import SETTLES
+from .uring_slots import locate, make_withdraw
 from .uring_standing import STANDING_BYTES, Received, Standing, is_idle
 from .uring_tables import TAG_BIT, UringTables
 from .uring_wake import WakePipe
@@ -150,7 +146,7 @@ def make_uring_driver(
 
     # --- provided buffers ------------------------------------------------------------------------
     pool = buffers.memory.slices
-    held_at, put_buffer, publish_buffers = buffers.held_at, buffers.put, buffers.publish
+    held_at, put_buffer, buffer_tail_word = buffers.held_at, buffers.put, buffers.tail_word
     leases: Leases
     buffer_tail = buffer_count
     buffer_mask = buffer_count - 1
@@ -160,12 +156,12 @@ def make_uring_driver(
     use = _USE_FIRST
     # Taken out of `in_flight` to be asked for anew: cut short, interrupted, or without a buffer.
     again: dict[int, Op[object]] = {}
-    # Being cancelled, until that is through: a signal handler may break it off.
-    ending: dict[int, Op[object]] = {}
+    ending: dict[int, Op[object]] = {}  # being cancelled: a signal handler may break it off
     asking = False
     events: dict[Op[object], None] = {}
     cancel_tries: dict[int, int] = {}
     timers = Timers()
+    live_timers = timers.live  # which it is no call to ask whether there are any
     clock = system.monotonic_ns
     get_ident = _thread.get_ident
     owner_thread = get_ident()
@@ -224,7 +220,7 @@ def make_uring_driver(
         if deadline_ns == 0 or storage or ending or asking or offloads.finished:
             wait_count = 0
         else:
-            timer_ns = timers.next_deadline_ns()
+            timer_ns = timers.next_deadline_ns() if live_timers else None
             if timer_ns is not None and (deadline_ns is None or timer_ns < deadline_ns):
                 deadline_ns = timer_ns
             if deadline_ns is not None:
@@ -237,10 +233,13 @@ def make_uring_driver(
             limit = tail + entries - ((tail - sq_head[0]) & _U32_MASK)
             reap()
             if fate is Fate.REAP and not storage:
-                stall()
+                submit_and_wait(sq_head[0], 1, 1_000_000)  # it has no memory for requests
+                reap()
         else:
             reap()  # what no enter of ours has brought, or a signal handler kept us from taking
 
+        if reading and drained:
+            many.sift(storage, deliver)
         # The iterator outlives the turn: should an exception (a signal handler's, say) end the loop
         # half way, the next turn goes on with the completion at which it struck.
         if drained:
@@ -316,30 +315,30 @@ def make_uring_driver(
         drained = True
         storage.clear()
 
-        publish_buffers(buffer_tail)
+        buffer_tail_word[0] = buffer_tail & 0xFFFF
         if again or ending or asking:
             ask_again()
-        if timers:
+        if live_timers:
             timers.expire(clock(), deliver)
         if offloads.finished:
             offloads.settle_finished(deliver)
 
     # --- what is seldom --------------------------------------------------------------------------
 
-    def locate(op: Op[object]) -> int:
-        """Pin memory that is not inline bytes, or that the kernel will write into."""
-        assert op.memory is not None
-        addr, _, op.hold = pin(op.memory, writable=op.code in WRITING_HEADS, at_least=op.len)
-        return addr
-
     def submit_by_driver(op: Op[object]) -> None:
-        nonlocal use
+        nonlocal use, asking
         if op.code == o.READ_CACHED and read_inline(op, system):
             use += 1
             op.use = use
             deliver(op)
             return
         code = op.code
+        if code == o.READ_MANY and many.locate(op):
+            use += 1
+            was, asking = asking, True  # the next turn goes on where a signal handler breaks it off
+            many.begin(op, use, deliver)
+            asking = was
+            return
         head = SLOW_HEADS.get(code, heads[code])
         if head >= 0 and (code != RECV_LEASE or not leases.must_wait(op)):
             addr = op.addr if op.memory is None else locate(op)
@@ -463,13 +462,13 @@ def make_uring_driver(
 
     def grow_buffers() -> None:
         nonlocal buffers, buffer_count, buffer_tail, buffer_mask, leases, hungry_count
-        nonlocal pool, held_at, put_buffer, publish_buffers
+        nonlocal pool, held_at, put_buffer, buffer_tail_word
         fresh, struck = grown(ring, buffers, buffer_count + hungry_count, buffer_count_max, wake)
         if fresh is not None:
             buffers, leases = fresh.buffers, fresh  # views of the old ones keep their memory
             buffer_count = buffer_tail = buffers.count
             buffer_mask, pool = buffer_count - 1, buffers.memory.slices
-            held_at, put_buffer, publish_buffers = buffers.held_at, buffers.put, buffers.publish
+            held_at, put_buffer, buffer_tail_word = buffers.held_at, buffers.put, buffers.tail_word
         hungry_count = 0
         if struck is not None:
             raise struck
@@ -491,6 +490,8 @@ def make_uring_driver(
             cancel_answered(user_data, res)
         elif user_data & ZERO_COPY_BIT:
             stray += not sends.take_in(user_data, res, flags, deliver)
+        elif user_data & MANY_BIT:
+            many.take_in((user_data, res, flags), deliver)
         elif user_data & TAG_BIT:
             stray += not tables.released(user_data)
         elif user_data != _USE_NOBODY:
@@ -521,23 +522,31 @@ def make_uring_driver(
         head, memory = WRITING_HEADS[o.READ], pipe.memory
         pipe.armed = push(head, pipe.read_fd, memory.addr, memory.len_bytes, 0, _USE_WAKE)
 
+    def lay(op: ReadMany[object], block: memoryview) -> None:
+        nonlocal tail
+        slot, at = tail, tail & sq_mask
+        count = min(len(op.todo), limit - slot, entries - at)
+        if tail == slot:  # else a signal handler has been here
+            sqes[at << 6 : at + count << 6] = block[: count << 6]
+            tail += count
+            op.todo = op.todo[count:]
+
+    def hand_over() -> int:
+        nonlocal limit, waits
+        waits += 1
+        submit_and_wait(tail, 0, None)
+        pending = (tail - sq_head[0]) & _U32_MASK
+        limit = tail + entries - pending
+        return pending
+
     def make_room() -> bool:
         """Hand the full queue over; False when the kernel takes nothing."""
-        nonlocal limit, waits
         for _ in range(16):
-            waits += 1
-            submit_and_wait(tail, 0, None)
-            pending = (tail - sq_head[0]) & _U32_MASK
-            limit = tail + entries - pending
+            pending = hand_over()
             reap()  # here, since the next turn may find nothing to enter for
             if pending < entries:
                 return True
         return False
-
-    def stall() -> None:
-        """Wait a moment, submitting nothing: the kernel is out of memory for requests."""
-        submit_and_wait(sq_head[0], 1, 1_000_000)
-        reap()
 
     def flush() -> None:
         if get_ident() != owner_thread:
@@ -582,7 +591,7 @@ def make_uring_driver(
                 data = number_of(op)
                 push(CANCEL_HEAD, -1, data, 0, 0, data | _CANCEL_BIT)
                 if data != number:
-                    sends.abort(op)
+                    (many.cancel if code == o.READ_MANY else sends.abort)(op)
             ending.pop(number, None)  # unless a handler has been here meanwhile
             return
         if op.state == CANCELLING:
@@ -592,26 +601,12 @@ def make_uring_driver(
         elif number in ending:  # a completion ended it meanwhile
             del ending[number]
 
-    def withdraw(op: Op[object], number: int) -> bool:
-        """Turn an SQE that the kernel has not seen into a NOP; False if it has."""
-        data = number_of(op)
-        pending = (tail - sq_head[0]) & _U32_MASK
-        for index in range(tail - pending, tail):
-            slot = index & sq_mask
-            # Pending still, in one go with what follows: a handler may have handed it over.
-            if sqe_words[slot << 3 | 4] == data and tail - index <= (tail - sq_head[0]) & _U32_MASK:
-                del in_flight[number]
-                op.standing = False
-                pack(sqes, slot << 6, HEADS[o.NOP], -1, 0, 0, 0, 0, _USE_NOBODY)
-                return True
-        return False
-
     def statistics() -> Statistics:
         count = len(in_flight) + len(timers) + len(again) + len(offloads)
         count += len(events) + len(threads) - sum(map(is_idle, in_flight.values()))
         taken = use - _USE_FIRST - resubmitted_count + stood_count
         return Statistics(
-            "uring", taken, taken - count, count, turns, waits, stray, starved_count,
+            "uring", taken, taken - count, count, turns, waits, stray + many.stray, starved_count,
             *leases.counts(),
         )  # fmt: skip
 
@@ -628,6 +623,7 @@ def make_uring_driver(
         owner_thread = -1  # no thread has this number
         wrong_thread = make_refusal
         tables.retire()
+        many.begin = refuse
         standing.retire()
         ring.close()
         pipe.close()
@@ -685,7 +681,10 @@ def make_uring_driver(
     offloads = Offloads(system, wake)
     threads = ThreadCalls(system, wake, ring)
     sends = SeldomOps(system, (in_flight, again, ending), settle_slowly, push)
+    withdraw = make_withdraw(ring, in_flight, lambda: tail)
     tables = UringTables(ring, heads, (in_flight, again), flush, cancel)
+    many = ManyReads(ring, in_flight, lay, hand_over, make_room, push, tables, settle_slowly)
+    reading = many.active
     standing = Standing(
         in_flight, again, pipe, enqueue, settle_slowly, withdraw, turn,
         lambda number: push(CANCEL_HEAD, -1, number, 0, 0, number | _CANCEL_BIT), deliver,

@@ -25,6 +25,7 @@ __all__ = ["SETTLES"]
 
 
 def _settle_send_all(op: Op[object], res: int) -> bool:
+    # It carries MSG_WAITALL, with which the kernel itself goes on after a short send: mostly.
     if res == op.len:
         op.memory = None
         op.hold = None

@@ -142,7 +142,7 @@ class Standing:
             if res < 0 and res not in _NO_END:
                 orphan_failure(op, -res)
             if isinstance(data, bytes) and op.later is not None:
-                op.later += (data,)
+                op.later += (data,)  # type: ignore[operator]
             op.standing = False
             del self._in_flight[number]
 

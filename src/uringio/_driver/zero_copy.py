@@ -26,7 +26,19 @@ from uringio._sys.memory import pin
 from uringio._sys.system import System
 
 from .contract import Deliver
-from .op import DONE, POLL_ON, SEND_ALL, SEND_ZC, SENDMSG, SENDMSG_UNIX, SENDMSG_ZC, SUBMITTED, Op
+from .many import name_of
+from .op import (
+    DONE,
+    POLL_ON,
+    READ_MANY,
+    SEND_ALL,
+    SEND_ZC,
+    SENDMSG,
+    SENDMSG_UNIX,
+    SENDMSG_ZC,
+    SUBMITTED,
+    Op,
+)
 from .uring_settles import SETTLES
 
 __all__ = ["APART", "COPYING", "ZERO_COPY_BIT", "ZeroCopySends", "number_of"]
@@ -45,7 +57,9 @@ APART: Final = frozenset({*COPYING, POLL_ON})
 
 
 def number_of(op: Op[object]) -> int:
-    """Return the ``user_data`` of the SQE for *op*."""
+    """Return the ``user_data`` of the SQE for *op*, or of its first."""
+    if op.code == READ_MANY:
+        return name_of(op.off, 0)
     return op.use | ZERO_COPY_BIT if op.code in APART else op.use
 
 

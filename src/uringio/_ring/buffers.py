@@ -43,6 +43,7 @@ class BufferRing:
         buffer_bytes: The size of each. [bytes]
         memory: All of them in a row: buffer *b* starts at ``b * buffer_bytes``.
         held_at: Which buffer each entry holds.
+        tail_word: What `publish` stores into, modulo 2 ** 16; for who has no time for a call.
         spare_count: Buffers beyond *count*, which stand in no entry to begin with.
     """
 
@@ -69,7 +70,7 @@ class BufferRing:
                 self._entries.view, bid * BUF_SIZE, self.memory.addr + bid * buffer_bytes,
                 buffer_bytes, bid,
             )  # fmt: skip
-        self._tail_word = self._entries.view[BUF_RING_TAIL_OFFSET : BUF_RING_TAIL_OFFSET + 2].cast(
+        self.tail_word = self._entries.view[BUF_RING_TAIL_OFFSET : BUF_RING_TAIL_OFFSET + 2].cast(
             "H"
         )
         self.held_at = list(range(count))
@@ -88,7 +89,7 @@ class BufferRing:
 
     def publish(self, tail: int) -> None:
         """Give the kernel every entry below *tail*, a count that never wraps."""
-        self._tail_word[0] = tail & _U16_MASK
+        self.tail_word[0] = tail & _U16_MASK
 
     def unregister(self) -> None:
         """Withdraw the group; buffers that the kernel already took stay its own until completed."""

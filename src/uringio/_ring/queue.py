@@ -173,7 +173,7 @@ def make_reap(ring: Ring, storage: list[Completion]) -> Reap:
     entries = ring.cq_entries
     mask = entries - 1
     size = k.SIZEOF_CQE
-    unpack = CQE.iter_unpack
+    unpack, unpack_one = CQE.iter_unpack, CQE.unpack_from
 
     def reap() -> None:
         nonlocal storage
@@ -182,6 +182,12 @@ def make_reap(ring: Ring, storage: list[Completion]) -> Reap:
         if head == tail:
             return
         start = head & mask
+        if tail - head == 1:  # a third of the calls for as many
+            one = (unpack_one(cqes, start * size),)
+            if cq_head[0] == head:
+                storage += one
+                cq_head[0] = tail
+                return
         end = start + ((tail - head) & U32_MASK)
         wrapped: Iterable[Completion] = ()
         if end <= entries:

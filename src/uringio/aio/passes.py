@@ -2,10 +2,11 @@
 One pass of the loop, as a flat closure.
 
 A pass makes one turn of the driver, which hands over all that was submitted since the last one and
-waits; runs the callbacks that were ready before; wakes whoever the finished ops belong to; and runs
-what that made ready.  So what is scheduled before something arrives comes before it, as programs
-expect, and what is scheduled by a callback waits for the next pass, yet what an arrival schedules,
-such as the waking of a stream's reader, costs no turn of its own.
+waits; runs the callbacks that were ready before; wakes whoever the finished ops belong to; runs
+what that made ready; and has sent what was written and gathered meanwhile.  So what is scheduled
+before something arrives comes before it, as programs expect, and what is scheduled by a callback
+waits for the next pass, yet what an arrival schedules, such as the waking of a stream's reader,
+costs no turn of its own.
 
 Finished ops are woken directly: a transport's waiter is called, a task's C-level wake-up is called
 in the task's context, neither goes through ``call_soon``.
@@ -55,6 +56,7 @@ def make_pass(
     ready = loop._ready
     scheduled = loop._scheduled
     take_handle = ready.popleft
+    gathering = loop.gathering
     turn = driver.turn
     clock = driver.system.monotonic_ns
 
@@ -95,6 +97,8 @@ def make_pass(
             expire()
         if ready and not later:
             run_ready()
+        if gathering:
+            send_gathered()
 
     def run_ready() -> None:
         if loop._debug:
@@ -116,6 +120,12 @@ def make_pass(
                 raise
             except BaseException as error:
                 report_failure(loop, handle, error)
+
+    def send_gathered() -> None:
+        for _ in range(len(gathering)):
+            transport = gathering[0]
+            del gathering[0]
+            transport.send_gathered()
 
     # --- what is seldom --------------------------------------------------------------------------
 

@@ -36,6 +36,9 @@ from .passes import make_pass
 from .signals import Signals
 from .tasks import AsyncioScheduler, forget_caller, make_cancelled, start_task
 
+if TYPE_CHECKING:
+    from .writing import Writing
+
 __all__ = ["RunningLoop"]
 
 T = TypeVar("T")
@@ -130,6 +133,8 @@ class RunningLoop(asyncio.BaseEventLoop):
         # The listening sockets of servers, by their descriptors.
         self.listening: weakref.WeakValueDictionary[int, object] = weakref.WeakValueDictionary()
         _loops.add(self)
+        # What has something to send when this pass ends.
+        self.gathering: deque[Writing] = deque()
         self._signals = Signals(self)
         # Between a thread that wakes the driver and one that closes it.  Reentrant, for the sake of
         # signal handlers, which run in the middle of either.

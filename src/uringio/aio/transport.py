@@ -1,16 +1,15 @@
 """
 Stream transports: a connected socket under an asyncio protocol.
 
-One receive op and one send op per transport, made with it and used again for every message.  The
-receive op's outcome goes from the driver's completions straight into ``data_received``; then the op
-is submitted anew (one-shot, so that pausing and closing need no state of the kernel's).
+One receive op per transport is used again for every piece.  Its outcome goes from the driver's
+completions straight into ``data_received``; then it is submitted anew, or, where a driver goes on
+receiving while nobody waits (`Op.later`), only awaited again.  Large pieces are waited for by a
+POLL and read just before they are delivered.  Writing is in `writing`.
 
-Writing is in `writing`.
+While reading is paused an outcome that still arrives is held in the op, and delivered on resuming;
+what a driver reads ahead is bounded.
 
-While reading is paused an outcome that still arrives is held in the op, one chunk at most, and
-delivered on resuming.
-
-The end.  `connection_lost` is called, and the descriptor closed, when neither op is in flight any
+The end.  `connection_lost` is called, and the descriptor closed, when no op is in flight any
 more: closing a descriptor does not end what the kernel has in hand.  `close` therefore first
 cancels the receive and lets the sending end, `abort` cancels both.
 """
@@ -18,7 +17,7 @@ cancels the receive and lets the sending end, `abort` cancels both.
 import asyncio
 import logging
 from asyncio import constants
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableSequence
 from contextvars import Context
 from itertools import repeat
 from typing import TYPE_CHECKING, Final, Protocol, cast
@@ -42,7 +41,7 @@ __all__ = ["Hub", "StreamTransport"]
 logger = logging.getLogger("asyncio")
 
 _RECV_BYTES: Final = 65536
-_BULK_BYTES: Final = 16384  # received at once, so that the next may be large, too
+_BULK_BYTES: Final = 32768  # received at once, so that the next may be large, too
 _SMALL_BYTES: Final = 4096  # ... until one is no larger than this
 _READABLE: Final = POLLIN | POLLRDHUP
 
@@ -76,7 +75,6 @@ class StreamTransport(Writing):
 
     __slots__ = (
         "__weakref__",
-        "_context",
         "_deliver",
         "_error",
         "_held",
@@ -98,9 +96,8 @@ class StreamTransport(Writing):
         sock: Sock | None = None,
         peer: bytes | None = None,
     ) -> None:
-        super().__init__(loop, driver, fd)
+        super().__init__(loop, driver, fd, context)
         self._socket = HeldSocket(driver, fd, "transport", sock, peer)
-        self._context = context
         self._server = server
         self._held = False
         self._receives: Iterator[bytes] | None = None
@@ -108,6 +105,8 @@ class StreamTransport(Writing):
         self._deliver: Callable[..., object]
         self.set_protocol(protocol)
         self._recv_op: Op[object] = Op(RECV, fd, len_=driver.recv_bytes_max)
+        self._recv_op.later = []  # a deque is 600 bytes
+        self._recv_op.owner = self
         self._ready_op(self._recv_op, self._received)
         self._ready_op(self._send_op, self._sent)
         loop._transports[fd] = self  # pyright: ignore[reportPrivateUsage]
@@ -162,6 +161,9 @@ class StreamTransport(Writing):
             self._received_otherwise(op)
             return
         op.value = None
+        self._sent_bytes = 0
+        if op.later:
+            data = _joined(data, op.later)  # type: ignore[arg-type]  # a cast is a call
         try:
             self._deliver(data)
         except BaseException as error:
@@ -171,7 +173,10 @@ class StreamTransport(Writing):
         if not self._obstacle and op.state == SPENT:  # type: ignore[redundant-expr]
             # A cast is a call, and this is hot.
             if len(data) >= _BULK_BYTES and self._receives is None:  # type: ignore[arg-type]
-                self._receive_bulk()
+                self._receive_bulk(op)
+            if op.standing and not op.later:  # as `submit` would, without the call
+                op.state = SUBMITTED
+                return
             op.state = NEW
             try:
                 self._submit(op)
@@ -179,17 +184,17 @@ class StreamTransport(Writing):
                 not_taken(op)
                 raise
 
-    def _receive_bulk(self) -> None:
+    def _receive_bulk(self, op: Op[object]) -> None:
         """
         Wait by a POLL from now on, and read when the piece before has been worked on.
 
         A ring reads for all connections at once, into memory that is cold by the time it is used.
         """
-        system = self._driver.system
-        recv = system.receiver(self._recv_op.fd) if self._driver.polls_cheaply else None
+        if op.standing or op.later or not self._driver.polls_cheaply:
+            return
+        recv = self._driver.system.receiver(op.fd)
         if recv is not None:
             self._receives = map(recv, repeat(_RECV_BYTES), repeat(MSG_DONTWAIT))
-            op = self._recv_op
             op.code = POLL_AGAIN
             op.flags = _READABLE
             op.len = 0
@@ -219,7 +224,7 @@ class StreamTransport(Writing):
         if len(cast("bytes", op.value)) < _SMALL_BYTES:
             op.code = RECV
             op.flags = 0
-            op.len = _RECV_BYTES
+            op.len = self._driver.recv_bytes_max
             op.waiter = self._received
             self._receives = None
 
@@ -228,6 +233,8 @@ class StreamTransport(Writing):
         if self._obstacle & CLOSING:
             op.value = None
             op.error = None
+            if op.standing:
+                self._stop_receiving()  # a receive that went on behind what was cancelled
             self._end_now_if_idle()
         elif self._obstacle & _PAUSED:
             self._held = True
@@ -236,6 +243,18 @@ class StreamTransport(Writing):
             self._fatal_error(error, "Fatal read error on socket transport")
         else:
             self._peer_ended()
+
+    def _stop_receiving(self) -> None:
+        """Have the receive end; what it brings is nobody's any more."""
+        op = self._recv_op
+        if op.standing and op.state == SPENT:
+            op.state = SUBMITTED  # awaited again, so that its end is told
+        self._driver.cancel(op)
+
+    def orphan(self, op: Op[object], value: object, /) -> None:
+        """Keep the error that ended a receive for which nobody waited; see `Owner`."""
+        if isinstance(value, OSError) and op.later is not None:
+            op.later.append(value)
 
     def _deliver_held(self) -> None:
         if self._held and not self._obstacle & _PAUSED:
@@ -330,6 +349,7 @@ class StreamTransport(Writing):
         if self._borrower is not None or self._eof:
             what = "write_eof() was called" if self._eof else "sendfile is in progress already"
             raise RuntimeError(f"unable to send a file; {what}")
+        self.send_gathered()
         self._borrower = borrower
         self._sends = None
         self._after_send = True
@@ -351,7 +371,7 @@ class StreamTransport(Writing):
 
     def is_closing(self) -> bool:
         """Whether the transport is closed or on its way there."""
-        return bool(self._obstacle & CLOSING)
+        return self._obstacle & CLOSING != 0
 
     def close(self) -> None:
         """Read no more, send what was written, then end; safe to call twice."""
@@ -360,9 +380,10 @@ class StreamTransport(Writing):
         if self._loop.gone:
             self._force_close(None)
             return
+        self.send_gathered()
         self._obstacle |= CLOSING
         self._sends = None
-        self._driver.cancel(self._recv_op)
+        self._stop_receiving()
         if self._send_op.state in IN_FLIGHT or self._backlog or self._borrower is not None:
             self._after_send = True
         else:
@@ -370,6 +391,7 @@ class StreamTransport(Writing):
 
     def abort(self) -> None:
         """End at once; what was not sent, for lack of room or behind such, is lost."""
+        self.send_gathered()
         self._force_close(None)
 
     def _fatal_error(self, error: BaseException, message: str) -> None:
@@ -392,7 +414,7 @@ class StreamTransport(Writing):
             self._ending = OVER  # and nobody is left to be told of it
             self._release()
             return
-        self._driver.cancel(self._recv_op)
+        self._stop_receiving()
         if self._send_op.state == SUBMITTED:
             # As far as there is room, what was written before is sent, as by asyncio's own.
             self._driver.flush()
@@ -420,6 +442,7 @@ class StreamTransport(Writing):
     def _is_idle(self) -> bool:
         return (
             self._recv_op.state not in IN_FLIGHT
+            and not self._recv_op.standing
             and self._send_op.state not in IN_FLIGHT
             and self._borrower is None
         )
@@ -441,7 +464,7 @@ class StreamTransport(Writing):
         self._socket.close()
         for op in (self._recv_op, self._send_op):
             op.fd = -1
-            op.waiter = op.context = None
+            op.waiter = op.context = op.owner = None
         # Protocols hold their transport; here the circle is broken.
         self._protocol = None  # type: ignore[assignment]
         self._error = None  # whose traceback may lead here
@@ -487,3 +510,12 @@ class StreamTransport(Writing):
         if name not in known and name in INFO_NAMES:
             known[name] = self._socket.info(name)
         return known.get(name, default)
+
+
+def _joined(data: bytes, later: MutableSequence[bytes | OSError]) -> bytes:
+    """Return *data* with what came behind it in the same turn, up to an error."""
+    pieces = [data]
+    while later and isinstance(later[0], bytes):
+        pieces.append(later[0])
+        del later[0]
+    return b"".join(pieces)

@@ -1,5 +1,6 @@
 """What a transfer may be asked for, checked before there is an operation."""
 
+from collections.abc import Sequence
 from operator import index
 from typing import Final, TypeAlias
 
@@ -39,6 +40,12 @@ class Limits:
             raise _misaligned("the offset", offset, self._step)
         return offset
 
+    def check_places(self, offsets: Sequence[int]) -> None:
+        """Raise ValueError if a transfer may not begin at each of *offsets*."""
+        step = self._step
+        if any(map(step.__rmod__, offsets)):
+            raise _misaligned("the offset", next(one for one in offsets if one % step), step)
+
     def make_room(self, max_bytes: int) -> Writable:
         """Return memory for a read of *max_bytes*; raises ValueError."""
         if max_bytes < 0:
@@ -54,9 +61,16 @@ class Limits:
         if not self.direct:
             return
         size = size_of(data)
+        self.check_length(size)
+        self.check_address(address_of(data) if size else 0)
+
+    def check_length(self, size: int) -> None:
+        """Raise ValueError for a number of bytes that a transfer may not have."""
         if size % self._step:
             raise _misaligned("the number of bytes", size, self._step)
-        address = address_of(data) if size else 0
+
+    def check_address(self, address: int) -> None:
+        """Raise ValueError for an address that the device cannot reach."""
         if address % self._memory_step:
             raise _misaligned("the memory's address", address, self._memory_step)
 

@@ -9,6 +9,7 @@ from typing import Final, Self, TypeVar
 from uringio._driver import current
 from uringio._driver import op as o
 from uringio._driver.closing import closing_op
+from uringio._driver.direct import FixedFd
 from uringio._driver.op import (
     CANCELLING,
     DONE,
@@ -20,7 +21,7 @@ from uringio._driver.op import (
     Op,
 )
 from uringio._driver.vectored import Vectored
-from uringio.errors import BusyError, WrongThreadError
+from uringio.errors import BusyError, UnsupportedError, UsageError, WrongThreadError
 
 from ._flags import RWFlags
 from ._hull import Hull
@@ -58,6 +59,7 @@ class OpenFile:
         "_ops",
         "_ops_max",
         "_positional",
+        "_registered",
     )
 
     def __init__(self, fd: int, *, direct: bool = False, appends: bool = False) -> None:
@@ -72,6 +74,7 @@ class OpenFile:
         self._ops: list[weakref.ref[Op[object]]] = []
         self._ops_max = 16  # from here on, the list is looked through for what is done
         self._positional: weakref.ref[Op[object]] | None = None
+        self._registered: FixedFd | None = None
 
     def __repr__(self) -> str:
         return f"<File {self._fd!r}>"
@@ -154,10 +157,30 @@ class OpenFile:
             return Op(READY)
         if current.driver() is not driver:
             raise WrongThreadError("a file is closed in the loop that it belongs to")
+        self.unregister()
         fd = self._fd.take()
         ops = [op for ref in self._ops if (op := ref()) is not None]
         self._ops.clear()
         return closing_op(driver, fd, "file", ops)
+
+    def register(self) -> bool:
+        """Have the loop's ring know the file, if it can; raises `ClosedError`, `UsageError`."""
+        fd, tables = self._fd.number, self._driver.tables
+        if self._registered is not None:
+            raise UsageError("this file is registered with its loop already")
+        if tables is None:
+            return False
+        try:
+            self._registered = tables.add_file(fd)
+        except UnsupportedError:
+            return False
+        return True
+
+    def unregister(self) -> None:
+        """Have the loop's ring know the file no more; for whoever had it registered."""
+        if self._registered is not None:
+            self._registered.close()
+            self._registered = None
 
     async def __aenter__(self) -> Self:
         return self

@@ -19,8 +19,8 @@ from ._flags import READ_FLAGS, RWFlags
 from ._hull import AT_POSITION, Taker
 from ._iterators import Chunks, Lines
 from ._limits import Writable, size_of
+from ._many import ReadsMany
 from ._moves import ReadMoves
-from ._open_file import OpenFile
 
 __all__ = ["ReadFile"]
 
@@ -30,7 +30,7 @@ _AHEAD_BYTES: Final = 65536
 _NO_FLAGS: Final = RWFlags(0)
 
 
-class ReadFile(OpenFile, ReadMoves):
+class ReadFile(ReadsMany, ReadMoves):
     """The part of an open file that reads; what a file opened with ``"rb"`` has."""
 
     __slots__ = ()

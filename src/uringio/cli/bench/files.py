@@ -36,6 +36,10 @@ before the next. <b>direct-32</b> and <b>direct-128</b>: past the page cache, as
 at all times. The figures are CPU time of the whole process, the kernel's part and its threads
 included; those that end in <b>-time</b> are time on the clock, which is one second divided by
 reads per second.</p>
+<p><b>uringio</b> awaits single reads, from as many tasks as reads go on together.
+<b>uringio-batch</b> awaits many at once (<code>read_many_into_at</code>), <b>uringio-fixed</b> into
+registered buffers of a registered file; with O_DIRECT both have two to four batches on their way,
+which together are the depth.</p>
 <p><b>preadv</b> calls <code>os.preadv</code> in a loop and waits for each, into memory that is used
 again: with O_DIRECT one read is on its way. <b>threads</b> is <code>loop.run_in_executor</code>
 with <code>os.pread</code>. <b>fio</b> runs its io_uring engine with fixed buffers and a registered
@@ -86,11 +90,22 @@ class _Form:
     needs: tuple[str, ...] = ()
     is_aligned: bool = True
     """Whether its memory is fit for O_DIRECT."""
+    is_single: bool = True
+    """Whether it can read one block at a time."""
+
+    def fits(self, cell: _Cell) -> bool:
+        """
+        Return whether it takes part in a cell.
+        """
+        return (self.is_aligned or not cell.direct) and (self.is_single or cell.depth > 1)
 
 
 _FORMS = {
     "uringio": _Form("files_uringio.py", ("single", "default")),
+    "uringio-batch": _Form("files_uringio.py", ("batch", "default"), is_single=False),
+    "uringio-fixed": _Form("files_uringio.py", ("fixed", "default"), is_single=False),
     "uringio-epoll": _Form("files_uringio.py", ("single", "epoll")),
+    "uringio-epoll-batch": _Form("files_uringio.py", ("batch", "epoll"), is_single=False),
     "preadv": _Form("files_preadv.py"),
     "threads": _Form("files_threads.py"),
     "aiofiles": _Form("files_aiofiles.py", needs=("aiofiles",), is_aligned=False),
@@ -99,10 +114,16 @@ _FORMS = {
     "fio": _Form("files_fio.py"),
     "fio-batches": _Form("files_fio.py", ("batches",)),
 }
+_CACHED = ("", "-steady")
 _BUDGETS = (
-    Budget("cached-1", "uringio", "preadv", 1.1),
+    *(Budget(f"cached-1{heap}", "uringio", "preadv", 1.1) for heap in _CACHED),
     *(
-        Budget(f"direct-{depth}{what}", "uringio", "fio", 1 / 0.9)
+        Budget(f"cached-32{heap}", "uringio-fixed", rival, most)
+        for heap in _CACHED
+        for rival, most in (("preadv", 1.15), ("threads", 0.1), ("aiofiles", 0.1))
+    ),
+    *(
+        Budget(f"direct-{depth}{what}", "uringio-fixed", "fio", 1 / 0.9)
         for depth in (32, 128)
         for what in ("", "-time")
     ),
@@ -195,7 +216,7 @@ def _suite(blocks: _Blocks) -> Suite[_Request]:
         form = _FORMS[entrant.name]
         found: list[Answer] = []
         for cell in cells(request):
-            if cell.direct and not form.is_aligned:
+            if not form.fits(cell):
                 continue
             if not cell.direct:
                 _warm(blocks.made(request))

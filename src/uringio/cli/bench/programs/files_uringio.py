@@ -1,5 +1,9 @@
 """
-Blocks read by uringio: FORM BACKEND, each form as many programs would write it.
+Blocks read by uringio: FORM BACKEND.
+
+``single`` awaits one read at a time, by as many tasks as reads are to go on together; ``batch``
+awaits batches into memory of its own; ``fixed`` awaits them into registered buffers, of a
+registered file. With O_DIRECT these two have several batches on their way.
 """
 
 from __future__ import annotations
@@ -8,6 +12,8 @@ from _reads import BLOCK, Until, check, job, measure_async
 
 import uringio
 
+_BATCHES = 2
+_BATCH_MAX = 32
 the_job = job()
 form, backend = the_job.options
 
@@ -43,7 +49,49 @@ async def main() -> None:
                 for index, piece in enumerate(pieces):
                     group.start_soon(task, until, index * 7, piece)
 
-        await measure_async(the_job, alone if the_job.depth == 1 else tasks)
+        if form == "single":
+            await measure_async(the_job, alone if the_job.depth == 1 else tasks)
+        elif not the_job.direct:
+            await in_batches(file, the_job.depth, 1)
+        else:
+            count = max(_BATCHES, the_job.depth // _BATCH_MAX)
+            await in_batches(file, the_job.depth // count, count)
+
+
+async def in_batches(file: uringio.ReadFile, size: int, count: int) -> None:
+    """
+    Measure *count* tasks that await batches of *size* reads.
+    """
+    rounds = the_job.rounds(size)
+
+    async def moving(until: Until, at: int) -> None:
+        buffer = await pool.acquire(size * BLOCK)
+        while until.more():
+            _, buffer = await file.read_many_into(buffer, rounds[at % len(rounds)], BLOCK)
+            until.count += size
+            at += 1
+        buffer.release()
+
+    async def filling(until: Until, at: int) -> None:
+        memory = uringio.aligned_buffer(size * BLOCK)
+        while until.more():
+            await file.read_many_into_at(rounds[at % len(rounds)], memory, BLOCK)
+            until.count += size
+            at += 1
+
+    async def run(until: Until) -> None:
+        async with uringio.TaskGroup() as group:
+            for index in range(count):
+                group.start_soon(moving if form == "fixed" else filling, until, index * 7)
+
+    for offset, data in zip(rounds[0], await file.read_many_at(rounds[0], BLOCK), strict=True):
+        check(offset, data)
+    if form == "fixed":
+        pool = uringio.BufferPool(count << 20)
+        async with pool.registered(), file.registered():
+            await measure_async(the_job, run)
+    else:
+        await measure_async(the_job, run)
 
 
 uringio.run(main, backend=None if backend == "default" else backend)
