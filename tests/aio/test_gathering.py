@@ -2,14 +2,19 @@
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from tests.aio.conftest import Run
 from tests.aio.protocols import Diary
 from tests.aio.serving import listening
+from tests.surface.pairs import receive_all
 from uringio._sys.system import System
+from uringio.aio import writing
 
 
 class Server(Diary):
@@ -142,3 +147,48 @@ def test_nothing_waits_for_a_pass_while_the_loop_is_at_rest(
             assert theirs.recv(100) == piece
         transport.close()
         loop.run_until_complete(client.lost)
+
+
+def test_what_a_signal_handler_writes_meanwhile(run: Run[None]) -> None:
+    """Whatever step of sending what was gathered it interrupts, its bytes are sent, once."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            index, struck = 0, True
+            while struck:
+                transport, client = await loop.create_connection(Diary, *server.getsockname())
+                peer, _ = server.accept()
+                transport.write(b"a")
+                transport.write(b"b")
+                struck = False
+                left = index
+
+                def moment(
+                    frame: FrameType, event: str, _: object, transport: Any = transport
+                ) -> None:
+                    nonlocal left, struck
+                    if event == "c_return" and frame.f_globals["__name__"] == writing.__name__:
+                        left -= 1
+                        if left < 0:
+                            struck = True
+                            sys.setprofile(None)
+                            transport.write(b"c")
+
+                before = sys.getprofile()
+                sys.setprofile(moment)
+                try:
+                    transport.send_gathered()  # type: ignore[attr-defined]
+                finally:
+                    sys.setprofile(before)
+                assert transport.get_write_buffer_size() >= 0
+                await asyncio.sleep(0)
+                transport.close()
+                await client.lost
+                with peer:
+                    peer.settimeout(50)
+                    assert sorted(receive_all(peer)) == sorted(b"abc" if struck else b"ab")
+                index += 1
+            assert index > 2
+
+    run(main())

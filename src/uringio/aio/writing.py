@@ -219,16 +219,15 @@ class Writing(FlowControl):
         backlog = self._backlog
         if self._ending or not backlog or self._send_op.state != SPENT:
             return
+        # Taken by operators: what a signal handler writes behind a call is gathered anew.
+        self._backlog, self._backlog_bytes = [], 0
         if len(backlog) > 1:
             self._singles = 0
         elif self._singles < _SINGLES_MAX:
             self._singles += 1
         else:
             self._singles = -1
-        data = b"".join(backlog)
-        backlog.clear()
-        self._backlog_bytes = 0
-        self._write_now(data)
+        self._write_now(b"".join(backlog))
         if self._writing_paused:
             self._loop.call_soon(self._resume_writing, context=self._context)
 
@@ -248,29 +247,36 @@ class Writing(FlowControl):
             self._sends = None
 
     def _send_backlog(self) -> None:
-        backlog = self._backlog
-        data = backlog[0] if len(backlog) == 1 else b"".join(backlog)
-        backlog.clear()
-        if len(data) > _SEND_BYTES_MAX:
-            backlog.append(data[_SEND_BYTES_MAX:])
-            data = data[:_SEND_BYTES_MAX]
-        self._backlog_bytes -= len(data)
+        # Taken by operators: what a signal handler writes behind a call waits for the next send.
         op = self._send_op
+        if op.state != SPENT:
+            self._after_send = True
+            return
         op.state = NEW
+        backlog, self._backlog = self._backlog, []
+        data = backlog[0] if len(backlog) == 1 else b"".join(backlog)
+        size = len(data)
+        if size > _SEND_BYTES_MAX:
+            self._backlog.insert(0, data[_SEND_BYTES_MAX:])
+            data = data[:_SEND_BYTES_MAX]
+            size = _SEND_BYTES_MAX
+        self._backlog_bytes -= size
         op.memory = data
-        op.len = len(data)
+        op.len = size
         try:
             self._submit(op)
         except BaseException:
             not_taken(op)
             raise
-        self._after_send = bool(
-            backlog
+        self._after_send = False  # by operators, as above
+        if (
+            self._backlog
             or self._writing_paused
             or self._eof
             or self._obstacle & CLOSING
             or self._borrower is not None
-        )
+        ):
+            self._after_send = True
 
     def _sent(self, op: Op[object]) -> None:
         if self._after_send or op.error is not None:
