@@ -76,7 +76,8 @@ def test_what_nobody_waits_for_is_bounded_and_in_order(make_rig: RigMaker) -> No
         for _ in range(20):
             rig.turn()
         assert op.later is not None
-        assert sum(map(len, op.later)) <= STANDING_BYTES  # type: ignore[arg-type]
+        # What reaches the bound may fill a buffer, and does where the kernel takes piece by piece.
+        assert sum(map(len, op.later)) < 2 * STANDING_BYTES  # type: ignore[arg-type]
         got = bytearray()
         while len(got) < len(sent):
             got += receive(rig, op)  # type: ignore[arg-type]

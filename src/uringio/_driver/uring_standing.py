@@ -7,9 +7,10 @@ waits for (`Op.later`) becomes a multishot receive.  The op is the request's: it
 `in_flight` under one `use` while it is awaited, delivered and awaited again.  What comes while
 nobody waits goes into `later`, and whoever receives next takes it from there first.
 
-What is read ahead is bounded: a request ends by itself after `STANDING_BYTES` in all (Linux 6.17),
-and another is made only when somebody receives with nothing in `later`.  A kernel that does not
-know the bound refuses the first such request with EINVAL, and then none stands.
+What is read ahead is bounded: a request ends by itself after `STANDING_BYTES` in all (Linux 6.17;
+the piece that reaches them may fill a buffer, so it is less than twice as much), and another is
+made only when somebody receives with nothing in `later`.  A kernel that does not know the bound
+refuses the first such request with EINVAL, and then none stands.
 
 Nobody else may read meanwhile.  `stand_down` ends the request, and its caller knows of every byte
 that it took when it returns.  That precedes every receive of another kind, handing out the number
