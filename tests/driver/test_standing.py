@@ -1,6 +1,7 @@
 """Receives that stand: what they bring is neither lost, doubled, reordered nor without bound."""
 
 import errno
+import socket
 import threading
 from collections import deque
 from typing import Any
@@ -14,7 +15,7 @@ from tests.kernel import uring_refusal
 from uringio._driver import op as o
 from uringio._driver import uring_standing
 from uringio._driver.op import NEW, Op
-from uringio._driver.uring_standing import STANDING_BYTES
+from uringio._driver.uring_standing import LATER_PIECES, STANDING_BYTES
 from uringio._ring.prep import sqe_head
 from uringio._sys import constants as k
 
@@ -82,6 +83,25 @@ def test_what_nobody_waits_for_is_bounded_and_in_order(make_rig: RigMaker) -> No
         while len(got) < len(sent):
             got += receive(rig, op)  # type: ignore[arg-type]
         assert got == sent
+        rig.driver.stand_down(op, True)
+
+
+def test_many_small_pieces_are_few(make_rig: RigMaker) -> None:
+    """A peer that sends a byte at a time fills a number of pieces, not 64 Ki of them."""
+    rig = make_rig("uring")
+    with connected(rig) as (ours, theirs):
+        op = standing(rig, ours.fileno(), theirs)
+        theirs.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sent = 0
+        while op.standing and sent < 8 * LATER_PIECES:
+            theirs.sendall(b"%c" % (sent % 251))
+            sent += 1
+            rig.turn()
+        assert sent < 2 * LATER_PIECES
+        got = bytearray()
+        while len(got) < sent:
+            got += receive(rig, op)  # type: ignore[arg-type]
+        assert got == bytes(number % 251 for number in range(sent))
         rig.driver.stand_down(op, True)
 
 

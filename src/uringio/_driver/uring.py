@@ -11,12 +11,11 @@ list `SETTLES`: None means that the value is ``res``.  The two rows that carry a
 SEND_ALL, are written out in `turn`.
 
 ``user_data`` is the op's `use`, a number never given twice, looked up in `in_flight`; whatever is
-not found there is counted and dropped.  0 belongs to completions that nobody awaits, 1 to the wake
-pipe.
+not found there is counted and dropped.  0 is for completions that nobody awaits, 1 the wake pipe.
 
-Receiving.  RECV lets the kernel pick one of a small ring of provided buffers when data is there, so
-an idle connection holds none.  The bytes are copied out and the buffer goes back within the turn.
-`uring_standing` has those that stay armed.  ENOBUFS queues the op until all buffers are back.
+Receiving.  RECV lets the kernel pick one of a small ring of provided buffers when data is there.
+The bytes are copied out and the buffer goes back within the turn.  `uring_standing` has those that
+stay armed.  ENOBUFS queues the op until all buffers are back.
 
 Signal handlers and finalizers are Python code that runs, may call `submit` and `cancel`, and may
 raise, behind any call that is made here; not between operators.  So what belongs together is
@@ -63,7 +62,7 @@ from .uring_polls import SeldomOps
 from .uring_rows import CANCEL_EVERYTHING, CANCEL_HEAD, HEADS, SLOW_HEADS, WRITING_HEADS
 from .uring_settles import SETTLES
 from .uring_slots import locate, make_withdraw
-from .uring_standing import STANDING_BYTES, Received, Standing, is_idle
+from .uring_standing import LATER_PIECES, STANDING_BYTES, Received, Standing, is_idle
 from .uring_tables import TAG_BIT, UringTables
 from .uring_wake import WakePipe
 from .zero_copy import APART, ZERO_COPY_BIT, number_of
@@ -275,7 +274,9 @@ def make_uring_driver(
                             op.state = DONE
                             deliver(op)
                         else:
-                            op.later.append(data)  # type: ignore[union-attr, arg-type]
+                            (later := op.later).append(data)  # type: ignore[union-attr, arg-type]
+                            if len(later) == LATER_PIECES:  # type: ignore[arg-type]
+                                standing.crowded(op)
                     elif op.state == SUBMITTED and res >= 0:
                         op.value = data
                         op.state = DONE

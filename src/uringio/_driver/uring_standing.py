@@ -9,8 +9,10 @@ nobody waits goes into `later`, and whoever receives next takes it from there fi
 
 What is read ahead is bounded: a request ends by itself after `STANDING_BYTES` in all (Linux 6.17;
 the piece that reaches them may fill a buffer, so it is less than twice as much), and another is
-made only when somebody receives with nothing in `later`.  A kernel that does not know the bound
-refuses the first such request with EINVAL, and then none stands.
+made only when somebody receives with nothing in `later`.  A peer that sends a byte at a time would
+have each become an object of 40, so a request is also asked to end when `later` has `LATER_PIECES`.
+A kernel that does not know the bound refuses the first such request with EINVAL, and then none
+stands.
 
 Nobody else may read meanwhile.  `stand_down` ends the request, and its caller knows of every byte
 that it took when it returns.  That precedes every receive of another kind, handing out the number
@@ -39,11 +41,12 @@ from .op import CANCELLING, SUBMITTED, Op
 from .outcome import orphan_failure, take_later
 from .uring_wake import WakePipe
 
-__all__ = ["STANDING_BYTES", "Received", "Standing", "is_idle"]
+__all__ = ["LATER_PIECES", "STANDING_BYTES", "Received", "Standing", "is_idle"]
 
 Received: TypeAlias = bytes | memoryview | None
 
 STANDING_BYTES: Final = 65536
+LATER_PIECES: Final = 256
 STANDING_HEAD: Final = sqe_head(k.IORING_OP_RECV, k.IOSQE_BUFFER_SELECT, k.IORING_RECV_MULTISHOT)
 # Bytes 40 to 47 of the SQE: buffer group, personality, and the bound.
 STANDING_WORD: Final[int] = struct.unpack("=Q", struct.pack("=HHI", 0, 0, STANDING_BYTES))[0]
@@ -103,7 +106,7 @@ class Standing:
         self._ask = ask
         self._deliver = deliver
         self._thread = get_ident()
-        self._dropped: deque[Op[object]] = deque()
+        self._dropped: deque[Op[object]] = deque()  # whose requests are to end soon
         self._may_begin = True  # until the kernel refuses
 
     def receive(self, op: Op[object], head: int) -> bool:
@@ -152,8 +155,7 @@ class Standing:
         if self._pipe.closed:
             return
         if get_ident() != self._thread:
-            self._dropped.append(op)
-            self._pipe.wake()
+            self.crowded(op)
             return
         number = op.use
         if not op.standing or self._in_flight.get(number) is not op:
@@ -171,12 +173,17 @@ class Standing:
                 return
         raise BusyError(f"the kernel does not end {op!r}, which reads ahead")
 
+    def crowded(self, op: Op[object]) -> None:
+        """Have the request of *op* end soon, not within the turn that calls this."""
+        self._dropped.append(op)
+        self._pipe.wake()
+
     def retire(self) -> None:
         """Have every later receive be refused with all else, rather than wait for its request."""
         for op in self._in_flight.values():
             op.standing = False
 
     def stand_dropped_down(self) -> None:
-        """End those of which another thread has said that nobody will receive by them again."""
+        """End those of which another thread, or `crowded`, has said that they are to."""
         while self._dropped:
             self.stand_down(self._dropped.popleft(), False)

@@ -529,8 +529,9 @@ class SocketStream(Moves):
         The descriptor, which stays the stream's; raises `ClosedError`.
 
         Bytes that came before the call may be the stream's already, for its next receive.  From the
-        call on it takes none that nobody has asked it for; so to hand a connection on, to another
-        process say, with all that the peer will send, call this before you receive.
+        call on (made in the stream's thread) it takes none that nobody has asked it for; so to hand
+        a connection on, to another process say, with all that the peer will send, call this before
+        you receive.
         """
         number = self._fd.number
         if self._reads_ahead:  # and never again: whoever knows the number may receive, too
