@@ -22,7 +22,8 @@ from .result import ResultError
 from .rivals import AbsentError
 from .rounds import rotated
 from .sample import SampleError
-from .tables import WIDTH
+from .tables import WIDTH, print_lines
+from .writing import write_files
 
 _QUICK_ROUNDS = 2
 
@@ -117,15 +118,15 @@ def run(suite: Suite[R], argv: Sequence[str]) -> int:
     if request.report:
         print(machine.headline(found.machine))
     for question in found.questions:
-        _print_lines(findings_shown.of_question(found, question))
+        print_lines(findings_shown.of_question(found, question))
     verdicts = found.verdicts(suite.budgets)
-    _print_lines([*findings_shown.LEGEND, *map(str, verdicts)])
+    print_lines([*findings_shown.LEGEND, *map(str, verdicts)])
     is_worse = False
     if baseline is not None:
         is_worse, lines = regression.report(
             baseline, found.ratios(), found.machine, request.tolerance
         )
-        _print_lines(lines)
+        print_lines(lines)
     if request.save_baseline is not None:
         regression.save(request.save_baseline, suite.name, found.machine, found.ratios())
         print(f"written: {request.save_baseline}")
@@ -225,29 +226,15 @@ def _missing(entrant: Entrant) -> str | None:
 
 
 def _write(suite: Suite[R], request: R, found: Findings) -> None:
-    if request.report is not None:
-        stem, folder = request.report.stem, request.out or request.report.parent
-    else:
-        stem = time.strftime(f"{suite.name}-%Y%m%d-%H%M%S")
-        folder = request.out or machine.RESULTS
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    if request.report is None:
-        written.append(machine.save(stem, found.as_json(), folder / f"{stem}.json"))
-    charts: list[Path] = []
-    try:
-        from .charts import write_bars
+    from .charts import write_bars
 
-        charts = write_bars(found, folder, stem)
-    except ImportError as reason:
-        print(f"no charts: {reason}; the [bench] extra brings matplotlib")
-    page = findings_shown.write_page(
-        found, suite.title, suite.about, suite.budgets, charts, folder / f"{stem}.html"
+    write_files(
+        suite.name,
+        found.as_json(),
+        request.out,
+        request.report,
+        lambda folder, stem: write_bars(found, folder, stem),
+        lambda charts, path: findings_shown.write_page(
+            found, suite.title, suite.about, suite.budgets, charts, path
+        ),
     )
-    for path in (*written, *charts, page):
-        print(f"written: {path}")
-
-
-def _print_lines(lines: Sequence[str]) -> None:
-    for line in lines:
-        print(line, flush=True)

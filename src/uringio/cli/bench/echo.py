@@ -19,6 +19,7 @@ from .rivals import CONTENDERS, AbsentError, Contender
 from .rounds import rotated
 from .sample import Cell, MissingError, Sample, SampleError, Setup, take
 from .syscalls import absence
+from .writing import write_files
 
 _OVERHEAD_SECONDS = 0.45
 """What a sample takes beside its windows: two processes started, connected and ended."""
@@ -79,7 +80,7 @@ def _shown_again(path: Path) -> Result:
     print(machine.headline(result.machine))
     for cell in result.cells():
         for heap in result.heaps:
-            _print_lines(tables.of_cell(result, cell, heap))
+            tables.print_lines(tables.of_cell(result, cell, heap))
     return result
 
 
@@ -154,7 +155,7 @@ def _run(setup: Setup, options: Options, result: Result) -> None:
         if counts:
             result.counted += _round(setup, cell, contenders, _COUNTING, result)
         for heap in options.heap:
-            _print_lines(tables.of_cell(result, cell, heap))
+            tables.print_lines(tables.of_cell(result, cell, heap))
 
 
 def _able(setup: Setup, contenders: list[Contender], result: Result) -> list[Contender]:
@@ -204,35 +205,21 @@ def _round(
 
 def _compare(baseline: regression.Baseline, result: Result, tolerance: float) -> bool:
     is_worse, lines = regression.report(baseline, result.ratios(), result.machine, tolerance)
-    _print_lines(lines)
+    tables.print_lines(lines)
     return is_worse
 
 
 def _write(options: Options, result: Result) -> None:
     from .page import write_page
 
-    folder = options.out
-    if options.report is not None:
-        stem, folder = options.report.stem, folder or options.report.parent
-    else:
-        stem, folder = time.strftime("echo-%Y%m%d-%H%M%S"), folder or machine.RESULTS
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    if options.report is None:
-        written.append(machine.save(stem, result.as_json(), folder / f"{stem}.json"))
-    charts: list[Path] = []
-    try:
-        charts = write_charts(result, folder, stem)
-    except ImportError as reason:
-        print(f"no charts: {reason}; the [bench] extra brings matplotlib")
-    written += [*charts, write_page(result, charts, folder / f"{stem}.html")]
-    for path in written:
-        print(f"written: {path}")
-
-
-def _print_lines(lines: list[str]) -> None:
-    for line in lines:
-        print(line, flush=True)
+    write_files(
+        "echo",
+        result.as_json(),
+        options.out,
+        options.report,
+        lambda folder, stem: write_charts(result, folder, stem),
+        lambda charts, path: write_page(result, charts, path),
+    )
 
 
 def _progress(text: str) -> None:

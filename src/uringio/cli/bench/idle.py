@@ -8,16 +8,13 @@ import contextlib
 import resource
 import socket
 import struct
-import subprocess
-import tempfile
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import machine
 from .rivals import Contender
-from .sample import SampleError, failed_start, line_of, tail
+from .sample import SampleError, serving
 
 _WARM_COUNT = 64
 """Connections before those that count: pools, rings and caches have their first memory by then."""
@@ -70,31 +67,16 @@ def hold(contender: Contender, build: Path, cpu: int, count: int) -> Held:
     command = contender.command(build, cpu, _SECONDS_MAX)
     with (
         _descriptors(),
-        tempfile.TemporaryFile("w+") as errors,
+        serving(command, "fresh", _ANSWER_SECONDS_MAX) as server,
         contextlib.ExitStack() as closing,
     ):
-        server = subprocess.Popen(
-            command,
-            env=machine.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        assert server.stdout is not None
-        closing.callback(server.stdout.close)
-        closing.callback(server.wait)
-        closing.callback(server.kill)
-        port = line_of(server.stdout, _ANSWER_SECONDS_MAX)
-        if not port.isdigit():
-            raise failed_start(server, errors)
         try:
-            _connect(int(port), _WARM_COUNT, closing)
+            _connect(server.port, _WARM_COUNT, closing)
             empty, kernel_before = _memory(server.pid), _kernel_bytes()
-            _connect(int(port), count, closing)
+            _connect(server.port, count, closing)
             full, kernel = _memory(server.pid), _kernel_bytes()
         except (OSError, ValueError) as failure:
-            raise SampleError(f"{failure}; server said: {tail(errors)}") from failure
+            raise SampleError(f"{failure}; server said: {server.last_words()}") from failure
     return Held(
         connections=count,
         bytes_each=(full["Anonymous"] - empty["Anonymous"]) / count,

@@ -9,6 +9,7 @@ import json
 import select
 import subprocess
 import tempfile
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -18,7 +19,6 @@ from .accounting import has_ring, usage
 from .rivals import AbsentError, Contender
 from .syscalls import Counter, CountError
 
-_START_SECONDS_MAX = 30.0
 _SLACK_SECONDS = 30.0
 MISSING = (
     "ModuleNotFoundError",
@@ -183,6 +183,38 @@ def take(
         command = contender.command(setup.build, setup.server_cpu, seconds_max)
     except AbsentError as reason:
         raise MissingError(str(reason)) from None
+    with serving(command, heap) as server:
+        try:
+            return _measure(
+                setup, contender, heap, cell, round_index, server.pid, server.port, counts=counts
+            )
+        except (OSError, ValueError, SampleError, CountError) as failure:
+            raise SampleError(f"{failure}; server said: {server.last_words()}") from failure
+
+
+@dataclass(frozen=True)
+class Server:
+    """
+    A server that runs, and where it listens.
+    """
+
+    pid: int
+    port: int
+    last_words: Callable[[], str]
+    """What it has said on standard error, last."""
+
+
+@contextlib.contextmanager
+def serving(
+    command: Sequence[str], heap: str, start_seconds_max: float = 30.0
+) -> Generator[Server, None, None]:
+    """
+    Run a server, which prints its port, while the context lasts.
+
+    Raises:
+        MissingError: It cannot run here.
+        SampleError: It printed no port in time.
+    """
     with tempfile.TemporaryFile("w+") as errors:
         server = subprocess.Popen(
             command,
@@ -192,23 +224,16 @@ def take(
             stderr=errors,
             text=True,
         )
+        assert server.stdout is not None
         try:
-            assert server.stdout is not None
-            said = line_of(server.stdout, _START_SECONDS_MAX)
+            said = line_of(server.stdout, start_seconds_max)
             if not said.isdigit():
-                raise failed_start(server, errors)
-            port = int(said)
-            try:
-                return _measure(
-                    setup, contender, heap, cell, round_index, server.pid, port, counts=counts
-                )
-            except (OSError, ValueError, SampleError, CountError) as failure:
-                raise SampleError(f"{failure}; server said: {tail(errors)}") from failure
+                raise _failed_start(server, errors)
+            yield Server(server.pid, int(said), lambda: tail(errors))
         finally:
             server.kill()
             server.wait()
-            if server.stdout is not None:
-                server.stdout.close()
+            server.stdout.close()
 
 
 def _measure(
@@ -293,7 +318,7 @@ def _measure(
     )
 
 
-def failed_start(server: subprocess.Popen[str], errors: IO[str]) -> SampleError:
+def _failed_start(server: subprocess.Popen[str], errors: IO[str]) -> SampleError:
     """
     Return why a server printed no port: a `MissingError` where it cannot run here.
     """

@@ -4,7 +4,7 @@ Tables of a result for people, within 80 columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -200,3 +200,11 @@ def _wrapped(text: str) -> list[str]:
     import textwrap
 
     return textwrap.wrap(text, WIDTH, subsequent_indent="  ")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """
+    Print them, at once: a run lasts, and somebody watches.
+    """
+    for line in lines:
+        print(line, flush=True)

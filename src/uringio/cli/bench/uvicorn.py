@@ -11,17 +11,15 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 
-from . import machine
 from .accounting import usage
 from .asking import Entrant, Request, Suite, run
 from .findings import Answer, Budget, Question
 from .options import bounded, counted_connections, heap_modes
 from .rivals import SERVERS, AbsentError
 from .rounds import rotated
-from .sample import HEAPS, MissingError, SampleError, failed_start, line_of, tail
+from .sample import HEAPS, MissingError, SampleError, serving
 
 _PARSERS = ("h11", "httptools")
 _LOOPS = {
@@ -30,7 +28,6 @@ _LOOPS = {
     "uvloop": ("uvloop", ()),
     "asyncio": ("asyncio", ()),
 }
-_START_SECONDS_MAX = 30.0
 _BODY = b"Hello, world!\n"
 _CONNECTIONS = 50
 _BUDGETS = tuple(
@@ -93,33 +90,16 @@ def _sample(
         *(sys.executable, str(SERVERS / "uvicorn_app.py"), f"--loop={loop}", f"--http={parser}"),
         *(*more, f"--cpu={request.cpus[0]}", f"--seconds-max={seconds_max}"),
     ]
-    with tempfile.TemporaryFile("w+") as errors:
-        server = subprocess.Popen(
-            command,
-            env=machine.environment(**HEAPS[heap]),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        assert server.stdout is not None
+    with serving(command, heap) as server:
         try:
-            said = line_of(server.stdout, _START_SECONDS_MAX)
-            if not said.isdigit():
-                raise failed_start(server, errors)
-            port = int(said)
-            _check(port)
+            _check(server.port)
             if request.warm:
-                _wrk(request, port, request.warm)
+                _wrk(request, server.port, request.warm)
             before = usage(server.pid)
-            requests, per_second = _wrk(request, port, request.seconds)
+            requests, per_second = _wrk(request, server.port, request.seconds)
             used = usage(server.pid).since(before)
         except (OSError, http.client.HTTPException) as failure:
-            raise SampleError(f"{failure}; server said: {tail(errors)}") from failure
-        finally:
-            server.kill()
-            server.wait()
-            server.stdout.close()
+            raise SampleError(f"{failure}; server said: {server.last_words()}") from failure
     cost_us = used.cpu_ns / 1000 / requests
     return cost_us, {
         "per CPU s": 1e6 / cost_us,
